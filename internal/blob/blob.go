@@ -1,0 +1,81 @@
+// Package blob keeps bytes under their digests.
+//
+// It owns the bytes of blobs and of uploads in progress, on disk (see [Disk]);
+// other places come as further implementations of [Store], which all pass the
+// suite in blobtest. It promises that a blob is whole or absent whenever the
+// process or the power ends, and that what was committed before a [Store.Sync]
+// returned stays. It does not know repositories, references or why a blob is
+// kept: that is content's.
+package blob
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"cairn.dev/cairn/internal/image"
+)
+
+// Errors that callers tell apart.
+var (
+	ErrNotFound = errors.New("blob is not there")
+	// ErrNoSpace means the disk or quota is full: nothing was kept.
+	ErrNoSpace = errors.New("no space left for blobs")
+	// ErrReadOnly means the place cannot be written.
+	ErrReadOnly = errors.New("blobs cannot be written")
+)
+
+// A Store keeps blobs. All methods are safe for concurrent use; two calls that
+// write the same digest or the same upload at once must be kept apart by the
+// caller, except that committing a digest that is already there is harmless.
+type Store interface {
+	// Open returns the blob for reading, or ErrNotFound. The caller closes it.
+	// Deleting the blob meanwhile does not disturb the reader.
+	Open(ctx context.Context, d image.Digest) (Reader, error)
+	// Stage opens the bytes of an upload for appending, creating them if need
+	// be. The id is 1 to 64 letters, digits and dashes.
+	Stage(ctx context.Context, upload string) (Staged, error)
+	// Sync returns when every Commit that returned before it began is
+	// durable. Callers that wait at the same time share one sync.
+	Sync(ctx context.Context) error
+	// Delete removes the blob; removing what is not there is no error.
+	Delete(ctx context.Context, d image.Digest) error
+	// Walk calls f for each blob and upload in the store, in no order that
+	// means anything, until f returns an error. What is written meanwhile may
+	// or may not be seen.
+	Walk(ctx context.Context, f func(Entry) error) error
+}
+
+// A Reader is an open blob. On disk it is an *os.File, so that
+// http.ServeContent can hand the copying to the kernel.
+type Reader interface {
+	io.ReadSeekCloser
+	Size() int64
+}
+
+// A Staged is the bytes of an upload so far. One goroutine at a time.
+type Staged interface {
+	io.Writer
+	// Size is the number of bytes so far.
+	Size() int64
+	// Truncate forgets what comes after the first size bytes.
+	Truncate(size int64) error
+	// Reader reads the bytes so far from the start.
+	Reader() (io.ReadCloser, error)
+	// Commit makes the bytes the blob d, which the caller has verified, and
+	// ends the Staged. It is visible at once and durable after a Sync.
+	Commit(d image.Digest) error
+	// Close ends the Staged and keeps the bytes for a later Stage.
+	Close() error
+	// Discard ends the Staged and removes the bytes.
+	Discard() error
+}
+
+// An Entry is one thing that [Store.Walk] found: a blob or an upload.
+type Entry struct {
+	Digest   image.Digest // of a blob
+	Upload   string       // id of an upload
+	Size     int64
+	Modified time.Time
+}
