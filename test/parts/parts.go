@@ -1,0 +1,122 @@
+// Package parts provides the real programs that tests and benchmarks run
+// Cairn against: clients, other registries, conformance suites.
+//
+// It owns the one table of their pinned versions, the cache folder they are
+// built into, and the installing of Debian packages where that is possible.
+// It promises that a part is in the cache whole or not at all, that several
+// test binaries may ask for the same part at once, and that a part which
+// cannot be had ends the test with the command that cures it: as a skip on a
+// developer's machine, as a failure where CAIRN_E2E=required says that every
+// part must be there. It is the only place in the repository that may skip a
+// test. It does not know what the parts are used for, and builds nothing that
+// nobody asked for.
+//
+// The programs are built from source by the Go command with whatever module
+// proxy the environment names.
+package parts
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A Part is one program at one version.
+type Part struct {
+	Name    string // of the program and of its file
+	Package string // import path of its main package
+	Version string // as the Go command spells it
+	Cold    time.Duration
+	Purpose string
+}
+
+// Table is every part that is built from source. To move a version, change it
+// here: the cache is keyed by it.
+func Table() []Part {
+	return []Part{
+		{"conformance", "github.com/opencontainers/distribution-spec/conformance", "v0.0.0-20260831232431-97274622c111", 20 * time.Second, "the official conformance suite of the OCI distribution protocol"},
+		{"crane", "github.com/google/go-containerregistry/cmd/crane", "v0.22.1", 40 * time.Second, "client"},
+		{"regctl", "github.com/regclient/regclient/cmd/regctl", "v0.11.7", 20 * time.Second, "client"},
+		{"olareg", "github.com/olareg/olareg/cmd/olareg", "v0.2.2", 30 * time.Second, "registry to measure against"},
+		{"registry", "github.com/distribution/distribution/v3/cmd/registry", "v3.1.2", 8 * time.Minute, "registry to measure against, and to mount and copy from"},
+	}
+}
+
+// find looks a part up by name.
+func find(name string) (Part, error) {
+	known := ""
+	for _, p := range Table() {
+		if p.Name == name {
+			return p, nil
+		}
+		known += " " + p.Name
+	}
+	return Part{}, fmt.Errorf("no part is called %q; there are:%s", name, known)
+}
+
+// Cache is the folder that holds the parts: CAIRN_PARTS, else .cache/cairn/parts
+// in the home folder.
+func Cache() (string, error) {
+	if dir := os.Getenv("CAIRN_PARTS"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find a cache folder for parts: %w; set CAIRN_PARTS to a folder that can be written", err)
+	}
+	return filepath.Join(home, ".cache", "cairn", "parts"), nil
+}
+
+// Path returns the file of the named program, building it first where the
+// cache does not hold it. If it cannot be built the test ends by [Missing].
+func Path(t testing.TB, name string) string {
+	t.Helper()
+	file, err := Build(t.Context(), name, os.Stderr)
+	if err != nil {
+		Missing(t, fmt.Sprintf("%v; then: make parts", err))
+	}
+	return file
+}
+
+// Apt makes sure that Debian packages are installed, installing missing ones
+// when the process is root. Where it cannot, the test ends by [Missing].
+func Apt(t testing.TB, packages ...string) {
+	t.Helper()
+	if err := Install(t.Context(), os.Stderr, packages...); err != nil {
+		Missing(t, err.Error())
+	}
+}
+
+// Missing ends the test because something it needs is not on this machine.
+// why says what, and what to type. With CAIRN_E2E=required it is a failure,
+// so that a check which silently stopped running cannot look like a pass.
+func Missing(t testing.TB, why string) {
+	t.Helper()
+	if Required() {
+		t.Fatalf("CAIRN_E2E=required, and missing: %s", why)
+		return
+	}
+	t.Skipf("missing: %s", why)
+}
+
+// Required reports whether every part must be there.
+func Required() bool { return os.Getenv("CAIRN_E2E") == "required" }
+
+// Build returns the file of the named program, building it where the cache
+// does not hold it. One line is written to progress when something has to be
+// built, one more each half minute, and one at the end.
+func Build(ctx context.Context, name string, progress io.Writer) (string, error) {
+	p, err := find(name)
+	if err != nil {
+		return "", err
+	}
+	cache, err := Cache()
+	if err != nil {
+		return "", err
+	}
+	return p.build(ctx, cache, progress)
+}
