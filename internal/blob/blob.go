@@ -37,8 +37,11 @@ type Store interface {
 	// be. The id is 1 to 64 letters, digits and dashes.
 	Stage(ctx context.Context, upload string) (Staged, error)
 	// Sync returns when every Commit that returned before it began is
-	// durable. Callers that wait at the same time share one sync.
-	Sync(ctx context.Context) error
+	// durable. Callers that wait at the same time share one sync. It fails
+	// if that sync failed, or if the last Commit of one of ds was part of a
+	// sync that failed on behalf of somebody else: name what you committed.
+	// After a failure commit the bytes again, or Delete the blob.
+	Sync(ctx context.Context, ds ...image.Digest) error
 	// Delete removes the blob; removing what is not there is no error.
 	Delete(ctx context.Context, d image.Digest) error
 	// Walk calls f for each blob and upload in the store, in no order that
@@ -47,8 +50,9 @@ type Store interface {
 	Walk(ctx context.Context, f func(Entry) error) error
 }
 
-// A Reader is an open blob. On disk it is an *os.File, so that
-// http.ServeContent can hand the copying to the kernel.
+// A Reader is an open blob. Hand it to http.ServeContent as it is, not
+// wrapped: that of [Disk] has the methods of an *os.File, and the copying to a
+// plain TCP connection is then done by the kernel (sendfile).
 type Reader interface {
 	io.ReadSeekCloser
 	Size() int64
@@ -56,6 +60,8 @@ type Reader interface {
 
 // A Staged is the bytes of an upload so far. One goroutine at a time.
 type Staged interface {
+	// Write appends. When the disk is full it keeps nothing of p and returns
+	// ErrNoSpace; what was written before stays until Discard.
 	io.Writer
 	// Size is the number of bytes so far.
 	Size() int64
@@ -64,11 +70,17 @@ type Staged interface {
 	// Reader reads the bytes so far from the start.
 	Reader() (io.ReadCloser, error)
 	// Commit makes the bytes the blob d, which the caller has verified, and
-	// ends the Staged. It is visible at once and durable after a Sync.
+	// ends the Staged. It is visible at once and durable after a Sync. A blob
+	// that is already there is replaced, without disturbing its readers; who
+	// knows it to be there and good had better Discard. When it fails nothing
+	// became visible and the Staged still waits for its Close or Discard.
 	Commit(d image.Digest) error
-	// Close ends the Staged and keeps the bytes for a later Stage.
+	// Close ends the Staged and keeps the bytes for a later Stage. They
+	// survive the end of the process, not the loss of power. After Commit or
+	// Discard it does nothing, so that it can be deferred.
 	Close() error
-	// Discard ends the Staged and removes the bytes.
+	// Discard ends the Staged and removes the bytes. After Commit it does
+	// nothing.
 	Discard() error
 }
 

@@ -8,6 +8,9 @@
 package image
 
 import (
+	// Digest.Verifier and its like panic when the hash is not linked in.
+	_ "crypto/sha256"
+	_ "crypto/sha512"
 	"fmt"
 	"regexp"
 	"strings"

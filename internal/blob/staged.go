@@ -1,0 +1,164 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"cairn.dev/cairn/internal/image"
+)
+
+// writeBack is after how many appended bytes the kernel is asked to begin
+// writing them: the sync at the end then finds at most this much to do, and
+// the memory that one upload dirties is bounded.
+const writeBack = 32 << 20
+
+// staged is one upload in a file.
+type staged struct {
+	d       *Disk
+	id      string
+	path    string
+	f       *os.File // nil once ended
+	size    int64
+	started int64 // bytes whose writing the kernel was asked to begin
+}
+
+// Stage implements [Store].
+func (d *Disk) Stage(ctx context.Context, id string) (Staged, error) {
+	p, err := d.uploadPath(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.fault(PointStage); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("stage upload %s: %w", id, mapError(err))
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("stage upload %s: %w", id, mapError(err))
+	}
+	return &staged{d: d, id: id, path: p, f: f, size: size, started: size}, nil
+}
+
+func (s *staged) Size() int64 { return s.size }
+
+func (s *staged) Write(p []byte) (int, error) {
+	if s.f == nil {
+		return 0, s.ended()
+	}
+	if err := s.d.fault(PointWrite); err != nil {
+		return 0, err
+	}
+	n, err := s.f.WriteAt(p, s.size)
+	if err != nil {
+		// Give back what did fit: who waits for space must see it.
+		if e := s.f.Truncate(s.size); e != nil {
+			err = errors.Join(err, e)
+		}
+		return 0, fmt.Errorf("write upload %s: %w", s.id, mapError(err))
+	}
+	s.size += int64(n)
+	if s.size-s.started >= writeBack {
+		startWriting(s.f, s.started, s.size-s.started)
+		s.started = s.size
+	}
+	return n, nil
+}
+
+func (s *staged) Truncate(size int64) error {
+	if s.f == nil {
+		return s.ended()
+	}
+	if size < 0 || size > s.size {
+		return fmt.Errorf("truncate upload %s to %d bytes: it has %d", s.id, size, s.size)
+	}
+	if err := s.d.fault(PointTruncate); err != nil {
+		return err
+	}
+	if err := s.f.Truncate(size); err != nil {
+		return fmt.Errorf("truncate upload %s: %w", s.id, mapError(err))
+	}
+	s.size, s.started = size, min(s.started, size)
+	return nil
+}
+
+func (s *staged) Reader() (io.ReadCloser, error) {
+	if s.f == nil {
+		return nil, s.ended()
+	}
+	f, err := os.Open(s.path)
+	if err != nil {
+		return nil, fmt.Errorf("read upload %s: %w", s.id, mapError(err))
+	}
+	return &upTo{io.LimitedReader{R: f, N: s.size}, f}, nil
+}
+
+// upTo reads the bytes that an upload had when it was asked for.
+type upTo struct {
+	io.LimitedReader
+	io.Closer
+}
+
+func (s *staged) Commit(g image.Digest) error {
+	if s.f == nil {
+		return s.ended()
+	}
+	to, err := s.d.path(g)
+	if err != nil {
+		return err
+	}
+	if err := s.d.fault(PointCommit); err != nil {
+		return err
+	}
+	dir := filepath.Dir(to)
+	if err := s.d.folder(dir); err != nil {
+		return fmt.Errorf("commit blob %s: %w", g, mapError(err))
+	}
+	if err := os.Rename(s.path, to); err != nil {
+		return fmt.Errorf("commit blob %s: %w", g, mapError(err))
+	}
+	s.d.sync.add(g, s.f, to)
+	s.f = nil
+	return s.d.fault(PointCommitted)
+}
+
+func (s *staged) Close() error {
+	if s.f == nil {
+		return nil
+	}
+	f := s.f
+	s.f = nil
+	err := s.d.fault(PointClose)
+	if e := f.Close(); err == nil && e != nil {
+		err = fmt.Errorf("close upload %s: %w", s.id, mapError(e))
+	}
+	return err
+}
+
+func (s *staged) Discard() error {
+	if s.f == nil {
+		return nil
+	}
+	f := s.f
+	s.f = nil
+	defer f.Close()
+	if err := s.d.fault(PointDiscard); err != nil {
+		return err
+	}
+	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("discard upload %s: %w", s.id, mapError(err))
+	}
+	return nil
+}
+
+func (s *staged) ended() error {
+	return fmt.Errorf("upload %s: %w", s.id, fs.ErrClosed)
+}

@@ -1,0 +1,264 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"cairn.dev/cairn/internal/image"
+)
+
+// SyncMode says how a [Disk] makes commits durable.
+type SyncMode int
+
+const (
+	// SyncAuto syncs the files by themselves while few are pending and the
+	// file system as a whole when many are: one syncfs costs less than many
+	// fsyncs, but it also writes what others have dirtied.
+	SyncAuto SyncMode = iota
+	// SyncFiles always syncs each file and its folder.
+	SyncFiles
+	// SyncFileSystem always syncs the file system, where the system can.
+	SyncFileSystem
+)
+
+const (
+	// fewFiles is up to how many pending commits are synced by themselves.
+	fewFiles = 2
+	// maxOpen bounds the files that are kept open until their sync.
+	maxOpen = 256
+)
+
+// syncer lets callers that wait at the same time share one sync. A sync in
+// progress may have passed over what a newcomer committed, so the newcomer
+// waits for the next one.
+type syncer struct {
+	mode  SyncMode
+	fault func(Point) error
+	root  *os.File // any file on the file system, for syncfs
+
+	mu      sync.Mutex
+	running bool
+	next    *round
+	pending []commit
+	open    int // files held open in pending
+	// failed holds the digests whose sync failed, until they are committed
+	// anew or deleted: the one who committed may ask only now.
+	failed map[image.Digest]error
+}
+
+// A commit is a file that was renamed into place and may not be durable.
+type commit struct {
+	digest image.Digest
+	path   string
+	f      *os.File // nil when too many are open
+}
+
+type round struct {
+	done chan struct{}
+	err  error // for everybody
+	some error // what one of the commits met, for those who named none
+}
+
+func (s *syncer) init(dir string, mode SyncMode, fault func(Point) error) (err error) {
+	s.mode, s.fault = mode, fault
+	s.failed = map[image.Digest]error{}
+	s.root, err = os.Open(dir)
+	return err
+}
+
+func (s *syncer) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.pending {
+		if c.f != nil {
+			c.f.Close()
+		}
+	}
+	s.pending, s.open = nil, 0
+	return s.root.Close()
+}
+
+// add takes over f, which was renamed to path.
+func (s *syncer) add(g image.Digest, f *os.File, path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.failed, g)
+	if s.open == maxOpen { // nobody asks for a sync, it seems
+		f.Close()
+		f = nil
+	} else {
+		s.open++
+	}
+	s.pending = append(s.pending, commit{g, path, f})
+}
+
+// forget is told that g was deleted.
+func (s *syncer) forget(g image.Digest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.failed, g)
+}
+
+// wait joins the next round, and begins it when none is running.
+func (s *syncer) wait(ctx context.Context, ds []image.Digest) error {
+	s.mu.Lock()
+	if s.next == nil {
+		s.next = &round{done: make(chan struct{})}
+	}
+	r := s.next
+	if !s.running {
+		s.running = true
+		go s.run()
+	}
+	s.mu.Unlock()
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if r.err != nil {
+		return r.err
+	}
+	if len(ds) == 0 {
+		return r.some
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, g := range ds {
+		if err := s.failed[g]; err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run makes rounds while somebody waits.
+func (s *syncer) run() {
+	for {
+		s.mu.Lock()
+		r, pending := s.next, s.pending
+		if r == nil {
+			s.running = false
+			s.mu.Unlock()
+			return
+		}
+		s.next, s.pending, s.open = nil, nil, 0
+		s.mu.Unlock()
+		s.flush(r, pending)
+		close(r.done)
+	}
+}
+
+// flush makes the commits durable, and files what failed.
+func (s *syncer) flush(r *round, pending []commit) {
+	if len(pending) == 0 {
+		return
+	}
+	defer func() {
+		for _, c := range pending {
+			if c.f != nil {
+				c.f.Close()
+			}
+		}
+	}()
+	err := s.fault(PointSync)
+	if err == nil {
+		whole := s.mode == SyncFileSystem || s.mode == SyncAuto && len(pending) > fewFiles
+		if whole && syncFileSystem(s.root) == nil {
+			r.err = s.fault(PointSynced)
+			return
+		}
+		// Not possible here, or it failed: that may be the fault of
+		// somebody else's file, so look at ours.
+	}
+	errs := make([]error, len(pending))
+	if err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+	} else {
+		syncFiles(pending, errs)
+	}
+	s.mu.Lock()
+	for i, c := range pending {
+		if errs[i] == nil {
+			continue
+		}
+		err := fmt.Errorf("sync blob %s: %w", c.digest, mapError(errs[i]))
+		s.failed[c.digest] = err
+		if r.some == nil {
+			r.some = err
+		}
+	}
+	s.mu.Unlock()
+	if err == nil {
+		r.err = s.fault(PointSynced)
+	}
+}
+
+// syncFiles syncs each file and each of their folders, several at a time
+// because the file system's journal shares the work between them, too.
+func syncFiles(pending []commit, errs []error) {
+	each(len(pending), func(i int) {
+		c := pending[i]
+		if c.f != nil {
+			errs[i] = c.f.Sync()
+			return
+		}
+		f, err := os.Open(c.path)
+		if errors.Is(err, os.ErrNotExist) {
+			return // deleted since
+		}
+		if err == nil {
+			err = f.Sync()
+			f.Close()
+		}
+		errs[i] = err
+	})
+	dirs := map[string][]int{}
+	var names []string
+	for i, c := range pending {
+		n := filepath.Dir(c.path)
+		if dirs[n] == nil {
+			names = append(names, n)
+		}
+		dirs[n] = append(dirs[n], i)
+	}
+	each(len(names), func(i int) {
+		if err := syncDir(names[i]); err != nil {
+			for _, j := range dirs[names[i]] {
+				errs[j] = err
+			}
+		}
+	})
+}
+
+// each calls f(0) to f(n-1), up to 16 at a time.
+func each(n int, f func(i int)) {
+	if n == 1 {
+		f(0)
+		return
+	}
+	var wg sync.WaitGroup
+	for k := range min(n, 16) {
+		wg.Go(func() {
+			for i := k; i < n; i += 16 {
+				f(i)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func syncDir(p string) error {
+	f, err := os.Open(p)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
+}
