@@ -1,0 +1,79 @@
+# Every target does the set-up it needs; a machine with Go and make is enough.
+# Say "make help" for what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO           ?= go
+VERSION      ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# How long "make soak" keeps each of its loops going, and "make fuzz" each target.
+SOAK_MINUTES ?= 10
+FUZZ_SECONDS ?= 20
+# What runs under the race detector: the rooms that are pure or concurrent.
+# With -short, because SQLite is 16 times slower under it.
+RACE ?= ./internal/image/... ./internal/clock/... ./internal/blob/... ./internal/db/... ./internal/usage/... ./internal/content/... ./internal/retention/... ./internal/access/... ./internal/registry/...
+# Rooms that have tests of the long kind: those that read CAIRN_SOAK.
+SOAK = $(shell grep -rl --include='*_test.go' CAIRN_SOAK internal test | xargs -r -n1 dirname | sort -u | sed 's,^,./,')
+CI   = $(GO) run ./test/ci
+
+help: ## print this
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+build: ## the static binary, dist/cairn
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o dist/cairn ./cmd/cairn
+
+demo: ## the main job on the embedded default, until Ctrl-C
+	$(GO) run ./cmd/cairn demo
+
+test: setup lint unit race real ## set-up, lint, all tests, the race detector, conformance, real clients
+
+setup: compiler
+	$(CI) step parts -- $(GO) run ./test/parts/build conformance crane regctl
+
+# The race detector needs a C compiler and its headers.
+compiler:
+	@echo '#include <stdlib.h>' | $${CC:-gcc} -E - >/dev/null 2>&1 || $(GO) run ./test/parts/build -none -apt 'gcc libc6-dev'
+
+lint: ## gofmt, go vet, staticcheck
+	$(CI) step gofmt -- bash -c 'out=$$(gofmt -l .); echo -n "$$out"; test -z "$$out"'
+	$(CI) step vet -- $(GO) vet ./...
+	$(CI) step staticcheck -- $(GO) tool staticcheck ./...
+
+unit: ## the tests of every room
+	$(CI) test unit -- -timeout 15m ./cmd/... ./internal/... ./bench/...
+
+race: compiler ## the race detector over the rooms that are pure or concurrent
+	CGO_ENABLED=1 $(CI) test race -- -race -short -timeout 15m $(RACE)
+
+real: ## tests against real programs: conformance, clients, kills, documentation
+	$(CI) test real -- -count=1 -timeout 15m ./test/...
+
+soak: ## the long loops: all kill rounds, all simulation steps (SOAK_MINUTES=10)
+	@test -n '$(SOAK)' || { echo 'no test reads CAIRN_SOAK'; exit 1; }
+	CAIRN_SOAK=1 SOAK_MINUTES=$(SOAK_MINUTES) $(CI) test soak -- -count=1 -timeout $$(( 5 * $(SOAK_MINUTES) + 10 ))m $(SOAK)
+
+e2e: ## real clients, and the demo as a stranger runs it: from a fresh clone
+	$(CI) test clients -- -count=1 -timeout 15m ./test/clients/...
+	$(CI) step demo -- test/stranger
+
+parts: ## build everything that tests and benchmarks use, resumably
+	$(GO) run ./test/parts/build -apt 'gcc libc6-dev skopeo podman buildah nginx-light'
+
+vuln: ## govulncheck; says NOT RUN where its database cannot be had
+	$(CI) step vuln -- test/vuln
+
+fuzz: ## each fuzz target for FUZZ_SECONDS=20
+	@set -e; for dir in $$(grep -rlE --include='*_test.go' '^func Fuzz' cmd internal test | xargs -r -n1 dirname | sort -u); do \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go | sed 's/^func //'); do \
+			$(CI) step "fuzz-$$target" -- $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZ_SECONDS)s ./$$dir; \
+		done; \
+	done
+
+bench-registry: ## the registry against its peers, side by side; writes bench/registry.md
+	$(GO) run ./bench/registry -o bench/registry.md
+
+clean: ## remove what was built here (not the cache of parts)
+	rm -rf dist cairn bench/out
+
+.PHONY: help build demo test setup compiler lint unit race real soak e2e parts vuln fuzz bench-registry clean
