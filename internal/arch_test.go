@@ -1,0 +1,500 @@
+// Package internal_test pins the plan of the house: who may import whom, what
+// is pure, what every package says about itself, and what must not be in the
+// repository at all. docs/architecture.md draws the same plan for people; a
+// change of one is a change of both.
+package internal_test
+
+import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+const module = "cairn.dev/cairn"
+
+// rooms says which packages of this module a package may import. A package
+// that is not listed may import nothing of it. "…" after a room means the
+// room and what lies below it.
+var rooms = map[string][]string{
+	// The ground floor knows nobody.
+	"internal/clock": {},
+	"internal/image": {},
+	"internal/db":    {},
+
+	"internal/blob":          {"internal/image"},
+	"internal/blob/blobtest": {"internal/blob", "internal/image"},
+
+	"internal/usage":   {"internal/image", "internal/clock", "internal/db"},
+	"internal/access":  {"internal/image", "internal/clock", "internal/db"},
+	"internal/content": {"internal/image", "internal/clock", "internal/db", "internal/blob", "internal/usage"},
+
+	// retention decides; it neither speaks HTTP nor knows who asks.
+	"internal/retention": {"internal/image", "internal/clock", "internal/usage", "internal/content"},
+	// registry speaks the protocol; it does not decide what goes.
+	"internal/registry": {"internal/image", "internal/blob", "internal/content", "internal/access", "internal/usage"},
+
+	"internal/config":   {"internal/image", "internal/retention"},
+	"internal/api/wire": {"internal/image", "internal/usage", "internal/content", "internal/retention"},
+	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access"},
+	"internal/client":   {"internal/api/wire", "internal/image"},
+
+	// serve is the one place that wires everything.
+	"internal/serve": {"internal/…"},
+	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
+	"cmd/cairn":      {"internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention"},
+
+	"test/parts/build": {"test/parts"},
+	"bench/…":          {"internal/…", "test/parts", "bench/…"},
+	"test/…":           {"internal/…", "test/…"},
+}
+
+// modules says which packages may import a module from outside. What is heavy
+// stays where it is needed, so that the rest builds and is tested quickly.
+var modules = map[string][]string{
+	"modernc.org/sqlite":                     {"internal/db"},
+	"golang.org/x/sys":                       {"internal/blob", "internal/serve"},
+	"golang.org/x/sync":                      {"internal/…"},
+	"github.com/spf13/cobra":                 {"cmd/cairn"},
+	"github.com/spf13/pflag":                 {"cmd/cairn"},
+	"go.yaml.in/yaml/v3":                     {"internal/config", "cmd/cairn"},
+	"github.com/danielgtaylor/huma/v2":       {"internal/api"},
+	"github.com/prometheus/client_golang":    {"internal/api", "internal/serve"},
+	"github.com/google/go-containerregistry": {"internal/demo", "test/…"},
+	"github.com/opencontainers/image-spec":   {"internal/demo", "test/…"},
+	"github.com/opencontainers/go-digest":    {"internal/image", "internal/blob/blobtest", "internal/demo", "test/…"},
+}
+
+// pure lists packages and single files that decide without looking at the
+// world: the same input gives the same answer.
+var pure = []string{
+	"internal/image",
+	"internal/usage/credit.go",
+	"internal/usage/covered.go",
+	"internal/retention/decide.go",
+}
+
+// world is what a pure place does not import.
+var world = []string{"os", "os/exec", "net", "net/http", "database/sql", "io/fs", "path/filepath", "syscall", "log/slog", "math/rand", "math/rand/v2", "crypto/rand", module + "/internal/clock", module + "/internal/db", module + "/internal/blob"}
+
+// wallClock lists packages that may ask the machine for the time, with the
+// reason. Everybody else takes a clock.Clock.
+var wallClock = map[string]string{
+	"internal/clock": "it is the clock",
+	"internal/db":    "bounds how long a transaction stays open; no fact depends on it",
+	"internal/demo":  "a progress line for people who wait",
+	"cmd/cairn":      "says how long something took, and prints ages to people",
+	"bench":          "measures",
+	"test":           "waits for real programs",
+}
+
+// file is one Go file of the repository.
+type file struct {
+	path string // from the root, with slashes
+	dir  string
+	test bool
+	ast  *ast.File
+}
+
+// repository reads the Go files below the root.
+func repository(t *testing.T) (*token.FileSet, []file) {
+	t.Helper()
+	fset := token.NewFileSet()
+	var files []file
+	walk(t, func(name string) {
+		if !strings.HasSuffix(name, ".go") {
+			return
+		}
+		a, err := parser.ParseFile(fset, filepath.Join("..", filepath.FromSlash(name)), nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatalf("parse %s: %v", name, err)
+		}
+		files = append(files, file{path: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), ast: a})
+	})
+	if len(files) < 10 {
+		t.Fatalf("found only %d Go files: is this test in the folder internal?", len(files))
+	}
+	return fset, files
+}
+
+// walk calls f with each file of the repository, as a path from its root.
+func walk(t *testing.T, f func(name string)) {
+	t.Helper()
+	root := os.DirFS("..")
+	err := fs.WalkDir(root, ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() {
+			// Not ours, or made by us and not checked in.
+			if name == ".git" || name == "dist" || name == "bench/out" || e.Name() == "testdata" && strings.HasSuffix(name, "/fuzz/testdata") {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if e.Type().IsRegular() {
+			f(name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// match reports whether dir is the place that pattern names.
+func match(pattern, dir string) bool {
+	if under, ok := strings.CutSuffix(pattern, "…"); ok {
+		return strings.HasPrefix(dir+"/", under)
+	}
+	return pattern == dir
+}
+
+func matchAny(patterns []string, dir string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, dir) })
+}
+
+// allowed is the list of the place: its own, else that of the longest pattern
+// that holds it.
+func allowed(dir string) ([]string, bool) {
+	if list, ok := rooms[dir]; ok {
+		return list, true
+	}
+	best, found := "", false
+	for p := range rooms {
+		if match(p, dir) && len(p) > len(best) {
+			best, found = p, true
+		}
+	}
+	return rooms[best], found
+}
+
+func TestImports(t *testing.T) {
+	required := requirements(t)
+	fset, files := repository(t)
+	for _, f := range files {
+		for _, i := range f.ast.Imports {
+			name, _ := strconv.Unquote(i.Path.Value)
+			at := fset.Position(i.Pos())
+			if in, ok := strings.CutPrefix(name, module+"/"); ok {
+				if f.test { // the compiler forbids the cycles that matter
+					continue
+				}
+				list, known := allowed(f.dir)
+				switch {
+				case in == f.dir:
+				case !known:
+					t.Errorf("%s: %s is not in the plan: add it to rooms here and to docs/architecture.md", at, f.dir)
+				case !matchAny(list, in):
+					t.Errorf("%s: %s may not import %s; it may import %v", at, f.dir, in, list)
+				}
+				continue
+			}
+			if !strings.Contains(strings.SplitN(name, "/", 2)[0], ".") {
+				continue // standard library
+			}
+			mod := moduleOf(required, name)
+			places, known := modules[mod]
+			switch {
+			case mod == "":
+				t.Errorf("%s: %s is in no module that go.mod requires", at, name)
+			case !known:
+				t.Errorf("%s: module %s is not in the plan: is it worth it? Then add it to modules here and to docs/dependencies.md", at, mod)
+			case !matchAny(places, f.dir):
+				t.Errorf("%s: %s may not import module %s; only %v may", at, f.dir, mod, places)
+			}
+		}
+	}
+}
+
+// requirements are the modules that go.mod requires.
+func requirements(t *testing.T) []string {
+	t.Helper()
+	b, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mods []string
+	for _, m := range regexp.MustCompile(`(?m)^(?:require )?\s*(\S+\.\S+) v\S+`).FindAllSubmatch(b, -1) {
+		mods = append(mods, string(m[1]))
+	}
+	if len(mods) < 5 {
+		t.Fatalf("read only %v from go.mod", mods)
+	}
+	return mods
+}
+
+func moduleOf(required []string, pkg string) string {
+	best := ""
+	for _, m := range required {
+		if (pkg == m || strings.HasPrefix(pkg, m+"/")) && len(m) > len(best) {
+			best = m
+		}
+	}
+	return best
+}
+
+// Each module in use, and each tool, has a line in the docs that says what for.
+func TestDependenciesAreExplained(t *testing.T) {
+	docs, err := os.ReadFile("../docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mod, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	required := requirements(t)
+	use := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^(?:require )?\s*(\S+\.\S+) v\S+$`).FindAllSubmatch(mod, -1) {
+		use[string(m[1])] = true // a direct one bears no comment
+	}
+	if _, tools, ok := bytes.Cut(mod, []byte("tool (")); ok {
+		tools, _, _ = bytes.Cut(tools, []byte(")"))
+		for tool := range strings.FieldsSeq(string(tools)) {
+			use[moduleOf(required, tool)] = true
+		}
+	}
+	_, files := repository(t)
+	for _, f := range files {
+		for _, i := range f.ast.Imports {
+			name, _ := strconv.Unquote(i.Path.Value)
+			if m := moduleOf(required, name); m != "" {
+				use[m] = true
+			}
+		}
+	}
+	for m := range use {
+		if !regexp.MustCompile("(?m)^\\| *`" + regexp.QuoteMeta(m) + "`").Match(docs) {
+			t.Errorf("docs/dependencies.md does not say what %s is for", m)
+		}
+	}
+}
+
+func TestPurity(t *testing.T) {
+	fset, files := repository(t)
+	found := map[string]bool{}
+	for _, f := range files {
+		place := f.path
+		if !slices.Contains(pure, place) {
+			place = f.dir
+		}
+		if f.test || !slices.Contains(pure, place) {
+			continue
+		}
+		found[place] = true
+		for _, i := range f.ast.Imports {
+			name, _ := strconv.Unquote(i.Path.Value)
+			if slices.Contains(world, name) {
+				t.Errorf("%s: %s is pure and may not import %s", fset.Position(i.Pos()), place, name)
+			}
+		}
+		calls(f.ast, func(pkg, name string, pos token.Pos) {
+			if pkg == "time" && slices.Contains([]string{"Now", "Since", "Until", "Sleep", "After", "NewTimer", "NewTicker", "Tick", "AfterFunc"}, name) {
+				t.Errorf("%s: %s is pure and may not call time.%s: take the time as an argument", fset.Position(pos), place, name)
+			}
+		})
+	}
+	for _, p := range pure {
+		if !found[p] {
+			t.Errorf("%s is on the list of pure places and is not there: correct the list", p)
+		}
+	}
+}
+
+func TestTimeIsInjected(t *testing.T) {
+	fset, files := repository(t)
+	for _, f := range files {
+		if _, ok := wallClock[f.dir]; ok || f.test {
+			continue
+		}
+		if top, _, _ := strings.Cut(f.dir, "/"); wallClock[top] != "" {
+			continue
+		}
+		calls(f.ast, func(pkg, name string, pos token.Pos) {
+			if pkg == "time" && slices.Contains([]string{"Now", "Sleep", "After", "NewTimer", "NewTicker", "Tick", "AfterFunc"}, name) {
+				t.Errorf("%s: time.%s: take a clock.Clock, so that a test can move it", fset.Position(pos), name)
+			}
+		})
+	}
+}
+
+// calls reports every use of a name of a package, called or not.
+func calls(a *ast.File, f func(pkg, name string, pos token.Pos)) {
+	ast.Inspect(a, func(n ast.Node) bool {
+		if s, ok := n.(*ast.SelectorExpr); ok {
+			if x, ok := s.X.(*ast.Ident); ok {
+				f(x.Name, s.Sel.Name, s.Pos())
+			}
+		}
+		return true
+	})
+}
+
+func TestPackageDocs(t *testing.T) {
+	type docs struct {
+		name  string
+		files []string
+		text  string
+	}
+	packages := map[string]*docs{}
+	_, files := repository(t)
+	for _, f := range files {
+		if f.test {
+			continue
+		}
+		p := packages[f.dir]
+		if p == nil {
+			p = &docs{name: f.ast.Name.Name}
+			packages[f.dir] = p
+		}
+		if f.ast.Doc != nil {
+			p.files = append(p.files, f.path)
+			p.text = f.ast.Doc.Text()
+		}
+	}
+	owns, promises, not := regexp.MustCompile(`\bowns?\b`), regexp.MustCompile(`\bpromises?\b`), regexp.MustCompile(`\b(not|nothing|nobody|no|never)\b`)
+	for dir, p := range packages {
+		if len(p.files) != 1 {
+			t.Errorf("%s has %d package comments %v; want one", dir, len(p.files), p.files)
+			continue
+		}
+		begin := "Package " + p.name + " "
+		if p.name == "main" {
+			begin = "Command " + path.Base(dir) + " "
+		}
+		if !strings.HasPrefix(p.text, begin) {
+			t.Errorf("%s: the package comment begins %.40q, want %q", p.files[0], p.text, begin)
+		}
+		text := strings.Join(strings.Fields(p.text), " ")
+		if !owns.MatchString(text) {
+			t.Errorf("%s: the package comment does not say what it owns", p.files[0])
+		}
+		if strings.HasPrefix(dir, "internal/") && !promises.MatchString(text) {
+			t.Errorf("%s: the package comment does not say what it promises", p.files[0])
+		}
+		if !not.MatchString(text) {
+			t.Errorf("%s: the package comment does not say what it does not do", p.files[0])
+		}
+	}
+}
+
+func TestNoDrawerForEverything(t *testing.T) {
+	_, files := repository(t)
+	for _, f := range files {
+		for _, name := range []string{path.Base(f.dir), strings.TrimSuffix(f.ast.Name.Name, "_test"), strings.TrimSuffix(path.Base(f.path), ".go")} {
+			switch name {
+			case "util", "utils", "common", "helper", "helpers", "misc", "shared", "base", "lib":
+				t.Errorf("%s: %q names no thing; put it where it belongs", f.path, name)
+			}
+		}
+	}
+}
+
+// Nothing happens because a package is imported, and no package has state of
+// its own: everything is made by a constructor, so that a test can make two.
+func TestNoMagic(t *testing.T) {
+	fset, files := repository(t)
+	for _, f := range files {
+		for _, d := range f.ast.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Name.Name == "init" && d.Recv == nil {
+					t.Errorf("%s: func init: make it a call from a constructor", fset.Position(d.Pos()))
+				}
+			case *ast.GenDecl:
+				if d.Tok != token.VAR || f.test {
+					continue
+				}
+				for _, s := range d.Specs {
+					v := s.(*ast.ValueSpec)
+					if why := mutable(v); why != "" {
+						t.Errorf("%s: package variable %s %s: give it to whom it belongs", fset.Position(v.Pos()), v.Names[0].Name, why)
+					}
+				}
+			}
+		}
+	}
+}
+
+// mutable says why a package variable looks like state: it begins empty to be
+// filled later, or it is a lock, a counter or a cache.
+func mutable(v *ast.ValueSpec) string {
+	if v.Names[0].Name == "_" {
+		return ""
+	}
+	why := ""
+	ast.Inspect(v, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.FuncLit:
+			return false
+		case *ast.SelectorExpr:
+			if x, ok := n.X.(*ast.Ident); ok && (x.Name == "sync" || x.Name == "atomic") {
+				why = "is a " + x.Name + "." + n.Sel.Name
+			}
+		case *ast.CallExpr:
+			if x, ok := n.Fun.(*ast.Ident); ok && (x.Name == "make" || x.Name == "new") {
+				why = "is made empty"
+			}
+		}
+		return true
+	})
+	if why == "" && len(v.Values) == 0 {
+		why = "has no value"
+	}
+	return why
+}
+
+// A test that may skip may silently stop testing: only package parts decides
+// that, and CAIRN_E2E=required takes the choice away.
+func TestNoSkips(t *testing.T) {
+	fset, files := repository(t)
+	for _, f := range files {
+		if match("test/parts/…", f.dir) {
+			continue
+		}
+		calls(f.ast, func(x, name string, pos token.Pos) {
+			if (name == "Skip" || name == "Skipf" || name == "SkipNow") && slices.Contains([]string{"t", "b", "f", "tb"}, x) {
+				t.Errorf("%s: %s.%s: use parts.Missing, or make the test smaller", fset.Position(pos), x, name)
+			}
+		})
+	}
+}
+
+// What belongs to one machine, or to the way modules are fetched there, is
+// not in the repository.
+func TestNoMachine(t *testing.T) {
+	// Put together from pieces, because this file is in the repository, too.
+	paths := regexp.MustCompile(`(^|[\s"'=:(,` + "`" + `])/(` + strings.Join([]string{"work", "root", "home/[a-z]+", "Users/[A-Za-z]+", "tmp/w"}, "|") + `)(/|\b)`)
+	hosts := regexp.MustCompile(strings.Join([]string{`proxy\.` + `golang`, `goproxy\.` + `(io|cn)`, `sum\.` + `golang`, `registry\.` + `npmjs`, `pypi\.` + `org`, `pythonhosted\.` + `org`, `crates\.` + `io`, `deb\.` + `debian`, `rubygems\.` + `org`}, "|"))
+	walk(t, func(name string) {
+		b, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(name)))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if !utf8.Valid(b) || bytes.IndexByte(b, 0) >= 0 || len(b) > 4<<20 {
+			return // not text
+		}
+		n := 0
+		for line := range bytes.Lines(b) {
+			n++
+			if m := paths.Find(line); m != nil {
+				t.Errorf("%s:%d: %q is a place on one machine", name, n, bytes.TrimSpace(m))
+			}
+			if m := hosts.Find(line); m != nil {
+				t.Errorf("%s:%d: %q is a host that packages come from; the environment names it", name, n, m)
+			}
+		}
+	})
+}
