@@ -1,0 +1,152 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"cairn.dev/cairn/internal/image"
+)
+
+// Validate checks a configuration that was not read from a file, or changed
+// since. [Load] and [Parse] have done it. The error is an [*Error].
+func (c *Config) Validate() error {
+	d := &decoder{}
+	if ps := c.validate(d.at); len(ps) > 0 {
+		return &Error{Problems: ps}
+	}
+	return nil
+}
+
+// validate checks what the types cannot say. at makes a problem of a key.
+func (c *Config) validate(at func(key, format string, args ...any) Problem) (out []Problem) {
+	fail := func(key, format string, args ...any) { out = append(out, at(key, format, args...)) }
+	between := func(key string, d, low, high Duration) {
+		if d < low || d > high {
+			fail(key, "%s is out of bounds: choose from %s to %s", d, low, high)
+		}
+	}
+
+	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
+		fail("listen", "%.80q is no address: write host:port, such as 127.0.0.1:5080", c.Listen)
+	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		fail("listen", "%.80q has no port from 0 to 65535: write host:port, such as 127.0.0.1:5080", c.Listen)
+	}
+	if c.Data == "" {
+		fail("data", "no folder: name one, or remove the key")
+	}
+	if c.ExternalURL != "" {
+		u, err := url.Parse(c.ExternalURL)
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil {
+			fail("external_url", "%.80q: write http or https, the host and perhaps a port, such as https://registry.example.org", c.ExternalURL)
+		}
+	}
+	if (c.TLS.Cert == "") != (c.TLS.Key == "") {
+		fail("tls", "cert and key go together: name both files or neither")
+	}
+	if c.TLS.On() && strings.HasPrefix(c.ExternalURL, "http:") {
+		fail("external_url", "it starts with http: but tls is set: write https:")
+	}
+
+	second, century := Duration(time.Second), maxDuration
+	r := c.Retention
+	between("retention.interval", r.Interval, second, Day)
+	between("retention.keep", r.Keep, 0, century)
+	between("retention.warn_within", r.WarnWithin, 0, century)
+	between("usage.granularity", c.Usage.Granularity, second, Day)
+	between("collect.grace", c.Collect.Grace, second, 30*Day)
+	between("collect.interval", c.Collect.Interval, second, Day)
+	between("uploads.expire", c.Uploads.Expire, second, 365*Day)
+	for i, p := range r.Policies {
+		key := fmt.Sprintf("retention.policies#%d", i+1)
+		if len(p.Repositories) == 0 {
+			fail(key, "policy %d names no repositories: write repositories: \"**\" for all", i+1)
+		}
+		between(key+".after", p.After, second, century)
+		if p.UntaggedAfter != 0 {
+			between(key+".untagged_after", p.UntaggedAfter, second, century)
+		}
+		between(key+".min_age", p.MinAge, 0, century)
+		if p.KeepLast < 0 {
+			fail(key+".keep_last", "%d is negative: write how many tags to keep, or 0", p.KeepLast)
+		}
+		if p.MaxBytes < 0 {
+			fail(key+".max_bytes", "%s is negative: write a size such as 100GiB", p.MaxBytes)
+		}
+		if p.Name != "" {
+			for j, q := range r.Policies[:i] {
+				if q.Name == p.Name {
+					fail(key+".name", "policy %d is called %q too: choose another name", j+1, p.Name)
+					break
+				}
+			}
+		}
+	}
+	return append(out, unreachable(r.Policies, at)...)
+}
+
+// unreachable finds policies that no repository ever comes to, because those
+// before them take all that they name.
+func unreachable(ps []Policy, at func(key, format string, args ...any) Problem) (out []Problem) {
+	for i, p := range ps {
+		by := -1
+		for _, g := range p.Repositories {
+			j := coveredBy(g, ps[:i])
+			if j < 0 {
+				by = -1
+				break
+			}
+			if by = j; coveredBy("**", ps[:j+1]) == j {
+				break // that one takes everything, whatever the other globs are
+			}
+		}
+		if by < 0 {
+			continue
+		}
+		what := "everything it names"
+		if coveredBy("**", ps[:by+1]) == by {
+			what = "everything"
+		}
+		out = append(out, at(fmt.Sprintf("retention.policies#%d", i+1),
+			"policy %d can never match: policy %d takes %s; the first match wins, so put the narrower policy first", i+1, by+1, what))
+	}
+	return out
+}
+
+// coveredBy returns the first policy that takes all that g matches, or -1. It
+// knows equal globs and what begins with the text before a final "**"; that is
+// how people write them.
+func coveredBy(g string, ps []Policy) int {
+	for j, p := range ps {
+		for _, h := range p.Repositories {
+			prefix, all := strings.CutSuffix(h, "**")
+			if g == h || all && !strings.ContainsAny(prefix, "*?") && strings.HasPrefix(g, prefix) {
+				return j
+			}
+		}
+	}
+	return -1
+}
+
+// checkGlob refuses globs that can match no name of their kind.
+func checkGlob(kind, g string) error {
+	if err := image.CheckGlob(g); err != nil {
+		return err
+	}
+	for _, c := range g {
+		lower := c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.ContainsRune("._-*?", c)
+		switch {
+		case lower, kind == "repository" && c == '/', kind == "tag" && c >= 'A' && c <= 'Z':
+		case c >= 'A' && c <= 'Z':
+			return fmt.Errorf("glob %.80q can never match: names of repositories have no upper-case letters", g)
+		case strings.ContainsRune("[]{},!", c):
+			return fmt.Errorf("glob %.80q: %q is not special here and no %s has it: use *, ** and ?, and a list for several", g, c, kind)
+		default:
+			return fmt.Errorf("glob %.80q can never match: no %s has the character %q", g, kind, c)
+		}
+	}
+	return nil
+}
