@@ -17,10 +17,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"modernc.org/sqlite"
@@ -46,10 +49,25 @@ type Config struct {
 	Readers int      // connections for reading; 4 when zero
 	CacheKB int      // page cache of the writer and each reader; 8 MiB when zero
 	// MaxBatch bounds the writes in one transaction, MaxHold the time one is
-	// kept open while more are added. 512 and 10 ms when zero.
+	// kept open while more are added. 512 and 10 ms when zero: with the write
+	// that is running when it ends, and the commit, a transaction stays below
+	// the 20 ms that the house allows.
 	MaxBatch int
 	MaxHold  time.Duration
+	// Fault lets a test end the process at a commit: it is called with
+	// [BeforeCommit] and [AfterCommit], and when it returns an error the DB
+	// behaves from then on as if the process had died there. Nothing more is
+	// written, and every call fails with that error and [ErrClosed]. After
+	// Close the file can be opened anew.
+	Fault func(point string) error
+	Log   *slog.Logger // told of panics in writes; nil: nobody
 }
+
+// Points of [Config.Fault].
+const (
+	BeforeCommit = "before-commit"
+	AfterCommit  = "after-commit"
+)
 
 // Errors that callers tell apart.
 var (
@@ -63,7 +81,17 @@ var (
 	ErrNewer = errors.New("database was written by a newer version of Cairn")
 )
 
-// Query reads. Its statements are prepared once for each connection.
+// A PanicError is returned by [DB.Write] when its function panicked. Nothing
+// of that write is kept; the database and the other writes of the batch go on.
+type PanicError struct {
+	Value any
+	Stack []byte // where it happened, as it is not on the caller's stack
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic in a database write: %v", e.Value) }
+
+// Query reads. Its statements are prepared once for each connection. The end
+// of ctx keeps a statement from starting and does not interrupt one.
 type Query interface {
 	Query(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 	// Row scans the only or first row into dest and reports whether there was one.
@@ -78,10 +106,13 @@ type DB struct {
 	readers chan *conn
 	read    *sql.DB
 
-	queue  chan *op
-	stop   chan struct{}
-	done   chan struct{}
-	closed sync.Once
+	queue chan *op
+	stop  chan struct{} // closed when no more is accepted
+	done  chan struct{} // closed when the writer has ended
+	dead  atomic.Pointer[error]
+
+	stopOnce, closeOnce sync.Once
+	closeErr            error
 }
 
 type op struct {
@@ -89,6 +120,9 @@ type op struct {
 	f    func(*Tx) error
 	err  error
 	done chan struct{}
+	// taken is set by who decides its fate first: the writer, which runs it,
+	// or the caller, who has given up.
+	taken atomic.Bool
 }
 
 // Open opens or creates the file and brings it to the newest schema.
@@ -114,21 +148,23 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, fmt.Errorf("open database %s: %w", cfg.Path, err)
 	}
 	if d.writer, err = newConn(ctx, d.write); err == nil {
+		err = d.checkMode(ctx)
+	}
+	if err == nil {
 		err = d.migrate(ctx)
 	}
 	if err != nil {
-		d.write.Close()
+		d.release(0)
 		return nil, fmt.Errorf("open database %s: %w", cfg.Path, mapError(err))
 	}
 	if d.read, err = sql.Open("sqlite", dsn(cfg, true)); err != nil {
-		d.write.Close()
+		d.release(0)
 		return nil, fmt.Errorf("open database %s: %w", cfg.Path, err)
 	}
 	for range cfg.Readers {
 		c, err := newConn(ctx, d.read)
 		if err != nil {
-			d.read.Close()
-			d.write.Close()
+			d.release(len(d.readers))
 			return nil, fmt.Errorf("open database %s for reading: %w", cfg.Path, mapError(err))
 		}
 		d.readers <- c
@@ -158,6 +194,19 @@ func dsn(cfg Config, readOnly bool) string {
 	return (&url.URL{Scheme: "file", Path: cfg.Path, RawQuery: q.Encode()}).String()
 }
 
+// checkMode makes sure that the write-ahead log is in use: without it, readers
+// and the writer would block each other.
+func (d *DB) checkMode(ctx context.Context) error {
+	var mode string
+	if _, err := d.writer.Row(ctx, "PRAGMA journal_mode", nil, &mode); err != nil {
+		return err
+	}
+	if mode != "wal" {
+		return fmt.Errorf("its file system has no shared memory, which the write-ahead log needs (journal mode %q); use a local disk", mode)
+	}
+	return nil
+}
+
 func (d *DB) migrate(ctx context.Context) error {
 	var version int
 	if _, err := d.writer.Row(ctx, "PRAGMA user_version", nil, &version); err != nil {
@@ -177,10 +226,39 @@ func (d *DB) migrate(ctx context.Context) error {
 	return nil
 }
 
-// Read calls f with a consistent view of the database. f must not keep q. Keep
-// it shorter than a second: an open view keeps the write-ahead log from being
-// truncated.
+// Read calls f with a consistent view of the database. f must not keep q; rows
+// that f leaves open are closed. Keep it shorter than a second: an open view
+// keeps the write-ahead log from being reused.
 func (d *DB) Read(ctx context.Context, f func(q Query) error) error {
+	return d.withReader(ctx, func(c *conn) (err error) {
+		if err := c.exec("BEGIN"); err != nil {
+			return err
+		}
+		// The view must end whatever became of f, or the next reader on this
+		// connection would see the past.
+		defer func() {
+			c.closeRows()
+			if e := c.exec("COMMIT"); e != nil {
+				_ = c.exec("ROLLBACK")
+				if err == nil {
+					err = e
+				}
+			}
+		}()
+		return f(c)
+	})
+}
+
+// ReadOne is [DB.Read] for a function that runs one statement only, which is
+// a consistent view by itself and saves two round trips to the engine.
+func (d *DB) ReadOne(ctx context.Context, f func(q Query) error) error {
+	return d.withReader(ctx, func(c *conn) error { return f(c) })
+}
+
+func (d *DB) withReader(ctx context.Context, f func(*conn) error) error {
+	if err := d.gone(); err != nil {
+		return err
+	}
 	var c *conn
 	select {
 	case c = <-d.readers:
@@ -189,30 +267,24 @@ func (d *DB) Read(ctx context.Context, f func(q Query) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { d.readers <- c }()
-	if err := c.exec(ctx, "BEGIN"); err != nil {
-		return mapError(err)
-	}
-	err := f(c)
-	// The view must end whatever became of ctx.
-	if e := c.exec(context.WithoutCancel(ctx), "COMMIT"); err == nil {
-		err = e
-	}
-	return mapError(err)
+	defer func() {
+		c.closeRows()
+		c.trim()
+		d.readers <- c
+	}()
+	return mapError(f(c))
 }
 
-// ReadOne is [DB.Read] for a function that runs one statement only, which is
-// a consistent view by itself and saves two round trips to the engine.
-func (d *DB) ReadOne(ctx context.Context, f func(q Query) error) error {
+// gone is why nothing is accepted any more, or nil.
+func (d *DB) gone() error {
+	if err := d.dead.Load(); err != nil {
+		return *err
+	}
 	select {
-	case c := <-d.readers:
-		err := f(c)
-		d.readers <- c
-		return mapError(err)
 	case <-d.stop:
 		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
+	default:
+		return nil
 	}
 }
 
@@ -221,7 +293,15 @@ func (d *DB) ReadOne(ctx context.Context, f func(q Query) error) error {
 // and the error is returned. f runs on the writer's goroutine: it must be
 // short, must not call Write, and must not wait for anything. Once f runs, the
 // end of ctx no longer stops it; an error then says whether it was kept.
+//
+// A panic in f is caught, undone like an error, and returned as [PanicError].
 func (d *DB) Write(ctx context.Context, f func(tx *Tx) error) error {
+	if err := d.gone(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	o := &op{ctx: ctx, f: f, done: make(chan struct{})}
 	select {
 	case d.queue <- o:
@@ -230,38 +310,76 @@ func (d *DB) Write(ctx context.Context, f func(tx *Tx) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	select {
-	case <-o.done:
-		return o.err
-	case <-d.done:
+	giveUp := ctx.Done()
+	for {
 		select {
 		case <-o.done:
 			return o.err
-		default:
-			return ErrClosed
+		case <-giveUp:
+			if o.taken.CompareAndSwap(false, true) {
+				return ctx.Err()
+			}
+			giveUp = nil // it runs, and tells how it ended
+		case <-d.done:
+			select {
+			case <-o.done:
+				return o.err
+			default:
+				return d.gone()
+			}
 		}
 	}
 }
 
-// Close finishes the writes that were accepted and closes the file.
+// Close finishes the writes that were accepted, waits for reads, and closes
+// the file. Calling it again returns the same.
 func (d *DB) Close() error {
-	d.closed.Do(func() { close(d.stop) })
-	<-d.done
-	for range d.cfg.Readers {
-		<-d.readers
-	}
-	return errors.Join(d.read.Close(), d.write.Close())
+	d.closeOnce.Do(func() {
+		d.stopOnce.Do(func() { close(d.stop) })
+		<-d.done
+		d.closeErr = d.release(d.cfg.Readers)
+	})
+	return d.closeErr
 }
 
+// release closes n readers, waiting for those in use, and the writer. The
+// writer comes last: who closes last puts the log into the file.
+func (d *DB) release(n int) error {
+	var errs []error
+	for range n {
+		c := <-d.readers
+		errs = append(errs, c.close())
+	}
+	if d.read != nil {
+		errs = append(errs, d.read.Close())
+	}
+	if d.writer != nil {
+		errs = append(errs, d.writer.close())
+	}
+	return errors.Join(append(errs, d.write.Close())...)
+}
+
+// die makes the DB behave as after the end of the process.
+func (d *DB) die(cause error) error {
+	err := fmt.Errorf("%w: %w", ErrClosed, cause)
+	d.dead.Store(&err)
+	d.stopOnce.Do(func() { close(d.stop) })
+	return err
+}
+
+// run is the writer.
 func (d *DB) run() {
 	defer close(d.done)
+	// Should a function of a write end this goroutine (runtime.Goexit, as
+	// testing's FailNow calls it), nothing may be accepted any more.
+	defer d.stopOnce.Do(func() { close(d.stop) })
 	batch := make([]*op, 0, d.cfg.MaxBatch)
 	for {
 		select {
 		case o := <-d.queue:
 			batch = d.commit(append(batch[:0], o))
 		case <-d.stop:
-			for {
+			for d.dead.Load() == nil {
 				select {
 				case o := <-d.queue:
 					batch = d.commit(append(batch[:0], o))
@@ -269,16 +387,16 @@ func (d *DB) run() {
 					return
 				}
 			}
+			return
 		}
 	}
 }
 
 // commit runs the ops of batch and those that wait in one transaction.
 func (d *DB) commit(batch []*op) []*op {
-	ctx := context.Background()
 	start := time.Now()
-	err := d.writer.exec(ctx, "BEGIN IMMEDIATE")
-	tx := &Tx{c: d.writer}
+	err := d.writer.exec("BEGIN IMMEDIATE")
+	tx := &Tx{c: d.writer, log: d.cfg.Log}
 	for i := 0; err == nil; i++ {
 		if i == len(batch) {
 			if len(batch) == d.cfg.MaxBatch || time.Since(start) > d.cfg.MaxHold {
@@ -293,141 +411,113 @@ func (d *DB) commit(batch []*op) []*op {
 				break
 			}
 		}
-		err = tx.run(ctx, batch[i])
+		err = tx.run(batch[i])
 	}
-	if err == nil {
-		err = d.writer.exec(ctx, "COMMIT")
-	}
-	if err != nil {
-		_ = d.writer.exec(ctx, "ROLLBACK")
-	}
-	for _, o := range batch {
-		if err != nil && o.err == nil {
+	err = d.end(err)
+	d.writer.trim()
+	for i, o := range batch {
+		if err != nil && (o.err == nil || d.dead.Load() != nil) {
 			o.err = mapError(err)
 		}
 		close(o.done)
+		batch[i] = nil // what f holds can go
 	}
 	return batch
 }
 
+// end commits the transaction, or undoes it when err says that it is lost.
+func (d *DB) end(err error) error {
+	if err == nil && d.cfg.Fault != nil {
+		if e := d.cfg.Fault(BeforeCommit); e != nil {
+			err = d.die(e)
+		}
+	}
+	if err == nil {
+		err = d.writer.exec("COMMIT")
+	}
+	if err != nil {
+		_ = d.writer.exec("ROLLBACK")
+		return err
+	}
+	if d.cfg.Fault != nil {
+		if e := d.cfg.Fault(AfterCommit); e != nil {
+			return d.die(e)
+		}
+	}
+	return nil
+}
+
 // Tx is a write transaction in progress.
-type Tx struct{ c *conn }
+type Tx struct {
+	c   *conn
+	log *slog.Logger
+}
 
 // run executes one op so that its failure undoes only itself. It returns an
 // error only when the transaction as a whole is lost.
-func (tx *Tx) run(ctx context.Context, o *op) error {
-	if o.ctx.Err() != nil { // nobody waits for it any more
-		o.err = o.ctx.Err()
+func (tx *Tx) run(o *op) error {
+	if !o.taken.CompareAndSwap(false, true) { // nobody waits for it any more
 		return nil
 	}
-	if err := tx.c.exec(ctx, "SAVEPOINT op"); err != nil {
+	if o.err = o.ctx.Err(); o.err != nil {
+		return nil
+	}
+	if err := tx.c.exec("SAVEPOINT op"); err != nil {
 		return err
 	}
-	o.err = mapError(o.f(tx))
+	o.err = mapError(tx.call(o.f))
+	tx.c.closeRows() // an open statement would be in the way of the commit
 	if o.err != nil {
-		if err := tx.c.exec(ctx, "ROLLBACK TO op"); err != nil {
-			return err
+		// The engine may have undone the whole transaction by itself (full
+		// disk, I/O error). Then there is nothing to go back to, and the
+		// neighbours are lost for the same reason.
+		if err := tx.c.exec("ROLLBACK TO op"); err != nil {
+			return fmt.Errorf("%w (and then: %w)", o.err, err)
 		}
 	}
-	return tx.c.exec(ctx, "RELEASE op")
+	return tx.c.exec("RELEASE op")
+}
+
+// call turns a panic into an error.
+func (tx *Tx) call(f func(*Tx) error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			p := &PanicError{Value: v, Stack: debug.Stack()}
+			if tx.log != nil {
+				tx.log.Error(p.Error(), "stack", string(p.Stack))
+			}
+			err = p
+		}
+	}()
+	return f(tx)
 }
 
 // Exec runs a statement and returns the number of rows it changed.
 func (tx *Tx) Exec(query string, args ...any) (int64, error) {
-	s, err := tx.c.prepare(context.Background(), query)
+	r, err := tx.c.run(query, args)
 	if err != nil {
 		return 0, err
-	}
-	r, err := s.Exec(args...)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", head(query), err)
 	}
 	return r.RowsAffected()
 }
 
 // Insert runs an INSERT and returns the id of the new row.
 func (tx *Tx) Insert(query string, args ...any) (int64, error) {
-	s, err := tx.c.prepare(context.Background(), query)
+	r, err := tx.c.run(query, args)
 	if err != nil {
 		return 0, err
-	}
-	r, err := s.Exec(args...)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", head(query), err)
 	}
 	return r.LastInsertId()
 }
 
-// Query implements [Query].
+// Query implements [Query], but for the end of ctx, which is ignored.
 func (tx *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	return tx.c.Query(context.WithoutCancel(ctx), query, args...)
 }
 
-// Row implements [Query].
+// Row implements [Query], but for the end of ctx, which is ignored.
 func (tx *Tx) Row(ctx context.Context, query string, args []any, dest ...any) (bool, error) {
 	return tx.c.Row(context.WithoutCancel(ctx), query, args, dest...)
-}
-
-// conn is one connection with its prepared statements; one goroutine at a time.
-type conn struct {
-	c     *sql.Conn
-	stmts map[string]*sql.Stmt
-}
-
-func newConn(ctx context.Context, d *sql.DB) (*conn, error) {
-	c, err := d.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &conn{c: c, stmts: map[string]*sql.Stmt{}}, nil
-}
-
-func (c *conn) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
-	if s, ok := c.stmts[query]; ok {
-		return s, nil
-	}
-	s, err := c.c.PrepareContext(context.WithoutCancel(ctx), query)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", head(query), err)
-	}
-	c.stmts[query] = s
-	return s, nil
-}
-
-func (c *conn) exec(ctx context.Context, query string) error {
-	s, err := c.prepare(ctx, query)
-	if err != nil {
-		return err
-	}
-	_, err = s.ExecContext(ctx)
-	return err
-}
-
-func (c *conn) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	s, err := c.prepare(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.QueryContext(ctx, args...)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", head(query), err)
-	}
-	return rows, nil
-}
-
-func (c *conn) Row(ctx context.Context, query string, args []any, dest ...any) (bool, error) {
-	s, err := c.prepare(ctx, query)
-	if err != nil {
-		return false, err
-	}
-	err = s.QueryRowContext(ctx, args...).Scan(dest...)
-	if errors.Is(err, sql.ErrNoRows) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("%s: %w", head(query), err)
-	}
-	return true, nil
 }
 
 // head is the start of a statement, for error messages.
