@@ -45,14 +45,14 @@ var rooms = map[string][]string{
 	"internal/registry": {"internal/image", "internal/blob", "internal/content", "internal/access", "internal/usage"},
 
 	"internal/config":   {"internal/image", "internal/retention"},
-	"internal/api/wire": {"internal/image", "internal/usage", "internal/content", "internal/retention"},
+	"internal/api/wire": {"internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/config"},
 	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 	"internal/client":   {"internal/api/wire", "internal/image"},
 
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
-	"cmd/cairn":      {"internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention"},
+	"cmd/cairn":      {"internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
 	"test/parts/build": {"test/parts"},
 	"bench/…":          {"internal/…", "test/parts", "bench/…"},
@@ -63,7 +63,7 @@ var rooms = map[string][]string{
 // stays where it is needed, so that the rest builds and is tested quickly.
 var modules = map[string][]string{
 	"modernc.org/sqlite":                     {"internal/db"},
-	"golang.org/x/sys":                       {"internal/blob", "internal/serve"},
+	"golang.org/x/sys":                       {"internal/blob", "internal/serve", "bench/…"},
 	"golang.org/x/sync":                      {"internal/…"},
 	"github.com/spf13/cobra":                 {"cmd/cairn"},
 	"github.com/spf13/pflag":                 {"cmd/cairn"},
