@@ -63,7 +63,10 @@ func (g *Guard) verify(token string) (c claims, ok bool) {
 	if len(token) > maxAuthorization || !strings.HasPrefix(token, tokenPrefix) || i < len(tokenPrefix) {
 		return c, false
 	}
-	// Strict: exactly one text per token.
+	// Exactly one text per token: Strict, and no line breaks, which the decoder skips.
+	if strings.ContainsAny(token, "\r\n") {
+		return c, false
+	}
 	sum, err := base64.RawURLEncoding.Strict().DecodeString(token[i+1:])
 	if err != nil || !hmac.Equal(sum, g.mac(token[:i])) {
 		return c, false
