@@ -71,14 +71,14 @@ func (s State) String() string { return [...]string{"live", "expired", "deleted"
 // MarshalText implements encoding.TextMarshaler.
 func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// A Manifest is one manifest in one repository. It is immutable and shared:
-// do not change Body.
+// A Manifest is one manifest in one repository. It is immutable and shared
+// between callers: do not change Body.
 type Manifest struct {
 	Repository string
 	Digest     image.Digest
 	MediaType  string
 	Body       []byte
-	Subject    image.Digest // "" without
+	Subject    image.Digest // by its own field; "" without
 	Pushed     time.Time    // newest push of it, or move of a tag to or from it
 }
 
@@ -127,11 +127,83 @@ type Pin struct {
 type AuditEntry struct {
 	ID         int64        `json:"id"`
 	At         time.Time    `json:"at"`
-	Action     string       `json:"action"` // expire, delete, restore, revive, sweep
+	Action     string       `json:"action"` // expire, delete, untag, restore, revive, sweep
 	Repository string       `json:"repository"`
 	Digest     image.Digest `json:"digest"`
 	Tags       []string     `json:"tags,omitempty"`
 	Actor      string       `json:"actor"`
 	Reason     string       `json:"reason"`
 	Uses       []usage.Use  `json:"uses,omitempty"` // the last ten
+}
+
+// A Push is one manifest as a client sent it. Manifest is Body parsed by
+// image.ParseManifest, and the caller has compared Body with Digest.
+type Push struct {
+	Repository string
+	Digest     image.Digest
+	Tags       []string // set to it in the same transaction
+	MediaType  string
+	Body       []byte
+	Manifest   *image.Manifest
+	Actor      string
+}
+
+// An Expiry is one decision to hide an image ([Store.Expire]) or to remove a
+// hidden one for good ([Store.Sweep]). It is carried out only if the image has
+// not changed since the decision.
+type Expiry struct {
+	Repository string
+	Digest     image.Digest
+	Version    int64 // Image.Version when it was decided
+	Reason     string
+	Uses       []usage.Use // for the audit log
+	// StillUnused is asked in the transaction that hides the image. It must
+	// answer from memory, at once, and must not call the store. Nil means yes.
+	StillUnused func() bool
+}
+
+// Restored says what a restore did with the tags the image had.
+type Restored struct {
+	Tags  []string `json:"tags,omitempty"`  // back on the image
+	Taken []string `json:"taken,omitempty"` // pushed since: left alone
+}
+
+// CollectStats says what one round of collection did.
+type CollectStats struct {
+	Links   int   // blobs that left a repository
+	Blobs   int   // blobs removed from the disk
+	Bytes   int64 // what those had
+	Leased  int   // left alone because a client was told they exist
+	Uploads int   // abandoned uploads removed
+}
+
+// A ScrubReport says what a scrub found.
+type ScrubReport struct {
+	Blobs     int64          `json:"blobs"`     // read and hashed
+	Bytes     int64          `json:"bytes"`     // in those
+	Manifests int64          `json:"manifests"` // read and hashed
+	Corrupt   []image.Digest `json:"corrupt,omitempty"`
+	Missing   []image.Digest `json:"missing,omitempty"` // known, but the file is not there
+	// CorruptManifests do not match their digest. Push them again.
+	CorruptManifests []CorruptManifest `json:"corrupt_manifests,omitempty"`
+	Orphans          []image.Digest    `json:"orphans,omitempty"` // files nothing knows; the reconciler removes them
+}
+
+// A CorruptManifest is one whose stored body does not match its digest.
+type CorruptManifest struct {
+	Repository string       `json:"repository"`
+	Digest     image.Digest `json:"digest"`
+}
+
+// Stats counts what is stored.
+type Stats struct {
+	Repositories int64 `json:"repositories"` // with a live image
+	Live         int64 `json:"live"`         // images
+	Expired      int64 `json:"expired"`
+	Deleted      int64 `json:"deleted"`
+	Tags         int64 `json:"tags"`
+	Blobs        int64 `json:"blobs"`
+	BlobBytes    int64 `json:"blob_bytes"` // each blob once
+	Corrupt      int64 `json:"corrupt"`    // blobs known to be corrupt
+	Uploads      int64 `json:"uploads"`    // in progress
 }

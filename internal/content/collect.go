@@ -1,0 +1,334 @@
+package content
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairn.dev/cairn/internal/blob"
+	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/db"
+	"cairn.dev/cairn/internal/image"
+)
+
+const (
+	// collectBatch bounds the blobs whose digests are locked at a time and
+	// whose rows go in one transaction (about a millisecond).
+	collectBatch = 32
+	// reconcileEvery is how often the disk is compared with what is known.
+	reconcileEvery = 24 * time.Hour
+)
+
+// Run collects, removes abandoned uploads and reconciles the disk with the
+// metadata, until ctx ends, whose error it returns.
+func (s *Store) Run(ctx context.Context) error {
+	every := min(max(s.grace/20, time.Second), time.Minute)
+	next := s.clock.Mono()
+	for {
+		if _, err := s.Collect(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("collection failed; it will be tried again", "error", err)
+		}
+		if s.clock.Mono() >= next {
+			if _, err := s.Reconcile(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("comparing the disk with the metadata failed; it will be tried again", "error", err)
+			}
+			next = s.clock.Mono() + reconcileEvery
+		}
+		if err := clock.Sleep(ctx, s.clock, every); err != nil {
+			return err
+		}
+	}
+}
+
+// candidate is a link that is due.
+type candidate struct {
+	rid, bid int64
+	due      int64
+	repo     string
+	digest   image.Digest
+	size     int64
+}
+
+// Collect does one round: it removes what is due and nothing needs, and the
+// uploads nobody wrote to for the grace period. Nothing is removed before one
+// grace period has passed since the start, because what an earlier process
+// told its clients is not known.
+func (s *Store) Collect(ctx context.Context) (CollectStats, error) {
+	var st CollectStats
+	select {
+	case <-s.collect:
+		defer func() { s.collect <- struct{}{} }()
+	case <-ctx.Done():
+		return st, ctx.Err()
+	}
+	var err error
+	if st.Uploads, err = s.expireUploads(ctx); err != nil {
+		return st, err
+	}
+	s.leases.prune(s.clock.Mono())
+	if s.clock.Mono() < s.start+s.grace {
+		return st, nil
+	}
+	now := s.now()
+	var last candidate
+	for {
+		due, err := s.due(ctx, now, last)
+		if err != nil {
+			return st, fmt.Errorf("collect: %w", mapError(err))
+		}
+		if len(due) == 0 {
+			return st, nil
+		}
+		last = due[len(due)-1]
+		if err := s.collectSome(ctx, due, &st); err != nil {
+			return st, fmt.Errorf("collect: %w", mapError(err))
+		}
+		if err := s.stepAside(ctx); err != nil {
+			return st, err
+		}
+	}
+}
+
+// stepAside lets pushes in progress go first. It measures real time, whatever
+// the store's clock, because what it is about is the speed of this machine.
+func (s *Store) stepAside(ctx context.Context) error {
+	if s.busy.Load() == 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(5 * time.Millisecond)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// due reads the next links to look at, after last in order of time.
+func (s *Store) due(ctx context.Context, now int64, last candidate) ([]candidate, error) {
+	var cs []candidate
+	err := s.db.ReadOne(ctx, func(q db.Query) error {
+		rows, err := q.Query(ctx, `SELECT l.repo_id, l.blob_id, l.due, r.name, b.digest, b.size
+			FROM links l JOIN repositories r ON r.id = l.repo_id JOIN blobs b ON b.id = l.blob_id
+			WHERE l.due IS NOT NULL AND l.due <= ? AND (l.due > ? OR l.due = ? AND (l.repo_id > ? OR l.repo_id = ? AND l.blob_id > ?))
+			ORDER BY l.due, l.repo_id, l.blob_id LIMIT ?`,
+			now, last.due, last.due, last.rid, last.rid, last.bid, collectBatch)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var c candidate
+			var k []byte
+			if err := rows.Scan(&c.rid, &c.bid, &c.due, &c.repo, &k, &c.size); err != nil {
+				return err
+			}
+			c.digest = digestOf(k)
+			cs = append(cs, c)
+		}
+		return rows.Err()
+	})
+	return cs, err
+}
+
+// collectSome looks at the links of one batch and removes those nothing needs.
+func (s *Store) collectSome(ctx context.Context, due []candidate, st *CollectStats) error {
+	type later struct {
+		candidate
+		until time.Duration
+	}
+	var mine []candidate
+	var leased []later
+	held := map[image.Digest]bool{}
+	var release []func()
+	defer func() {
+		for _, f := range release {
+			f()
+		}
+	}()
+	mono := s.clock.Mono()
+	for _, c := range due {
+		if !held[c.digest] {
+			// Who holds a digest is pushing it: nothing to collect there now.
+			unlock := s.locks.tryLock(c.digest)
+			if unlock == nil {
+				continue
+			}
+			until, ok := s.leases.condemn(c.digest, mono)
+			if !ok {
+				unlock()
+				leased = append(leased, later{c, until})
+				continue
+			}
+			held[c.digest] = true
+			release = append(release, func() { s.leases.pardon(c.digest); unlock() })
+		}
+		mine = append(mine, c)
+	}
+	st.Leased += len(leased)
+
+	var gone []candidate
+	links := 0
+	err := s.db.Write(ctx, func(tx *db.Tx) error {
+		gone, links = nil, 0
+		now := s.now()
+		for _, l := range leased {
+			_, err := tx.Exec("UPDATE links SET due = ? WHERE repo_id = ? AND blob_id = ? AND due = ?", now+int64(max(l.until-mono, 1)), l.rid, l.bid, l.due)
+			if err != nil {
+				return err
+			}
+		}
+		for _, c := range mine {
+			n, err := tx.Exec(`DELETE FROM links WHERE repo_id = ? AND blob_id = ? AND due IS NOT NULL AND due <= ?
+				AND NOT EXISTS (SELECT 1 FROM manifest_blobs x WHERE x.blob_id = links.blob_id AND x.repo_id = links.repo_id)`, c.rid, c.bid, now)
+			if err != nil {
+				return err
+			}
+			if n == 0 { // a manifest holds it, or it was pushed again
+				_, err := tx.Exec(`UPDATE links SET due = NULL WHERE repo_id = ? AND blob_id = ? AND due <= ?`, c.rid, c.bid, now)
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			links++
+			n, err = tx.Exec("DELETE FROM blobs WHERE id = ? AND NOT EXISTS (SELECT 1 FROM links l WHERE l.blob_id = blobs.id)", c.bid)
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				gone = append(gone, c)
+			}
+		}
+		return nil
+	})
+	for _, c := range mine {
+		s.unlinks.bump(c.repo)
+	}
+	if err != nil {
+		return err
+	}
+	st.Links += links
+	var errs []error
+	for _, c := range gone {
+		// Without a row the file is an orphan: if this fails the reconciler
+		// removes it.
+		if err := s.blobs.Delete(ctx, c.digest); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		st.Blobs++
+		st.Bytes += c.size
+	}
+	return errors.Join(errs...)
+}
+
+// ReconcileStats says what a reconciliation removed.
+type ReconcileStats struct {
+	Blobs, Uploads int
+	Bytes          int64
+}
+
+// Reconcile removes files that the metadata does not know and that are older
+// than the grace period: what a crash left between writing bytes and
+// recording them.
+func (s *Store) Reconcile(ctx context.Context) (ReconcileStats, error) {
+	var st ReconcileStats
+	batch := make([]blob.Entry, 0, 256)
+	flush := func() error {
+		for _, e := range batch {
+			var ok bool
+			var err error
+			if e.Upload != "" {
+				ok, err = s.removeOrphanUpload(ctx, e.Upload)
+				if ok {
+					st.Uploads++
+				}
+			} else {
+				ok, err = s.removeOrphan(ctx, e.Digest)
+				if ok {
+					st.Blobs++
+				}
+			}
+			if err != nil {
+				return err
+			}
+			if ok {
+				st.Bytes += e.Size
+			}
+		}
+		batch = batch[:0]
+		return s.stepAside(ctx)
+	}
+	old := s.clock.Now().Add(-s.grace)
+	err := s.blobs.Walk(ctx, func(e blob.Entry) error {
+		if e.Modified.After(old) {
+			return nil
+		}
+		if batch = append(batch, e); len(batch) < cap(batch) {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil {
+		err = flush()
+	}
+	if err != nil {
+		return st, fmt.Errorf("reconcile: %w", mapError(err))
+	}
+	if st != (ReconcileStats{}) {
+		s.log.Info("removed files nothing knew", "blobs", st.Blobs, "uploads", st.Uploads, "bytes", st.Bytes)
+	}
+	return st, nil
+}
+
+// known reports whether a statement finds a row.
+func (s *Store) known(ctx context.Context, query string, arg any) (bool, error) {
+	var ok bool
+	err := s.db.ReadOne(ctx, func(q db.Query) (err error) {
+		var one int
+		ok, err = q.Row(ctx, query, []any{arg}, &one)
+		return err
+	})
+	return ok, err
+}
+
+const blobKnown = "SELECT 1 FROM blobs WHERE digest = ?"
+
+// removeOrphan removes a blob's file if no row knows it. A push between its
+// rename and its commit holds the lock.
+func (s *Store) removeOrphan(ctx context.Context, d image.Digest) (bool, error) {
+	if ok, err := s.known(ctx, blobKnown, key(d)); ok || err != nil {
+		return false, err
+	}
+	unlock := s.locks.tryLock(d)
+	if unlock == nil {
+		return false, nil
+	}
+	defer unlock()
+	if ok, err := s.known(ctx, blobKnown, key(d)); ok || err != nil {
+		return false, err
+	}
+	return true, s.blobs.Delete(ctx, d)
+}
+
+// removeOrphanUpload removes the bytes of an upload that neither this process
+// nor SQL knows.
+func (s *Store) removeOrphanUpload(ctx context.Context, id string) (bool, error) {
+	s.upload.mu.Lock()
+	here := s.upload.m[id] != nil
+	s.upload.mu.Unlock()
+	if here {
+		return false, nil
+	}
+	if ok, err := s.known(ctx, "SELECT 1 FROM uploads WHERE id = ?", id); ok || err != nil {
+		return false, err
+	}
+	st, err := s.blobs.Stage(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	return true, st.Discard()
+}

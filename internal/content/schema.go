@@ -1,0 +1,243 @@
+package content
+
+import (
+	"fmt"
+	"time"
+
+	"cairn.dev/cairn/internal/image"
+)
+
+// Schema is the registry's database: Schema[i] brings version i to i+1.
+//
+// Times are nanoseconds since 1970, digests one byte of algorithm and the raw
+// hash (half the size of text in every index). Bodies stand apart so that
+// going through all manifests does not read them.
+//
+// A link says that a blob belongs to a repository; every blob has at least
+// one, and every blob a manifest names (manifest_blobs, whatever the
+// manifest's state) has one in the manifest's repository. due is NULL while a
+// manifest holds the link and otherwise when the collector may look at it.
+// A hidden link belongs to a blob that a client deleted while a hidden
+// manifest still needs it.
+//
+// hidden_tags are the tags an expired or deleted image had. pull is 0 once a
+// client deleted the name: then only a restore brings it back.
+var Schema = []string{`
+CREATE TABLE repositories (
+	id   INTEGER PRIMARY KEY,
+	name TEXT NOT NULL UNIQUE
+);
+CREATE TABLE blobs (
+	id      INTEGER PRIMARY KEY,
+	digest  BLOB NOT NULL UNIQUE,
+	size    BIGINT NOT NULL,
+	corrupt INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE links (
+	repo_id INTEGER NOT NULL REFERENCES repositories(id),
+	blob_id INTEGER NOT NULL REFERENCES blobs(id),
+	due     BIGINT,
+	hidden  INTEGER NOT NULL DEFAULT 0,
+	PRIMARY KEY (repo_id, blob_id)
+) WITHOUT ROWID;
+CREATE INDEX links_blob ON links(blob_id);
+CREATE INDEX links_due ON links(due) WHERE due IS NOT NULL;
+CREATE TABLE manifests (
+	id            INTEGER PRIMARY KEY,
+	repo_id       INTEGER NOT NULL REFERENCES repositories(id),
+	digest        BLOB NOT NULL,
+	media_type    TEXT NOT NULL,
+	artifact_type TEXT NOT NULL,
+	size          BIGINT NOT NULL,
+	config        BLOB,
+	subject       BLOB,
+	children      BLOB,
+	pushed        BIGINT NOT NULL,
+	version       BIGINT NOT NULL,
+	state         INTEGER NOT NULL DEFAULT 0,
+	hidden_at     BIGINT NOT NULL DEFAULT 0,
+	reason        TEXT NOT NULL DEFAULT '',
+	UNIQUE (repo_id, digest)
+);
+CREATE INDEX manifests_subject ON manifests(repo_id, subject) WHERE subject IS NOT NULL;
+CREATE INDEX manifests_hidden ON manifests(state) WHERE state <> 0;
+CREATE TABLE manifest_bodies (
+	manifest_id INTEGER PRIMARY KEY REFERENCES manifests(id),
+	body        BLOB NOT NULL
+);
+CREATE TABLE manifest_blobs (
+	manifest_id INTEGER NOT NULL REFERENCES manifests(id),
+	blob_id     INTEGER NOT NULL REFERENCES blobs(id),
+	repo_id     INTEGER NOT NULL REFERENCES repositories(id),
+	PRIMARY KEY (manifest_id, blob_id)
+) WITHOUT ROWID;
+CREATE INDEX manifest_blobs_blob ON manifest_blobs(blob_id, repo_id);
+CREATE TABLE tags (
+	repo_id     INTEGER NOT NULL REFERENCES repositories(id),
+	name        TEXT NOT NULL,
+	manifest_id INTEGER NOT NULL REFERENCES manifests(id),
+	pushed      BIGINT NOT NULL,
+	PRIMARY KEY (repo_id, name)
+) WITHOUT ROWID;
+CREATE INDEX tags_manifest ON tags(manifest_id);
+CREATE TABLE hidden_tags (
+	manifest_id INTEGER NOT NULL REFERENCES manifests(id),
+	name        TEXT NOT NULL,
+	repo_id     INTEGER NOT NULL REFERENCES repositories(id),
+	pushed      BIGINT NOT NULL,
+	pull        INTEGER NOT NULL DEFAULT 1,
+	PRIMARY KEY (manifest_id, name)
+) WITHOUT ROWID;
+CREATE INDEX hidden_tags_name ON hidden_tags(repo_id, name);
+CREATE TABLE uploads (
+	id         TEXT PRIMARY KEY,
+	repository TEXT NOT NULL,
+	size       BIGINT NOT NULL,
+	updated    BIGINT NOT NULL
+);
+CREATE TABLE pins (
+	repo_id INTEGER NOT NULL REFERENCES repositories(id),
+	digest  BLOB NOT NULL,
+	reason  TEXT NOT NULL,
+	actor   TEXT NOT NULL,
+	created BIGINT NOT NULL,
+	expires BIGINT NOT NULL,
+	PRIMARY KEY (repo_id, digest)
+);
+CREATE TABLE audit (
+	id         INTEGER PRIMARY KEY AUTOINCREMENT,
+	at         BIGINT NOT NULL,
+	action     TEXT NOT NULL,
+	repository TEXT NOT NULL,
+	digest     BLOB NOT NULL,
+	tags       TEXT NOT NULL,
+	actor      TEXT NOT NULL,
+	reason     TEXT NOT NULL,
+	uses       TEXT NOT NULL
+);
+CREATE INDEX audit_repository ON audit(repository, id);
+`}
+
+// Algorithms, as stored.
+const (
+	algSHA256 = 1
+	algSHA512 = 2
+)
+
+// key is the stored form of a digest. It is nil for one that did not come
+// through image.ParseDigest, which therefore matches nothing.
+func key(d image.Digest) []byte {
+	s := string(d)
+	var alg byte
+	switch {
+	case len(s) == len("sha256:")+64 && s[:7] == "sha256:":
+		alg = algSHA256
+	case len(s) == len("sha512:")+128 && s[:7] == "sha512:":
+		alg = algSHA512
+	default:
+		return nil
+	}
+	k := make([]byte, 1, 1+(len(s)-7)/2)
+	k[0] = alg
+	for i := 7; i < len(s); i += 2 {
+		hi, lo := unhex(s[i]), unhex(s[i+1])
+		if hi > 15 || lo > 15 {
+			return nil
+		}
+		k = append(k, hi<<4|lo)
+	}
+	return k
+}
+
+// orNull is k as an argument: NULL, not an empty value, when there is none.
+func orNull(k []byte) any {
+	if len(k) == 0 {
+		return nil
+	}
+	return k
+}
+
+func unhex(c byte) byte {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0'
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 255
+}
+
+// digestOf reads what key wrote; nil is "".
+func digestOf(k []byte) image.Digest {
+	if len(k) == 0 {
+		return ""
+	}
+	d, rest := cutKey(k)
+	if len(rest) != 0 {
+		return ""
+	}
+	return d
+}
+
+// cutKey reads the first of several digests written one after the other. A
+// damaged list reads as one digest "" and no rest.
+func cutKey(k []byte) (d image.Digest, rest []byte) {
+	n, name := 0, ""
+	switch k[0] {
+	case algSHA256:
+		n, name = 33, "sha256:"
+	case algSHA512:
+		n, name = 65, "sha512:"
+	}
+	if n == 0 || len(k) < n {
+		return "", nil
+	}
+	const digits = "0123456789abcdef"
+	var buf [7 + 128]byte
+	b := append(buf[:0], name...)
+	for _, c := range k[1:n] {
+		b = append(b, digits[c>>4], digits[c&15])
+	}
+	return image.Digest(b), k[n:]
+}
+
+// digestsOf reads digests written one after the other.
+func digestsOf(k []byte) []image.Digest {
+	if len(k) == 0 {
+		return nil
+	}
+	ds := make([]image.Digest, 0, (len(k)+32)/33)
+	for len(k) > 0 {
+		var d image.Digest
+		if d, k = cutKey(k); d != "" {
+			ds = append(ds, d)
+		}
+	}
+	return ds
+}
+
+func checkDigest(d image.Digest) error {
+	if key(d) == nil {
+		_, err := image.ParseDigest(string(d))
+		if err == nil {
+			err = fmt.Errorf("digest %q cannot be stored", d)
+		}
+		return err
+	}
+	return nil
+}
+
+// stamp is the stored form of a time; zero is 0.
+func stamp(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func timeOf(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}
