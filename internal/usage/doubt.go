@@ -29,7 +29,7 @@ func (l *Ledger) watch() {
 }
 
 func (l *Ledger) watchLocked() {
-	wall, mono := l.clock.Now(), l.clock.Mono()
+	wall, mono := l.look()
 	newest := time.UnixMilli(l.newest.Load()).UTC()
 	passed := mono - l.watched
 	l.watched = mono
@@ -51,6 +51,18 @@ func (l *Ledger) watchLocked() {
 		l.log.Error("the clock jumped forward; the jump does not count as time without use", "by", gone-passed, "to", wall)
 	}
 	l.newest.Store(wall.UnixMilli())
+}
+
+// look reads both clocks as of one moment: time that passes between the two
+// readings would look like a jump.
+func (l *Ledger) look() (wall time.Time, mono time.Duration) {
+	for {
+		mono = l.clock.Mono()
+		wall = l.clock.Now()
+		if l.clock.Mono()-mono < maxDrift/2 {
+			return wall, mono
+		}
+	}
 }
 
 // ClockOK reports false, and why, while the clock is behind the time that was
