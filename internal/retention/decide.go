@@ -246,6 +246,7 @@ func (d *decider) merits(p *Policy, f *Facts, i int) {
 	o.Limit = limit
 	if !o.LastUse.Now {
 		o.Age = f.Coverage.Age(o.LastUse.At, f.Now)
+		o.elapsed = max(0, f.Now.Sub(o.LastUse.At))
 	}
 	switch {
 	case o.LastUse.Now && o.LastUse.Source == usage.Pin:
@@ -272,7 +273,7 @@ func (d *decider) merits(p *Policy, f *Facts, i int) {
 		x.kept, o.Code, o.Horizon = true, NoAgeLimit, Never
 	} else if o.Age <= limit {
 		x.kept, o.Code = true, Recent
-		if f.Now.Sub(o.LastUse.At) > limit {
+		if o.elapsed > limit {
 			o.Code, x.firm = Doubt, true
 		}
 		at, ok := f.Coverage.At(o.LastUse.At, limit)
@@ -309,12 +310,13 @@ func (d *decider) hidden(p *Policy, f *Facts, i int) {
 	if im.State != content.Expired {
 		return
 	}
+	since := im.HiddenAt.Truncate(time.Millisecond) // the ledger keeps no less
 	switch u := o.LastUse; {
 	case u.Now && u.Source == usage.Pin:
 		o.Code = Pinned
 	case u.Now:
 		o.Code = InUse
-	case u.At.After(im.HiddenAt):
+	case u.At.After(im.HiddenAt), u.Source != usage.Push && !u.At.Before(since):
 		o.Code = UsedAgain
 	default:
 		return

@@ -53,6 +53,15 @@ type Ledger interface {
 	ClockOK() (ok bool, why string)
 }
 
+// A Feed tells which digests came into use ([usage.Ledger] does). If the ledger
+// of an engine is one, hidden images that are used come back at once and not
+// with the next run.
+type Feed interface {
+	// Changed are the digests since an earlier call returned next, 0 at first;
+	// all means that there were too many to say.
+	Changed(since uint64) (digests []image.Digest, next uint64, all bool)
+}
+
 // An Owner is a part of Cairn that owns facts about what is in use now, such
 // as code and runs. Pins are asked of the content itself.
 type Owner interface {
@@ -99,9 +108,9 @@ type Engine struct {
 
 	running sync.Mutex // held by a run
 
-	soon    atomic.Pointer[map[uint64]int64] // see Expires
-	hidden  atomic.Pointer[hiddenIndex]      // see Noticed
-	noticed chan string                      // repositories to look at before their time
+	soon   atomic.Pointer[map[uint64]int64] // see Expires
+	hidden atomic.Pointer[hiddenIndex]
+	seen   uint64 // of the feed; guarded by running
 
 	mu     sync.Mutex
 	status Status
@@ -134,7 +143,7 @@ func New(cfg Config, deps Deps) *Engine {
 			p.Name = joinGlobs(p.Repositories)
 		}
 	}
-	e := &Engine{cfg: cfg, deps: deps, fingerprint: Fingerprint(cfg.Policies), noticed: make(chan string, 1024)}
+	e := &Engine{cfg: cfg, deps: deps, fingerprint: Fingerprint(cfg.Policies)}
 	e.soon.Store(&map[uint64]int64{})
 	e.hidden.Store(newHiddenIndex())
 	return e
@@ -151,26 +160,28 @@ func joinGlobs(gs []string) string {
 	return s
 }
 
-// Run plans and executes now and at every interval, and revives what
-// [Engine.Noticed] names in between, until ctx ends. It returns nil then.
+// look is how often the loop asks the feed for uses of hidden images.
+const look = 2 * time.Second
+
+// Run plans and executes now and at every interval, and in between brings back
+// hidden images that are used, until ctx ends. It returns nil then.
 func (e *Engine) Run(ctx context.Context) error {
 	for {
 		if _, err := e.run(ctx, RunOptions{}, true); err != nil && ctx.Err() == nil {
 			e.deps.Log.Error("retention run failed; it is tried again at the next interval", "err", err)
 		}
-		next := e.deps.Clock.After(e.cfg.Interval)
+		due := e.deps.Clock.Mono() + e.cfg.Interval
 		e.set(func(s *Status) { s.NextRun = e.deps.Clock.Now().Add(e.cfg.Interval) })
-	wait:
 		for {
-			select {
-			case <-ctx.Done():
+			left := due - e.deps.Clock.Mono()
+			if left <= 0 {
+				break
+			}
+			if clock.Sleep(ctx, e.deps.Clock, min(left, look)) != nil {
 				return nil
-			case <-next:
-				break wait
-			case repo := <-e.noticed:
-				if err := e.reviveIn(ctx, repo); err != nil && ctx.Err() == nil {
-					e.deps.Log.Error("could not revive used images; tried again at the next run", "repository", repo, "err", err)
-				}
+			}
+			if err := e.ReviveUsed(ctx); err != nil && ctx.Err() == nil {
+				e.deps.Log.Error("could not bring back used images; tried again at the next run", "err", err)
 			}
 		}
 	}
@@ -184,18 +195,6 @@ func (e *Engine) Expires(repository string, d image.Digest) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return time.Unix(at, 0).UTC(), true
-}
-
-// Noticed tells the engine that a digest was just used. If an image hidden by
-// retention may be meant, the loop looks at its repository at once. It never
-// blocks.
-func (e *Engine) Noticed(d image.Digest) {
-	for _, repo := range e.hidden.Load().repositories(d) {
-		select {
-		case e.noticed <- repo:
-		default: // the next run sees to it
-		}
-	}
 }
 
 func (e *Engine) set(f func(*Status)) {

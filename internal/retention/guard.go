@@ -1,8 +1,10 @@
 package retention
 
 import (
+	"sync"
 	"time"
 
+	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/usage"
@@ -16,6 +18,7 @@ import (
 type guard struct {
 	ledger Ledger
 	repo   string
+	fresh  *fresh
 	now    time.Time
 	part   []int32   // of image i: the connected part it belongs to
 	known  [][]known // by part
@@ -28,8 +31,8 @@ type known struct {
 
 // newGuard remembers what the ledger knows now. The decision must be taken
 // after it, so that no use falls between the two.
-func newGuard(l Ledger, repo string, images []content.Image, now time.Time) *guard {
-	g := &guard{ledger: l, repo: repo, now: now, part: make([]int32, len(images))}
+func newGuard(l Ledger, c *fresh, repo string, images []content.Image, now time.Time) *guard {
+	g := &guard{ledger: l, fresh: c, repo: repo, now: now, part: make([]int32, len(images))}
 	// Union of everything that edges connect.
 	ids := map[image.Digest]int32{}
 	var digests []image.Digest
@@ -93,7 +96,7 @@ func (g *guard) stillUnused(i int, o *Decision) func() bool {
 				return false
 			}
 		}
-		c := usage.NewCoverage(g.ledger.Uncovered(), g.repo)
+		c := g.fresh.coverage(g.repo)
 		switch code {
 		case Unused:
 			return c.Age(last.At, g.now) > limit
@@ -102,4 +105,35 @@ func (g *guard) stillUnused(i int, o *Decision) func() bool {
 		}
 		return true // goes with its subject, which was asked
 	}
+}
+
+// stale is for how long merged coverages serve: with thousands of reporters,
+// merging for each image would hold up the writer. An interval that opens is
+// the end of many seconds of silence; 50 ms more are as if it had opened that
+// much later.
+const stale = 50 * time.Millisecond
+
+// fresh is the coverage of now, within stale.
+type fresh struct {
+	ledger Ledger
+	clock  clock.Clock
+	mu     sync.Mutex
+	made   *usage.Coverages
+	at     time.Duration // monotonic
+}
+
+func (f *fresh) coverage(repo string) *usage.Coverage {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now := f.clock.Mono(); f.made == nil || now-f.at > stale {
+		f.made, f.at = usage.NewCoverages(f.ledger.Uncovered()), now
+	}
+	return f.made.For(repo)
+}
+
+// renew forgets what was merged.
+func (f *fresh) renew() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.made = nil
 }

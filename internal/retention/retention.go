@@ -114,6 +114,8 @@ type Decision struct {
 	Policy *Policy
 	// Limit is the bound that Age is measured against.
 	Limit time.Duration
+
+	elapsed time.Duration // since LastUse, covered or not
 }
 
 // PolicyName is the name of the policy that decided, or "".
@@ -134,9 +136,12 @@ func (d *Decision) Reason() string {
 	case Pinned:
 		return "pinned" + by(d.LastUse.Subject)
 	case Recent:
+		if d.elapsed > d.Age+time.Second {
+			return fmt.Sprintf("last use %s ago, %s of it covered by reports, within %s", Duration(d.elapsed), Duration(d.Age), Duration(d.Limit))
+		}
 		return fmt.Sprintf("last use %s ago, within %s", Duration(d.Age), Duration(d.Limit))
 	case Doubt:
-		return fmt.Sprintf("no use for longer than %s is known, but only %s of that time is covered by reports", Duration(d.Limit), Duration(d.Age))
+		return fmt.Sprintf("no use is known for %s, more than %s, but only %s of it are covered by reports", Duration(d.elapsed), Duration(d.Limit), Duration(d.Age))
 	case Young:
 		return fmt.Sprintf("pushed less than %s ago", Duration(d.Policy.MinAge))
 	case KeepLast:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -151,7 +152,7 @@ func (e *Engine) runLocked(ctx context.Context, opts RunOptions, loop bool, r *R
 
 	// Bringing back is safe whatever holds; so is sweeping what a person
 	// deleted.
-	x := &execution{e: e, r: r, hidden: hidden, mayExpire: mayExpire}
+	x := &execution{e: e, r: r, hidden: hidden, mayExpire: mayExpire, fresh: &fresh{ledger: e.deps.Ledger, clock: e.deps.Clock}}
 	if x.v, err = e.view(ctx, now); err != nil {
 		return err
 	}
@@ -197,6 +198,7 @@ type execution struct {
 	r         *Report
 	hidden    *hiddenIndex
 	mayExpire bool
+	fresh     *fresh
 
 	queued int
 	levels [][]pending // to expire; see Levels
@@ -226,7 +228,7 @@ func (x *execution) repository(ctx context.Context, repo string) error {
 	var g *guard
 	if x.mayExpire && slices.ContainsFunc(ds, func(o Decision) bool { return o.Action == Expire }) {
 		// Once more, on what is known since the guard stands.
-		g = newGuard(x.e.deps.Ledger, repo, images, x.v.now)
+		g = newGuard(x.e.deps.Ledger, x.fresh, repo, images, x.v.now)
 		if ds, err = x.e.decide(ctx, x.v, repo, images); err != nil {
 			return err
 		}
@@ -333,6 +335,7 @@ func (x *execution) flush(ctx context.Context) error {
 		if len(items) == 0 {
 			continue
 		}
+		x.fresh.renew()
 		errs, err := x.e.deps.Content.Expire(ctx, items)
 		if err != nil {
 			return fmt.Errorf("expire images: %w", err)
@@ -379,10 +382,38 @@ func (x *execution) fail(repo string, err error) {
 	x.e.problem(repo, err)
 }
 
-// reviveIn brings back what was used of one repository, between two runs.
-func (e *Engine) reviveIn(ctx context.Context, repo string) error {
+// ReviveUsed brings back the hidden images that were used since it was last
+// called, as far as the ledger is a [Feed]; the loop calls it every two seconds.
+func (e *Engine) ReviveUsed(ctx context.Context) error {
+	feed, ok := e.deps.Ledger.(Feed)
+	if !ok {
+		return nil
+	}
 	e.running.Lock()
 	defer e.running.Unlock()
+	digests, next, all := feed.Changed(e.seen)
+	hidden := e.hidden.Load()
+	repos := map[string]bool{}
+	if all {
+		hidden.all(repos)
+	}
+	for _, d := range digests {
+		for _, r := range hidden.repositories(d) {
+			repos[r] = true
+		}
+	}
+	var errs []error
+	for _, repo := range slices.Sorted(maps.Keys(repos)) {
+		errs = append(errs, e.reviveIn(ctx, repo))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	e.seen = next
+	return nil
+}
+
+func (e *Engine) reviveIn(ctx context.Context, repo string) error {
 	v, err := e.view(ctx, e.deps.Clock.Now())
 	if err != nil {
 		return err

@@ -58,3 +58,14 @@ func (x *hiddenIndex) repositories(d image.Digest) []string {
 	}
 	return x.repo[key("", d)]
 }
+
+// all adds every repository that has a hidden image.
+func (x *hiddenIndex) all(to map[string]bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	for _, rs := range x.repo {
+		for _, r := range rs {
+			to[r] = true
+		}
+	}
+}

@@ -54,7 +54,7 @@ type Explanation struct {
 // Used is a use and how it came to the image.
 type Used struct {
 	usage.Use
-	Via string `json:"via"` // itself, config, index, child, or related
+	Via string `json:"via"` // itself, or the edge: config, index, child, sibling, config of …
 }
 
 // Bounds of what Why returns and reads.
@@ -207,26 +207,38 @@ func (e *Engine) whyHere(ctx context.Context, x *Explanation, im content.Image, 
 
 // whyUses lists the uses that count for image i, with their edges.
 func (e *Engine) whyUses(v *view, images []content.Image, ds []Decision, i int) []Used {
+	// The nearest edge names a digest: later entries are farther away.
 	im := &images[i]
-	above, below := map[image.Digest]bool{}, map[image.Digest]bool{}
-	for k := range images {
-		if slices.Contains(images[k].Children, im.Digest) {
-			above[images[k].Digest] = true
+	edge := map[image.Digest]string{im.Digest: "itself"}
+	name := func(d image.Digest, s string) {
+		if _, ok := edge[d]; !ok && d != "" {
+			edge[d] = s
 		}
 	}
+	name(im.Config, "config")
 	for _, c := range im.Children {
-		below[c] = true
+		name(c, "child")
+	}
+	for k := range images {
+		if slices.Contains(images[k].Children, im.Digest) {
+			name(images[k].Digest, "index")
+		}
+	}
+	for k := range images {
+		if edge[images[k].Digest] == "index" {
+			for _, c := range images[k].Children {
+				name(c, "sibling")
+			}
+		}
+	}
+	for k := range images {
+		if s := edge[images[k].Digest]; s == "child" || s == "sibling" {
+			name(images[k].Config, "config of "+s)
+		}
 	}
 	via := func(d image.Digest) string {
-		switch {
-		case d == im.Digest:
-			return "itself"
-		case d == im.Config:
-			return "config"
-		case above[d]:
-			return "index"
-		case below[d]:
-			return "child"
+		if s, ok := edge[d]; ok {
+			return s
 		}
 		return "related"
 	}
@@ -347,7 +359,11 @@ func (x *Explanation) Text() string {
 		}
 		line("last use", "%s, %s", when, describe(*u))
 		if x.Uncovered >= time.Second {
-			line("covered", "%s; for %s nobody can tell", Duration(x.Age), Duration(x.Uncovered))
+			since := ""
+			if x.State != "live" {
+				since = " since it was hidden"
+			}
+			line("covered", "%s%s; for %s nobody can tell", Duration(x.Age), since, Duration(x.Uncovered))
 		}
 	}
 	x.textUses(&b)
