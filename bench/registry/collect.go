@@ -27,6 +27,7 @@ func measureCollect(ctx context.Context, o options, _ *field) (result, error) {
 	if o.small {
 		garbage = 2_000
 	}
+	say("filling a registry with blobs to sweep")
 	s, err := startChild(ctx, o, "collect", "child-collect", strconv.Itoa(garbage))
 	if err != nil {
 		return result{}, err
@@ -80,6 +81,7 @@ func measureCollect(ctx context.Context, o options, _ *field) (result, error) {
 		return fmt.Sprintf("p50 %s ms, %d pushes", number(ms(r.Quantile(0.5))), len(r.Sorted))
 	}
 	return result{
+		name:  "Push p99 while sweeping",
 		title: fmt.Sprintf("Time of a push of 64 KiB (p99) while %s blobs are swept, 16 connections, %d turns of each kind", number(float64(garbage)), len(ratios)),
 		rows: []row{
 			{"quiet", ms(quiet.Quantile(0.99)), " ms", note(quiet)},

@@ -33,6 +33,7 @@ func measureLedger(ctx context.Context, o options, _ *field) (result, error) {
 	}
 	ratio := s.ratio("ledger on", "ledger off")
 	return result{
+		name:     "Ledger",
 		title:    "Manifest GET by tag with the ledger on and off, 64 connections, without access control",
 		rows:     rows(s, list, "/s"),
 		verdicts: []verdict{{"≥ 0.95×", fmt.Sprintf("%.3f×", ratio), ratio >= 0.95}},

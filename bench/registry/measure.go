@@ -103,6 +103,7 @@ func measureManifest(ctx context.Context, o options, f *field) (result, error) {
 	peers := min(s.ratio("cairn", "distribution"), s.ratio("cairn", "olareg"))
 	bare := s.ratio("cairn", "bare")
 	return result{
+		name:  "Manifest GET",
 		title: fmt.Sprintf("Manifest GET by tag, 64 connections, %d bytes", len(f.cargo.manifest)),
 		rows:  rows(s, list, "/s"),
 		verdicts: []verdict{{
@@ -125,6 +126,7 @@ func measureBlob(ctx context.Context, o options, f *field) (result, error) {
 	}
 	d, n := s.ratio("cairn", "distribution"), s.ratio("cairn", "nginx")
 	return result{
+		name:  "Blob GET",
 		title: "Blob GET of 1 MiB, 64 connections",
 		rows:  rows(s, list, "/s"),
 		verdicts: []verdict{
@@ -161,6 +163,7 @@ func measurePush(ctx context.Context, o options, f *field) (result, error) {
 	}
 	d, l, raw := s.ratio("cairn", "distribution"), s.ratio("cairn", "olareg"), s.ratio("cairn", "disk")
 	return result{
+		name:  "Push",
 		title: "Push of a 64 KiB blob (POST and PUT), 16 connections; cairn durable, the others as they come; disk: files alone, one syncfs for each group of 16 writers",
 		rows:  rows(s, list, "/s"),
 		verdicts: []verdict{{
@@ -183,6 +186,7 @@ func measureTags(ctx context.Context, o options, f *field) (result, error) {
 	}
 	d := s.ratio("cairn", "distribution")
 	return result{
+		name:     "Tags list",
 		title:    "List of 100 tags, 64 connections",
 		rows:     rows(s, list, "/s"),
 		verdicts: []verdict{{"≥ 5× distribution", fmt.Sprintf("%.1f×", d), d >= 5}},
@@ -215,6 +219,7 @@ func measureMemory(ctx context.Context, o options, f *field) (result, error) {
 	}
 	const slack = 16 << 20
 	return result{
+		name:  "Memory",
 		title: fmt.Sprintf("Peak memory of cairn before and after a push and a pull of one blob of %s", bytesText(size)),
 		rows:  []row{{"before", float64(before) / (1 << 20), " MiB", "after everything above"}, {"after", float64(after) / (1 << 20), " MiB", ""}},
 		verdicts: []verdict{{

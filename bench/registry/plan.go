@@ -69,6 +69,7 @@ func measurePlan(ctx context.Context, o options, _ *field) (result, error) {
 	}
 	s, m := median(seconds), median(memory)
 	return result{
+		name:  "Retention plan",
 		title: fmt.Sprintf("Retention plan over %s images in %s repositories, from a cold start", number(float64(p.Images)), number(float64(p.Repositories))),
 		rows: []row{
 			{"time", s, " s", fmt.Sprintf("%s to expire", number(float64(p.Expire)))},

@@ -45,7 +45,7 @@ func start(ctx context.Context, dir, name, addr, path string, env []string, argv
 	s := &server{name: name, addr: addr, cmd: cmd, log: logFile, done: make(chan error, 1)}
 	go func() { s.done <- cmd.Wait() }()
 	client := &http.Client{Timeout: 5 * time.Second}
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(10 * time.Minute) // some fill themselves first
 	for {
 		req, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+path, nil)
 		if err != nil {
@@ -68,7 +68,7 @@ func start(ctx context.Context, dir, name, addr, path string, env []string, argv
 		}
 		if time.Now().After(deadline) {
 			s.stop()
-			return nil, fmt.Errorf("%s did not answer on %s within two minutes", name, addr)
+			return nil, fmt.Errorf("%s did not answer on %s within ten minutes", name, addr)
 		}
 	}
 }

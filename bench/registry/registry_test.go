@@ -59,6 +59,7 @@ func TestNumber(t *testing.T) {
 
 func TestReportSaysWhatWasMissed(t *testing.T) {
 	r := &report{facts: &facts{start: time.Unix(0, 0), options: options{rounds: 1}}, results: []result{{
+		name:     "A thing",
 		title:    "A thing, in detail",
 		rows:     []row{{"cairn", 1000, "/s", "note"}},
 		verdicts: []verdict{{"≥ 2×", "1.0×", false}, {"≥ 1×", "1.0×", true}},

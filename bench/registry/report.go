@@ -18,6 +18,7 @@ type report struct {
 
 // result of one measurement.
 type result struct {
+	name     string // for the summary
 	title    string
 	rows     []row
 	verdicts []verdict
@@ -138,9 +139,8 @@ func (r result) table() string {
 func (r *report) table() string {
 	var b strings.Builder
 	for _, res := range r.results {
-		title, _, _ := strings.Cut(res.title, ",")
 		for _, v := range res.verdicts {
-			fmt.Fprintf(&b, "%-6s  %s: %s (%s)\n", v.word(), title, v.got, v.target)
+			fmt.Fprintf(&b, "%-6s  %s: %s (%s)\n", v.word(), res.name, v.got, v.target)
 		}
 	}
 	return b.String()
@@ -159,9 +159,8 @@ func (r *report) markdown() string {
 	fmt.Fprintf(&b, "Contenders of a measurement take turns within each round. A value is the median of the rounds, with the lowest and the highest beside it; a ratio is the median of the ratios of each round.\n\n")
 	fmt.Fprintf(&b, "| | target | reached | |\n|---|---|---|---|\n")
 	for _, res := range r.results {
-		title, _, _ := strings.Cut(res.title, ",")
 		for _, v := range res.verdicts {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", title, v.target, v.got, v.word())
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", res.name, v.target, v.got, v.word())
 		}
 	}
 	for _, res := range r.results {
