@@ -1,0 +1,404 @@
+package config
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func TestDefaultIsValid(t *testing.T) {
+	c := Default()
+	if err := c.Validate(); err != nil {
+		t.Error(err)
+	}
+	for _, empty := range []string{"", "\n", "# nothing\n", "---\n", "~", "retention:\n", "{}", "\ufeff"} {
+		got, err := Parse("cairn.yaml", []byte(empty))
+		if err != nil || !reflect.DeepEqual(got, c) {
+			t.Errorf("%q: %+v, %v, want the defaults", empty, got, err)
+		}
+	}
+	if c.Retention.Explicit {
+		t.Error("the default policies count as the user's")
+	}
+}
+
+func TestParse(t *testing.T) {
+	got, err := Parse("/etc/cairn/cairn.yaml", []byte(`
+listen: "[::1]:80"
+data: store
+open: true
+external_url: https://registry.example.org:8443/
+tls: {cert: tls/c.pem, key: /k.pem}
+log:
+  level: debug
+  format: json
+access:
+  anonymous_pull: public/**
+retention:
+  interval: 5m
+  keep: 1d12h
+  warn_within: 0
+  policies:
+  - name: ci
+    repositories: [ci/**, "*/ci"]
+    after: 2d
+    untagged_after: 6h
+    min_age: 1h
+    keep_last: 3
+    protect: [stable, V*]
+    max_bytes: 10GiB
+  - repositories: "**"
+usage: {granularity: 10m}
+collect: {grace: 2d, interval: 30s}
+uploads: {expire: 3h}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hour := Duration(time.Hour)
+	want := &Config{
+		Listen: "[::1]:80", Data: "/etc/cairn/store", Open: true, ExternalURL: "https://registry.example.org:8443/",
+		TLS: TLS{Cert: "/etc/cairn/tls/c.pem", Key: "/k.pem"}, Log: Log{"debug", "json"}, Access: Access{[]string{"public/**"}},
+		Retention: Retention{Interval: hour / 12, Keep: 36 * hour, WarnWithin: 0, Explicit: true, Policies: []Policy{
+			{Name: "ci", Repositories: []string{"ci/**", "*/ci"}, After: 2 * Day, UntaggedAfter: 6 * hour, MinAge: hour, KeepLast: 3, Protect: []string{"stable", "V*"}, MaxBytes: 10 << 30},
+			{Repositories: []string{"**"}, After: 30 * Day},
+		}},
+		Usage: Usage{hour / 6}, Collect: Collect{2 * Day, hour / 120}, Uploads: Uploads{3 * hour},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	// What was read can be written and read again.
+	b, err := yaml.Marshal(got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := Parse("/etc/cairn/cairn.yaml", b); err != nil || !reflect.DeepEqual(again, want) {
+		t.Errorf("written as\n%s\nand read as %+v, %v", b, again, err)
+	}
+}
+
+func TestExplicit(t *testing.T) {
+	for text, want := range map[string]struct {
+		explicit bool
+		policies int
+	}{
+		"retention: {interval: 2h}":                                 {false, 1},
+		"retention: {policies: []}":                                 {true, 0},
+		"retention: {policies: [{repositories: a}]}":                {true, 1},
+		"retention:\n  policies:\n  - repositories: '**'\n":         {true, 1},
+		"retention:\n  policies:\n  - repositories: [a/**, b, c]\n": {true, 1},
+	} {
+		c, err := Parse("f", []byte(text))
+		if err != nil || c.Retention.Explicit != want.explicit || len(c.Retention.Policies) != want.policies {
+			t.Errorf("%q: %+v, %v, want %+v", text, c, err, want)
+		}
+	}
+}
+
+// Each mistake is answered with its line, what it is, and the cure.
+func TestMistakes(t *testing.T) {
+	policies := "retention:\n  policies:\n"
+	for _, c := range []struct{ text, want string }{
+		{"retension: {}", `f.yaml:1: unknown key "retension"; did you mean "retention"?`},
+		{"retention:\n  intervall: 1h", `f.yaml:2: unknown key "intervall" in retention; did you mean "interval"?`},
+		{"\n\n" + policies + "  - repositories: a\n    atfer: 3d", `f.yaml:6: unknown key "atfer" in retention.policies#1; did you mean "after"?`},
+		{"interval: 1h", `f.yaml:1: unknown key "interval"; did you mean "retention.interval"?`},
+		{"anonymous_pull: a", `f.yaml:1: unknown key "anonymous_pull"; did you mean "access.anonymous_pull"?`},
+		{"Listen: x", `f.yaml:1: unknown key "Listen"; did you mean "listen"?`},
+		{"tls: {certificate: x}", `f.yaml:1: unknown key "certificate" in tls: known here are cert, key`},
+		{"explicit: true", `f.yaml:1: unknown key "explicit"`},
+		{"<<: {}", `f.yaml:1: unknown key "<<"`},
+		{"open: yes", `f.yaml:1: open: "yes": write true or false`},
+		{"open: 1", `f.yaml:1: open: "1": write true or false`},
+		{"open:", `f.yaml:1: open: no value: write true or false, or remove the key`},
+		{"open: [true]", `f.yaml:1: open: this is a list: write true or false`},
+		{"listen: 5080", `f.yaml:1: listen: 5080 is not text: put it in quotes`},
+		{"listen: '5080'", `f.yaml:1: listen: "5080" is no address: write host:port, such as 127.0.0.1:5080`},
+		{"listen: a:b", `f.yaml:1: listen: "a:b" has no port from 0 to 65535`},
+		{"data: ''", `f.yaml:1: data: no folder: name one, or remove the key`},
+		{"log: {level: inof}", `f.yaml:1: log.level: "inof" is not one of debug, info, warn, error; did you mean "info"?`},
+		{"log: loud", `f.yaml:1: log: this is a single value: write keys and values, of level, format`},
+		{"external_url: registry.example.org", `f.yaml:1: external_url: "registry.example.org": write http or https`},
+		{"external_url: https://a/v2", `f.yaml:1: external_url: "https://a/v2": write http or https`},
+		{"tls:\n  cert: x", `f.yaml:1: tls: cert and key go together: name both files or neither`},
+		{"external_url: http://a\ntls: {cert: x, key: y}", `f.yaml:1: external_url: it starts with http: but tls is set`},
+		{"access: {anonymous_pull: [a, '']}", `f.yaml:1: access.anonymous_pull#2: empty glob: write "**" for everything`},
+		{"access:\n  anonymous_pull:\n  - a\n  - App/*", `f.yaml:4: access.anonymous_pull#2: glob "App/*" can never match: names of repositories have no upper-case letters`},
+		{"access: {anonymous_pull: '[ab]'}", `f.yaml:1: access.anonymous_pull: glob "[ab]": '[' is not special here`},
+		{"access: {anonymous_pull: 'a b'}", `f.yaml:1: access.anonymous_pull: glob "a b" can never match: no repository has the character ' '`},
+		{"access: {anonymous_pull: {a: b}}", `f.yaml:1: access.anonymous_pull: this is a mapping of keys to values: write text`},
+		{"retention: {interval: soon}", `f.yaml:1: retention.interval: "soon" is no duration`},
+		{"retention: {interval: 30}", `f.yaml:1: retention.interval: "30" is no duration: it has no unit: write 30s, 30h or 30d`},
+		{"retention: {interval: 0}", `f.yaml:1: retention.interval: 0s is out of bounds: choose from 1s to 1d`},
+		{"retention: {interval: 2d}", `f.yaml:1: retention.interval: 2d is out of bounds: choose from 1s to 1d`},
+		{"usage: {granularity: 1ms}", `f.yaml:1: usage.granularity: 1ms is out of bounds`},
+		{"collect: {grace: 0s}", `f.yaml:1: collect.grace: 0s is out of bounds`},
+		{"collect: {interval: 2d}", `f.yaml:1: collect.interval: 2d is out of bounds`},
+		{"uploads: {expire: 0s}", `f.yaml:1: uploads.expire: 0s is out of bounds`},
+		{"retention: {policies: }", `f.yaml:1: retention.policies: no value: write [] for none, or remove the key`},
+		{"retention: {policies: all}", `f.yaml:1: retention.policies: this is a single value: write a list, each entry after a dash`},
+		{policies + "  - '**'", `f.yaml:3: retention.policies#1: this is a single value: write keys and values, of name, repositories, after`},
+		{policies + "  - after: 3d", `f.yaml:3: retention.policies#1: policy 1 names no repositories: write repositories: "**" for all`},
+		{policies + "  -\n", `f.yaml:3: retention.policies#1: policy 1 names no repositories`},
+		{policies + "  - repositories: a\n    after: 0", `f.yaml:4: retention.policies#1.after: 0s is out of bounds: choose from 1s to 36500d`},
+		{policies + "  - repositories: a\n    after: -1d", `f.yaml:4: retention.policies#1.after: "-1d" is no duration`},
+		{policies + "  - repositories: a\n    untagged_after: 1ms", `f.yaml:4: retention.policies#1.untagged_after: 1ms is out of bounds`},
+		{policies + "  - repositories: a\n    keep_last: -1", `f.yaml:4: retention.policies#1.keep_last: -1 is negative`},
+		{policies + "  - repositories: a\n    keep_last: many", `f.yaml:4: retention.policies#1.keep_last: "many" is not a whole number`},
+		{policies + "  - repositories: a\n    keep_last: 1.5", `f.yaml:4: retention.policies#1.keep_last: "1.5" is not a whole number`},
+		{policies + "  - repositories: a\n    max_bytes: 10G", `f.yaml:4: retention.policies#1.max_bytes: "10G" is no size`},
+		{policies + "  - repositories: a\n    protect: ['a/b']", `f.yaml:4: retention.policies#1.protect#1: glob "a/b" can never match: no tag has the character '/'`},
+		{policies + "  - {repositories: a, name: x}\n  - {repositories: b, name: x}", `f.yaml:4: retention.policies#2.name: policy 1 is called "x" too`},
+		{policies + "  - repositories: '**'\n  - repositories: a/*", `f.yaml:4: retention.policies#2: policy 2 can never match: policy 1 takes everything; the first match wins`},
+		{policies + "  - repositories: [b, '**', c]\n  - {repositories: a}", `f.yaml:4: retention.policies#2: policy 2 can never match: policy 1 takes everything`},
+		{policies + "  - repositories: a/**\n  - repositories: [a/b, 'a/*/c']", `f.yaml:4: retention.policies#2: policy 2 can never match: policy 1 takes everything it names`},
+		{policies + "  - repositories: 'a?'\n  - repositories: 'a?'", `f.yaml:4: retention.policies#2: policy 2 can never match`},
+		{"open: true\nopen: false", `f.yaml:2: open: the key is also on line 1: keep one of them`},
+		{"log:\n  level: info\n  format: text\n  level: warn", `f.yaml:4: log.level: the key is also on line 2`},
+		{"log: &a {level: info}\naccess: *a", `f.yaml:2: access: aliases (*a) are not read: write the value out`},
+		{"open: true\n---\nopen: false", `the file goes on after its first YAML document`},
+		{"- a", `f.yaml:1: this is a list: write keys and values, of listen, data`},
+		{"hello", `f.yaml:1: this is a single value: write keys and values`},
+		{"? [a]\n: b", `f.yaml:1: a key must be a single word`},
+		{"open: true\n\tlog: {}", `f.yaml:2: not YAML: `},
+		{"a: [", `f.yaml:`},
+		{"\x00", `not YAML`},
+		{"a: \"\xff\"", `not YAML`},
+		{strings.Repeat("#", maxFile+1), `f.yaml: the file is larger than`},
+	} {
+		cfg, err := Parse("f.yaml", []byte(c.text))
+		var e *Error
+		if !errors.As(err, &e) || cfg != nil {
+			t.Errorf("%q: %v, want an *Error and no configuration", c.text, err)
+			continue
+		}
+		if !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%.60q:\n got %s\nwant %s", c.text, err, c.want)
+		}
+		if len(e.Problems) != 1 {
+			t.Errorf("%.60q: one mistake makes %d problems:\n%s", c.text, len(e.Problems), err)
+		}
+	}
+}
+
+// What narrows a wider policy below it is no mistake.
+func TestReachablePolicies(t *testing.T) {
+	for _, c := range [][]string{
+		{"a/**", "**"}, {"a/*", "a/**"}, {"a/**", "a"}, {"a/**", "ab/**"}, {"*", "**"}, {"a*/**", "a/b"}, {"a/**", "*/b"}, {"ci/**", "c*/**", "**"},
+	} {
+		text := "retention:\n  policies:\n"
+		for _, g := range c {
+			text += "  - repositories: '" + g + "'\n"
+		}
+		if _, err := Parse("f", []byte(text)); err != nil {
+			t.Errorf("%q: %v", c, err)
+		}
+	}
+}
+
+func TestAllMistakesAtOnce(t *testing.T) {
+	_, err := Parse("f.yaml", []byte("open: maybe\nretention:\n  keep: x\n  polices: []\nlisten: nowhere\nlog: {level: loud}\n"))
+	want := []string{"f.yaml:1: open", "f.yaml:3: retention.keep", `f.yaml:4: unknown key "polices"`, "f.yaml:5: listen", "f.yaml:6: log.level"}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(want) {
+		t.Fatalf("%d lines, want %d:\n%s", len(lines), len(want), err)
+	}
+	for i, w := range want {
+		if !strings.HasPrefix(lines[i], w) {
+			t.Errorf("line %d is %q, want %q…", i+1, lines[i], w)
+		}
+	}
+	// A file that is not ours does not fill the screen.
+	var b strings.Builder
+	for i := range 100 {
+		b.WriteString("k" + strings.Repeat("x", i) + ": 1\n")
+	}
+	_, err = Parse("f.yaml", []byte(b.String()))
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != maxShown+1 || lines[maxShown] != "… and 80 more" {
+		t.Errorf("100 mistakes take %d lines, the last %q", len(lines), lines[len(lines)-1])
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "cairn.yaml")
+	if err := os.WriteFile(file, []byte("listen: 127.0.0.1:1\ndata: here\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(file)
+	if err != nil || c.Listen != "127.0.0.1:1" || c.Data != filepath.Join(dir, "here") {
+		t.Errorf("file: %+v, %v", c, err)
+	}
+	t.Setenv("CAIRN_LISTEN", "127.0.0.1:2")
+	t.Setenv("CAIRN_DATA", "there")
+	if c, err = Load(file); err != nil || c.Listen != "127.0.0.1:2" || c.Data != "there" {
+		t.Errorf("environment over file: %+v, %v", c, err)
+	}
+	if c, err = Load(""); err != nil || c.Listen != "127.0.0.1:2" || c.Retention.Keep != 7*Day {
+		t.Errorf("environment over nothing: %+v, %v", c, err)
+	}
+	if c, err = Parse(file, []byte("listen: 127.0.0.1:1")); err != nil || c.Listen != "127.0.0.1:1" {
+		t.Errorf("Parse looks at the environment: %+v, %v", c, err)
+	}
+	t.Setenv("CAIRN_LISTEN", "nowhere")
+	if _, err = Load(file); err == nil || !strings.HasPrefix(err.Error(), "CAIRN_LISTEN: listen: ") {
+		t.Errorf("a bad variable: %v", err)
+	}
+	if _, err = Load(filepath.Join(dir, "none.yaml")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no such file: %v", err)
+	}
+	if _, err = Load(dir); err == nil {
+		t.Error("a folder was read")
+	}
+}
+
+func TestValidateWithoutFile(t *testing.T) {
+	c := Default()
+	c.Listen, c.Retention.Interval = "x", -1
+	err := c.Validate()
+	if err == nil || !strings.Contains(err.Error(), "configuration: listen: ") || !strings.Contains(err.Error(), "configuration: retention.interval: ") {
+		t.Errorf("%v", err)
+	}
+}
+
+var offKey = regexp.MustCompile(`(?m)^( *)#([a-z-])`)
+
+func TestExample(t *testing.T) {
+	got := Example()
+	golden(t, "example.yaml", got)
+	c, err := Parse("", got)
+	if err != nil || !reflect.DeepEqual(c, Default()) {
+		t.Errorf("the example means %+v, %v, want the defaults", c, err)
+	}
+	// The keys behind '#' hold when the '#' goes.
+	c, err = Parse("/f", offKey.ReplaceAll(got, []byte("$1$2")))
+	if err != nil {
+		t.Fatalf("with all keys on: %v", err)
+	}
+	if !c.TLS.On() || !c.Retention.Explicit || len(c.Retention.Policies) != 1 {
+		t.Errorf("with all keys on: %+v", c)
+	}
+	v := reflect.ValueOf(c.Retention.Policies[0])
+	for _, f := range fields(v.Type()) {
+		if v.Field(f.index).IsZero() {
+			t.Errorf("the example has no value for %s of a policy", f.name)
+		}
+	}
+}
+
+func TestEveryKeyIsDocumented(t *testing.T) {
+	var walk func(reflect.Type)
+	walk = func(typ reflect.Type) {
+		for _, f := range fields(typ) {
+			sf := typ.Field(f.index)
+			if doc := f.tag.Get("doc"); !strings.HasSuffix(doc, ".") {
+				t.Errorf("%s.%s: doc tag %q is no sentence", typ.Name(), sf.Name, doc)
+			}
+			if js, _, _ := strings.Cut(f.tag.Get("json"), ","); js != f.name {
+				t.Errorf("%s.%s is %q in JSON and %q in YAML", typ.Name(), sf.Name, js, f.name)
+			}
+			ft := sf.Type
+			if ft.Kind() == reflect.Slice {
+				ft = ft.Elem()
+			}
+			if ft.Kind() == reflect.Struct {
+				walk(ft)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config]())
+}
+
+func TestSchema(t *testing.T) {
+	got := Schema()
+	golden(t, "schema.json", got)
+	var s struct {
+		Properties map[string]struct {
+			Default    any
+			Properties map[string]struct{ Pattern string }
+		}
+	}
+	if err := json.Unmarshal(got, &s); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Properties) != len(fields(reflect.TypeFor[Config]())) || s.Properties["listen"].Default != "127.0.0.1:5080" {
+		t.Errorf("schema %+v", s)
+	}
+	// The pattern takes what the parser takes.
+	pattern := regexp.MustCompile(s.Properties["retention"].Properties["keep"].Pattern)
+	for in, want := range map[string]bool{"30d": true, "1d12h": true, "0": true, "1.5h": true, "250ms": true, "30": false, "-3d": false, "d": false, "3y": false} {
+		if _, err := ParseDuration(in); pattern.MatchString(in) != want || (err == nil) != want {
+			t.Errorf("%q: pattern says %v, parser %v, want %v", in, pattern.MatchString(in), err, want)
+		}
+	}
+}
+
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.MkdirAll("testdata", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("%s differs from what is generated now; look at it and run go test -update:\n%s", path, got)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	keys := []string{"listen", "data", "open", "after", "keep", "keep_last"}
+	for in, want := range map[string]string{"lisen": "listen", "lsiten": "listen", "OPEN": "open", "atfer": "after", "keeplast": "keep_last", "kep": "keep", "zzzzzz": "", "x": ""} {
+		if got, _ := nearest(in, keys); got != want {
+			t.Errorf("nearest(%q) = %q, want %q", in, got, want)
+		}
+	}
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"a", "", 1}, {"", "ab", 2}, {"abc", "abc", 0}, {"abc", "acb", 1}, {"kitten", "sitting", 3}, {strings.Repeat("x", 100), "a", 100}} {
+		if got := distance(c.a, c.b); got != c.want {
+			t.Errorf("distance(%q, %q) = %d, want %d", c.a, c.b, got, c.want)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(Example())
+	f.Add(offKey.ReplaceAll(Example(), []byte("$1$2")))
+	for _, s := range []string{"", "a", "- a", "a: &x [*x]", "? {a: b}\n: c", "---\n---\n", "listen: !!binary aGk=", "retention: {policies: [[[]]]}", "open: !!bool x", "a: !!float x"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := Parse("f", b)
+		if (c == nil) == (err == nil) {
+			t.Fatalf("%q: %+v, %v", b, c, err)
+		}
+		if err != nil {
+			return
+		}
+		if err := c.Validate(); err != nil {
+			t.Fatalf("%q was read, but is not valid: %v", b, err)
+		}
+	})
+}
