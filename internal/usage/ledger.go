@@ -235,7 +235,7 @@ func (l *Ledger) changed(d image.Digest) {
 
 // Changed are the digests that came into use since an earlier call, whose
 // second result is since (0 at first): by a new use, by one that is newer than
-// the one before by about the granularity, or by a statement that names them
+// the one before by half the granularity, or by a statement that names them
 // for the first time. A digest may be listed twice. When there were too many
 // to remember all is true and digests empty: look at all of them.
 func (l *Ledger) Changed(since uint64) (digests []image.Digest, next uint64, all bool) {

@@ -133,11 +133,13 @@ func (l *Ledger) touchBounded(d image.Digest, repository, subject uint32, source
 	}
 	r := &s.rows[i]
 	if at > r.last {
+		if at-r.last >= l.granularity.Milliseconds()/2 { // new ones, too
+			l.changed(s.entries[e].digest)
+		}
 		r.last = at
-		if !r.dirty && (r.stored == 0 || at-r.stored >= l.due(i)) {
+		if !r.dirty && at-r.stored >= l.due(i) {
 			r.dirty = true
 			s.dirty = append(s.dirty, i)
-			l.changed(s.entries[e].digest)
 		}
 	}
 	return ref(i<<shardBits | uint32(n)), true
