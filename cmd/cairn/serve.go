@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/config"
+	"cairn.dev/cairn/internal/serve"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	var (
+		file, pprof string
+		f           config.Config // what the flags say
+	)
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the registry",
+		Long: `Run the registry: push and pull under /v2/, the API under /api/v1/, retention in
+the background. It needs nothing but a data folder.
+
+The first start makes an account "admin" and prints its secret, once. With
+--open there is no sign-on, which is allowed on loopback addresses only.
+Flags win over the environment (CAIRN_LISTEN, CAIRN_DATA), that over the
+configuration file, that over the defaults.`,
+		Example: "  cairn serve --open\n  cairn serve --config /etc/cairn.yaml\n  cairn serve --data /srv/cairn --listen :5080 --tls-cert tls.crt --tls-key tls.key",
+		Args:    usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if file == "" {
+				file = a.getenv(configVariable)
+			}
+			c, err := config.Load(file)
+			if err != nil {
+				if errors.Is(err, fs.ErrNotExist) {
+					return &hinted{err, "`cairn config example` prints one to start from; without --config all defaults hold"}
+				}
+				return err
+			}
+			changed := cmd.Flags().Changed
+			for name, set := range map[string]func(){
+				"data": func() { c.Data = f.Data }, "listen": func() { c.Listen = f.Listen }, "open": func() { c.Open = f.Open },
+				"tls-cert": func() { c.TLS.Cert = f.TLS.Cert }, "tls-key": func() { c.TLS.Key = f.TLS.Key },
+				"log-level": func() { c.Log.Level = f.Log.Level }, "log-format": func() { c.Log.Format = f.Log.Format },
+			} {
+				if changed(name) {
+					set()
+				}
+			}
+			if err := c.Validate(); err != nil {
+				return usagef("%w", err)
+			}
+			s, err := serve.New(cmd.Context(), serve.Config{Config: *c, Pprof: pprof}, serve.Deps{Clock: clock.Real(), Log: a.logger(c.Log), Stdout: a.stdout})
+			if err != nil {
+				return err
+			}
+			return s.Run(cmd.Context())
+		},
+	}
+	d := config.Default()
+	fl := c.Flags()
+	fl.StringVar(&file, "config", "", "configuration file (default $"+configVariable+")")
+	fl.StringVar(&f.Data, "data", "", "folder of everything Cairn stores (default "+d.Data+")")
+	fl.StringVar(&f.Listen, "listen", "", "address to listen on (default "+d.Listen+")")
+	fl.BoolVar(&f.Open, "open", false, "no sign-on: everybody who reaches the address may do everything; loopback only")
+	fl.StringVar(&f.TLS.Cert, "tls-cert", "", "file with the certificate chain, PEM")
+	fl.StringVar(&f.TLS.Key, "tls-key", "", "file with its private key, PEM")
+	fl.StringVar(&f.Log.Level, "log-level", "", "debug, info, warn or error (default "+d.Log.Level+")")
+	fl.StringVar(&f.Log.Format, "log-format", "", "text or json (default "+d.Log.Format+")")
+	fl.StringVar(&pprof, "pprof", "", "loopback address for profiles, such as 127.0.0.1:6060")
+	return c
+}
+
+// hinted is an error with its cure.
+type hinted struct {
+	error
+	hint string
+}
+
+func (e *hinted) Hint() string  { return e.hint }
+func (e *hinted) Unwrap() error { return e.error }
+
+// logger writes to stderr.
+func (a *app) logger(c config.Log) *slog.Logger {
+	o := &slog.HandlerOptions{}
+	var level slog.Level
+	if level.UnmarshalText([]byte(c.Level)) == nil {
+		o.Level = level
+	}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(a.stderr, o))
+	}
+	return slog.New(slog.NewTextHandler(a.stderr, o))
+}

@@ -1,0 +1,189 @@
+package api
+
+import (
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"cairn.dev/cairn/internal/access"
+	"cairn.dev/cairn/internal/api/wire"
+	"cairn.dev/cairn/internal/usage"
+)
+
+func (a *API) usageRoutes() {
+	uses := op("report-uses", http.MethodPost, "/api/v1/uses", "usage", "State which digests are in use", 400, 409, 413, 507)
+	uses.Description = "Without a period: a set of dated uses. With one, the sender is a reporter and must speak again within it; with complete, these and only these are in use now, of the sources it names. Large statements come in parts; an unchanged one is restated by same_as. The body may be compressed (Content-Encoding: gzip)."
+	schemas := a.huma.OpenAPI().Components.Schemas
+	uses.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: schemas.Schema(reflect.TypeFor[statement](), true, "Statement")}}}
+	receipt := schemas.Schema(reflect.TypeFor[wire.Receipt](), true, "Receipt")
+	uses.Responses = map[string]*huma.Response{"200": {Description: "What became of it", Content: map[string]*huma.MediaType{"application/json": {Schema: receipt}}}}
+	a.huma.OpenAPI().AddOperation(&uses)
+	// Not through huma: this is the one route that is called thousands of
+	// times a second, and its reader is strict and faster.
+	a.mux.HandleFunc("POST /api/v1/uses", a.reportUses)
+
+	huma.Register(a.huma, op("list-reporters", http.MethodGet, "/api/v1/reporters", "usage", "List who states uses"), a.listReporters)
+	huma.Register(a.huma, op("forget-reporter", http.MethodDelete, "/api/v1/reporters", "usage", "Forget a reporter that will not come back", 404), a.forgetReporter)
+	huma.Register(a.huma, op("list-intervals", http.MethodGet, "/api/v1/intervals", "usage", "List the time covered by doubt"), a.listIntervals)
+}
+
+// statement describes usage.Statement, which reads itself, to the OpenAPI
+// document.
+type statement struct {
+	Reporter  string   `json:"reporter,omitempty" doc:"who speaks: a host, a cluster, a CI job" example:"host-a" maxLength:"255"`
+	Period    string   `json:"period,omitempty" doc:"speaks again within this time, or falls silent; clamped to 5s to 1h" example:"60s"`
+	Complete  bool     `json:"complete,omitempty" doc:"these and only these are in use now, of the sources named"`
+	Sources   []string `json:"sources,omitempty" enum:"pull,container,workload,code,run" doc:"what a complete statement replaces; those of its uses when left out"`
+	Statement string   `json:"statement,omitempty" doc:"its name, to come in parts and to be restated" maxLength:"512"`
+	Part      int      `json:"part,omitempty" minimum:"1"`
+	Parts     int      `json:"parts,omitempty" minimum:"1" maximum:"1000"`
+	SameAs    string   `json:"same_as,omitempty" doc:"restates the statement of this name without its uses; 409 asks for it in full" maxLength:"512"`
+	Uses      []struct {
+		Digest     string    `json:"digest" example:"sha256:…" doc:"of an index, a manifest or a config"`
+		Repository string    `json:"repository,omitempty" doc:"any repository when left out"`
+		Source     string    `json:"source" enum:"pull,container,workload,code,run"`
+		Subject    string    `json:"subject,omitempty" doc:"a workload or host, never a pod" maxLength:"512"`
+		At         time.Time `json:"at,omitempty" doc:"the time of arrival when left out"`
+	} `json:"uses,omitempty" maxItems:"100000"`
+}
+
+// reportUses is POST /api/v1/uses.
+func (a *API) reportUses(w http.ResponseWriter, r *http.Request) {
+	receipt, err := a.report(r)
+	if err != nil {
+		if errors.As(err, new(huma.HeadersError)) {
+			var h huma.HeadersError
+			errors.As(err, &h)
+			for k, v := range h.GetHeaders() {
+				w.Header()[k] = v
+			}
+		}
+		var p *wire.Problem
+		errors.As(err, &p)
+		writeProblem(w, p)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(receipt)
+}
+
+// report returns errors as [wire.Problem], perhaps with headers.
+func (a *API) report(r *http.Request) (*wire.Receipt, error) {
+	c := callerOf(r.Context())
+	scope := c.Scope(access.Report)
+	if len(scope) == 0 {
+		return nil, a.may(r.Context(), access.Report, "")
+	}
+	body := io.Reader(r.Body)
+	switch enc := strings.ToLower(r.Header.Get("Content-Encoding")); enc {
+	case "", "identity":
+	case "gzip":
+		z, err := a.gzip.open(io.LimitReader(body, usage.MaxBody))
+		if err != nil {
+			return nil, refuse(http.StatusBadRequest, "send it compressed by gzip, or leave the header Content-Encoding out", "report uses: the body is not gzip: %v", err)
+		}
+		defer a.gzip.close(z)
+		body = z
+	default:
+		return nil, refuse(http.StatusUnsupportedMediaType, "use gzip or nothing", "report uses: Content-Encoding %.40q is not understood", enc)
+	}
+	s, err := usage.ReadStatement(body, usage.MaxBody)
+	if err != nil {
+		return nil, a.usageProblem(err, "report uses")
+	}
+	id := usage.Identity{Name: c.Name, Scope: scope}
+	if a.Open {
+		id.Name = "" // the reporter's own name is all there is
+	}
+	rec, err := a.Ledger.Report(r.Context(), id, s)
+	if err != nil {
+		return nil, a.usageProblem(err, "report uses")
+	}
+	return &wire.Receipt{Accepted: rec.Accepted, Applied: rec.Applied, Enrolled: rec.Enrolled, Period: wire.Duration(rec.Period), Warnings: rec.Warnings}, nil
+}
+
+func (a *API) usageProblem(err error, tried string) error {
+	switch {
+	case errors.Is(err, usage.ErrTooLarge):
+		return refuse(http.StatusRequestEntityTooLarge, "", "%s: %v", tried, err)
+	case errors.As(err, new(*usage.BadStatementError)):
+		return refuse(http.StatusBadRequest, "/api/openapi.json describes a statement", "%s: %v", tried, err)
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.Is(err, io.ErrUnexpectedEOF):
+		return refuse(http.StatusBadRequest, "send it again, whole", "%s: %v", tried, err)
+	case errors.Is(err, usage.ErrUnknownStatement):
+		return refuse(http.StatusConflict, "send the statement in full, with its uses", "%s: %v", tried, err)
+	case errors.Is(err, usage.ErrScope):
+		return refuse(http.StatusForbidden, "use an account that may report for it (`cairn token create --actions report --repositories …`)", "%s: %v", tried, err)
+	case errors.Is(err, usage.ErrLedgerFull):
+		return refuse(http.StatusInsufficientStorage, "", "%s: %v", tried, err)
+	case errors.Is(err, usage.ErrUnknownReporter):
+		return refuse(http.StatusNotFound, "`cairn cluster ls` lists the reporters", "%s: %v", tried, err)
+	}
+	return a.problem(err, "%s", tried)
+}
+
+// gzipReaders keeps decompressors, which are large, between requests.
+type gzipReaders struct{ pool sync.Pool }
+
+func (g *gzipReaders) open(r io.Reader) (*gzip.Reader, error) {
+	if z, ok := g.pool.Get().(*gzip.Reader); ok {
+		if err := z.Reset(r); err != nil {
+			g.pool.Put(z)
+			return nil, err
+		}
+		return z, nil
+	}
+	return gzip.NewReader(r)
+}
+
+func (g *gzipReaders) close(z *gzip.Reader) { g.pool.Put(z) }
+
+func (a *API) listReporters(ctx context.Context, _ *struct{}) (*output[wire.ReporterList], error) {
+	if err := a.may(ctx, access.Admin, ""); err != nil {
+		return nil, err
+	}
+	return &output[wire.ReporterList]{wire.ReporterList{Reporters: a.reporters(false)}}, nil
+}
+
+// reporters are all of them, or those who are silent.
+func (a *API) reporters(silent bool) []wire.Reporter {
+	out := []wire.Reporter{}
+	for _, r := range a.Ledger.Reporters() {
+		if silent && !r.Silent {
+			continue
+		}
+		out = append(out, wire.Reporter{Name: r.Name, Scope: notNil(r.Scope), Period: wire.Duration(r.Period), First: r.First, Last: r.Last, Silent: r.Silent, Digests: r.Digests})
+	}
+	return out
+}
+
+type reporterInput struct {
+	Name string `query:"name" required:"true" doc:"as listed" maxLength:"600"`
+}
+
+func (a *API) forgetReporter(ctx context.Context, in *reporterInput) (*struct{}, error) {
+	if err := a.may(ctx, access.Admin, ""); err != nil {
+		return nil, err
+	}
+	if err := a.Ledger.Forget(ctx, in.Name); err != nil {
+		return nil, a.usageProblem(err, "forget the reporter "+in.Name)
+	}
+	a.log.Info("reporter forgotten", "reporter", in.Name, "by", actor(ctx))
+	return nil, nil
+}
+
+func (a *API) listIntervals(ctx context.Context, _ *struct{}) (*output[wire.IntervalList], error) {
+	if err := a.may(ctx, access.Admin, ""); err != nil {
+		return nil, err
+	}
+	return &output[wire.IntervalList]{wire.IntervalList{Intervals: notNil(a.Ledger.Uncovered())}}, nil
+}

@@ -1,0 +1,230 @@
+// Package wire is the shape of the JSON API under /api/v1: what goes over the
+// wire in both directions.
+//
+// It owns the names and types of every field, which scripts rely on: a field
+// may be added, none may change its meaning or go. It is shared by the api
+// room, which answers with these types, and by the client. It holds no
+// behaviour beyond reading and writing itself.
+package wire
+
+import (
+	"time"
+
+	"cairn.dev/cairn/internal/access"
+	"cairn.dev/cairn/internal/config"
+	"cairn.dev/cairn/internal/content"
+	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/retention"
+	"cairn.dev/cairn/internal/usage"
+)
+
+// A Problem is the body of every error answer (RFC 9457). Detail says what was
+// tried and what went wrong, Hint what to do about it.
+type Problem struct {
+	Type   string   `json:"type,omitempty"`
+	Title  string   `json:"title"`
+	Status int      `json:"status"`
+	Detail string   `json:"detail,omitempty"`
+	Hint   string   `json:"hint,omitempty"`
+	Errors []Detail `json:"errors,omitempty"` // which fields of the request were wrong
+}
+
+// A Detail is one wrong field of a request.
+type Detail struct {
+	Message  string `json:"message,omitempty"`
+	Location string `json:"location,omitempty"`
+}
+
+func (p *Problem) Error() string {
+	s := p.Detail
+	if s == "" {
+		s = p.Title
+	}
+	for _, d := range p.Errors {
+		s += "; " + d.Message
+		if d.Location != "" {
+			s += " (" + d.Location + ")"
+		}
+	}
+	return s
+}
+
+// GetStatus and ContentType let the API layer send a Problem as it is.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType is the media type of RFC 9457.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// A Duration reads and writes as people do: 30d, 12h, 6s.
+type Duration = config.Duration
+
+// Image is one image of one repository, in any state.
+type Image struct {
+	Repository   string         `json:"repository"`
+	Digest       image.Digest   `json:"digest"`
+	Tags         []content.Tag  `json:"tags"`
+	MediaType    string         `json:"media_type"`
+	ArtifactType string         `json:"artifact_type,omitempty"`
+	Size         int64          `json:"size"` // bytes, the manifest and the blobs it names
+	Pushed       time.Time      `json:"pushed"`
+	State        string         `json:"state" enum:"live,expired,deleted"`
+	HiddenAt     time.Time      `json:"hidden_at,omitzero"` // when it expired or was deleted
+	Reason       string         `json:"reason,omitempty"`   // why
+	Children     []image.Digest `json:"children,omitempty"` // of an index
+	Config       image.Digest   `json:"config,omitempty"`
+	Subject      image.Digest   `json:"subject,omitempty"` // what a referrer refers to
+	Pins         []content.Pin  `json:"pins,omitempty"`    // on inspect
+}
+
+// ImageList is one page of images. Next, when set, is the value of "after"
+// that asks for the following page.
+type ImageList struct {
+	Images []Image `json:"images"`
+	Next   string  `json:"next,omitempty"`
+}
+
+// Restored says what came back.
+type Restored struct {
+	Image Image    `json:"image"`
+	Tags  []string `json:"tags"`            // that name it again
+	Taken []string `json:"taken,omitempty"` // pushed since, left alone
+}
+
+// RefRequest names an image.
+type RefRequest struct {
+	Ref string `json:"ref" doc:"repository[:tag][@digest]" example:"app/web:1.4"`
+}
+
+// TagRequest gives an image one more tag, or moves the tag to it.
+type TagRequest struct {
+	Ref string `json:"ref" doc:"the image: repository:tag or repository@digest" example:"app/web@sha256:…"`
+	Tag string `json:"tag" doc:"the new tag" example:"stable"`
+}
+
+// PinRequest keeps an image until it is unpinned or For has passed.
+type PinRequest struct {
+	Ref    string   `json:"ref" doc:"the image: repository:tag or repository@digest"`
+	Reason string   `json:"reason,omitempty" maxLength:"1000"`
+	For    Duration `json:"for,omitempty" doc:"how long, such as 90d; for ever when left out"`
+}
+
+// PinList is all pins, or those of one repository.
+type PinList struct {
+	Pins []content.Pin `json:"pins"`
+}
+
+// Receipt is the answer to a statement of uses.
+type Receipt struct {
+	Accepted int      `json:"accepted"`           // uses taken
+	Applied  bool     `json:"applied"`            // false while parts of the statement are missing
+	Enrolled bool     `json:"enrolled"`           // silence of this reporter now counts as doubt
+	Period   Duration `json:"period,omitempty"`   // as clamped: restate at least this often
+	Warnings []string `json:"warnings,omitempty"` // what was taken differently than sent
+}
+
+// Reporter is somebody who states uses.
+type Reporter struct {
+	Name    string    `json:"name"`
+	Scope   []string  `json:"scope"`  // repository globs it speaks for
+	Period  Duration  `json:"period"` // it promised to restate this often
+	First   time.Time `json:"first"`
+	Last    time.Time `json:"last"`
+	Silent  bool      `json:"silent"`  // unheard for three periods
+	Digests int       `json:"digests"` // in its statement in force
+}
+
+// ReporterList is all reporters.
+type ReporterList struct {
+	Reporters []Reporter `json:"reporters"`
+}
+
+// IntervalList is the time covered by doubt.
+type IntervalList struct {
+	Intervals []usage.Interval `json:"intervals"`
+}
+
+// RunRequest starts retention now.
+type RunRequest struct {
+	Yes bool `json:"yes,omitempty" doc:"expire even where this would leave nothing of a repository"`
+}
+
+// AuditList is one page of the audit log, newest first. Before asks for older
+// entries.
+type AuditList struct {
+	Entries []content.AuditEntry `json:"entries"`
+	Next    int64                `json:"next,omitempty"` // value of "before" for the following page
+}
+
+// NewToken asks for an account with a secret.
+type NewToken struct {
+	Name    string         `json:"name" doc:"who or what it is for: a-z, 0-9, '.', '_', '-'" example:"ci" maxLength:"64"`
+	Kind    string         `json:"kind,omitempty" enum:"user,robot,admin" default:"robot"`
+	Grants  []access.Grant `json:"grants,omitempty" doc:"what it may do where; an admin needs none"`
+	Expires Duration       `json:"expires,omitempty" doc:"how long the secret works, such as 90d; for ever when left out"`
+	NoUse   bool           `json:"no_use,omitempty" doc:"its pulls are not a use (scanners, mirrors)"`
+}
+
+// CreatedToken is the only time a secret is shown.
+type CreatedToken struct {
+	access.Account
+	Secret string `json:"secret"`
+}
+
+// TokenList is all accounts, those that ended lately among them.
+type TokenList struct {
+	Tokens []access.Account `json:"tokens"`
+}
+
+// Version says what runs.
+type Version struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit,omitempty"`
+	Go      string `json:"go"`
+}
+
+// Progress of long work, one JSON line at a time.
+type Progress struct {
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
+}
+
+// A Decision is what retention makes of one image, and why.
+type Decision struct {
+	Repository string       `json:"repository"`
+	Digest     image.Digest `json:"digest"`
+	Tags       []string     `json:"tags"`
+	Size       int64        `json:"size"`
+	Action     string       `json:"action" enum:"keep,expire,revive,hidden,sweep"`
+	Code       string       `json:"code"`   // why, for programs
+	Reason     string       `json:"reason"` // why, for people
+	LastUse    *usage.Use   `json:"last_use,omitempty"`
+	Age        Duration     `json:"age"`                 // covered time since the last use, or since it was hidden
+	ExpiresAt  time.Time    `json:"expires_at,omitzero"` // if nothing changes; left out when that cannot be foreseen
+	Horizon    string       `json:"horizon" enum:"at,never,unknown"`
+	By         image.Digest `json:"by,omitempty"` // the image that keeps this one, or takes it along
+	Policy     string       `json:"policy,omitempty"`
+}
+
+// Status is how the server is doing, above all whether retention works and
+// what holds it up.
+type Status struct {
+	Version   Version          `json:"version"`
+	Now       time.Time        `json:"now"` // the server's clock
+	Open      bool             `json:"open"`
+	Retention retention.Status `json:"retention"`
+	Content   content.Stats    `json:"content"`
+	Reporters int              `json:"reporters"`
+	Silent    []Reporter       `json:"silent"` // those who stop deletion
+}
+
+// Summary and RunReport are what a plan says and what a run did.
+type (
+	Summary   = retention.Summary
+	RunReport = retention.Report
+)
+
+// ScrubReport is what reading everything has found.
+type ScrubReport = content.ScrubReport
+
+// Explanation is all that decides about one image.
+type Explanation = retention.Explanation

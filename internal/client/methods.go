@@ -1,0 +1,190 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"cairn.dev/cairn/internal/api/wire"
+	"cairn.dev/cairn/internal/image"
+)
+
+// Version says what the server runs.
+func (c *Client) Version(ctx context.Context) (v wire.Version, err error) {
+	return v, c.call(ctx, http.MethodGet, "/api/v1/version", nil, nil, &v)
+}
+
+// ImageQuery selects images.
+type ImageQuery struct {
+	Repository string // glob; "" is all
+	State      string // live, expired, deleted or all; "" is live
+	Parts      bool   // also what belongs to another image: children of an index, referrers
+	After      string // ImageList.Next of the page before
+	Limit      int    // 0: the server's choice
+}
+
+// Images is one page of images, ordered by repository and then newest first.
+func (c *Client) Images(ctx context.Context, q ImageQuery) (l wire.ImageList, err error) {
+	v := values("repository", q.Repository, "state", q.State, "after", q.After)
+	if q.Parts {
+		v.Set("parts", "true")
+	}
+	if q.Limit > 0 {
+		v.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return l, c.call(ctx, http.MethodGet, "/api/v1/images", v, nil, &l)
+}
+
+// Image is one image in any state.
+func (c *Client) Image(ctx context.Context, ref image.Reference) (i wire.Image, err error) {
+	return i, c.call(ctx, http.MethodGet, "/api/v1/image", values("ref", ref.String()), nil, &i)
+}
+
+// DeleteImage hides an image with all its tags, restorable until it is swept.
+func (c *Client) DeleteImage(ctx context.Context, ref image.Reference, reason string) (i wire.Image, err error) {
+	return i, c.call(ctx, http.MethodDelete, "/api/v1/image", values("ref", ref.String(), "reason", reason), nil, &i)
+}
+
+// Restore brings an expired or deleted image back.
+func (c *Client) Restore(ctx context.Context, ref image.Reference) (r wire.Restored, err error) {
+	return r, c.call(ctx, http.MethodPost, "/api/v1/image/restore", nil, wire.RefRequest{Ref: ref.String()}, &r)
+}
+
+// SetTag gives the image one more tag, or moves the tag to it.
+func (c *Client) SetTag(ctx context.Context, ref image.Reference, tag string) (i wire.Image, err error) {
+	return i, c.call(ctx, http.MethodPost, "/api/v1/tags", nil, wire.TagRequest{Ref: ref.String(), Tag: tag}, &i)
+}
+
+// DeleteTag removes one tag and leaves the image.
+func (c *Client) DeleteTag(ctx context.Context, ref image.Reference) error {
+	return c.call(ctx, http.MethodDelete, "/api/v1/tags", values("ref", ref.String()), nil, nil)
+}
+
+// Pins are all pins, or those of one repository.
+func (c *Client) Pins(ctx context.Context, repository string) (l wire.PinList, err error) {
+	return l, c.call(ctx, http.MethodGet, "/api/v1/pins", values("repository", repository), nil, &l)
+}
+
+// Pin keeps an image for some time, or for ever when d is zero.
+func (c *Client) Pin(ctx context.Context, ref image.Reference, reason string, d wire.Duration) (i wire.Image, err error) {
+	return i, c.call(ctx, http.MethodPost, "/api/v1/pins", nil, wire.PinRequest{Ref: ref.String(), Reason: reason, For: d}, &i)
+}
+
+// Unpin ends a pin.
+func (c *Client) Unpin(ctx context.Context, ref image.Reference) error {
+	return c.call(ctx, http.MethodDelete, "/api/v1/pins", values("ref", ref.String()), nil, nil)
+}
+
+// Reporters are those who state uses.
+func (c *Client) Reporters(ctx context.Context) (l wire.ReporterList, err error) {
+	return l, c.call(ctx, http.MethodGet, "/api/v1/reporters", nil, nil, &l)
+}
+
+// Forget drops a reporter: its statement no longer counts, and its silence no
+// longer is doubt. The time it was silent stays uncovered.
+func (c *Client) Forget(ctx context.Context, reporter string) error {
+	return c.call(ctx, http.MethodDelete, "/api/v1/reporters", values("name", reporter), nil, nil)
+}
+
+// Intervals is the time covered by doubt.
+func (c *Client) Intervals(ctx context.Context) (l wire.IntervalList, err error) {
+	return l, c.call(ctx, http.MethodGet, "/api/v1/intervals", nil, nil, &l)
+}
+
+// Report states uses; statement is the JSON of usage.Statement.
+func (c *Client) Report(ctx context.Context, statement any) (r wire.Receipt, err error) {
+	return r, c.call(ctx, http.MethodPost, "/api/v1/uses", nil, statement, &r)
+}
+
+// Audit is one page of what was deleted and brought back, newest first.
+func (c *Client) Audit(ctx context.Context, repository string, before int64, limit int) (l wire.AuditList, err error) {
+	v := values("repository", repository)
+	if before > 0 {
+		v.Set("before", strconv.FormatInt(before, 10))
+	}
+	if limit > 0 {
+		v.Set("limit", strconv.Itoa(limit))
+	}
+	return l, c.call(ctx, http.MethodGet, "/api/v1/audit", v, nil, &l)
+}
+
+// Why says who uses an image, when it was last used, which policy holds for
+// it and when it will go.
+func (c *Client) Why(ctx context.Context, ref image.Reference) (e wire.Explanation, err error) {
+	return e, c.call(ctx, http.MethodGet, "/api/v1/why", values("ref", ref.String()), nil, &e)
+}
+
+// Status says whether retention works and what holds it up.
+func (c *Client) Status(ctx context.Context) (s wire.Status, err error) {
+	return s, c.call(ctx, http.MethodGet, "/api/v1/status", nil, nil, &s)
+}
+
+// Plan previews what retention would do at a time, now when zero, calling f
+// for each image it decides on.
+func (c *Client) Plan(ctx context.Context, at time.Time, all bool, f func(wire.Decision) error) (s wire.Summary, err error) {
+	v := url.Values{}
+	if !at.IsZero() {
+		v.Set("at", at.UTC().Format(time.RFC3339))
+	}
+	if all {
+		v.Set("all", "true")
+	}
+	return s, c.lines(ctx, http.MethodGet, "/api/v1/retention/plan", v, nil, func(b []byte) error {
+		var l struct {
+			Item wire.Decision `json:"item"`
+		}
+		if err := json.Unmarshal(b, &l); err != nil {
+			return err
+		}
+		return f(l.Item)
+	}, &s)
+}
+
+// Retention runs retention once, now.
+func (c *Client) Retention(ctx context.Context, yes bool) (r wire.RunReport, err error) {
+	return r, c.call(ctx, http.MethodPost, "/api/v1/retention/run", nil, wire.RunRequest{Yes: yes}, &r)
+}
+
+// Tokens are the accounts.
+func (c *Client) Tokens(ctx context.Context) (l wire.TokenList, err error) {
+	return l, c.call(ctx, http.MethodGet, "/api/v1/tokens", nil, nil, &l)
+}
+
+// CreateToken makes an account; its secret is in the answer and nowhere else.
+func (c *Client) CreateToken(ctx context.Context, t wire.NewToken) (r wire.CreatedToken, err error) {
+	return r, c.call(ctx, http.MethodPost, "/api/v1/tokens", nil, t, &r)
+}
+
+// RevokeToken ends an account.
+func (c *Client) RevokeToken(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/api/v1/tokens/"+url.PathEscape(name), nil, nil, nil)
+}
+
+// Scrub makes the server read everything it stores and compare it with its
+// digest, telling progress as it goes.
+func (c *Client) Scrub(ctx context.Context, progress func(wire.Progress)) (r wire.ScrubReport, err error) {
+	return r, c.lines(ctx, http.MethodPost, "/api/v1/scrub", nil, struct{}{}, func(b []byte) error {
+		var l struct {
+			Progress wire.Progress `json:"progress"`
+		}
+		if err := json.Unmarshal(b, &l); err != nil {
+			return err
+		}
+		progress(l.Progress)
+		return nil
+	}, &r)
+}
+
+// values is a query of the pairs that have a value.
+func values(pairs ...string) url.Values {
+	v := url.Values{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			v.Set(pairs[i], pairs[i+1])
+		}
+	}
+	return v
+}

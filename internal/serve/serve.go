@@ -1,0 +1,387 @@
+// Package serve wires the rooms into a process: `cairn serve`.
+//
+// It owns the data folder as a whole (its lock, its version and which file is
+// whose), the listener and what answers where on it, the order in which parts
+// start and stop, the metrics and the access log. It promises that a data
+// folder is never used by two processes or by a Cairn too old for it, that a
+// stop lets running requests end and writes down what memory knows, and that
+// the program ends when a part of it fails. It decides nothing about images.
+package serve
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"cairn.dev/cairn/internal/access"
+	"cairn.dev/cairn/internal/api"
+	"cairn.dev/cairn/internal/blob"
+	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/config"
+	"cairn.dev/cairn/internal/content"
+	"cairn.dev/cairn/internal/db"
+	"cairn.dev/cairn/internal/registry"
+	"cairn.dev/cairn/internal/retention"
+	"cairn.dev/cairn/internal/usage"
+)
+
+// drain is how long running requests may take to end after a stop. A push that
+// takes longer is cut off; its client resumes or repeats it.
+const drain = 20 * time.Second
+
+// Config of a server: the settings of cairn.yaml, and what only a flag says.
+type Config struct {
+	config.Config
+	// Pprof is a loopback address for profiles; none when empty.
+	Pprof string
+}
+
+// Deps of a server. All but Clock have defaults that do nothing.
+type Deps struct {
+	Clock  clock.Clock
+	Log    *slog.Logger
+	Stdout io.Writer // for the admin secret, once
+}
+
+// A Server is Cairn as one process.
+type Server struct {
+	cfg  Config
+	deps Deps
+	log  *slog.Logger
+
+	dir       *DataDir
+	closers   []func() error // in the order of opening
+	content   *content.Store
+	ledger    *usage.Ledger
+	retention *retention.Engine
+	guard     *access.Guard
+	api       *api.API
+	metrics   *metrics
+
+	listener net.Listener
+	http     *http.Server
+	ready    atomic.Bool
+	closing  sync.Once
+	closeErr error
+}
+
+// New opens the data folder and the listener. Requests that come before
+// [Server.Run] wait. When it returns an error, everything is closed again.
+func New(ctx context.Context, cfg Config, deps Deps) (_ *Server, err error) {
+	if deps.Clock == nil {
+		deps.Clock = clock.Real()
+	}
+	if deps.Log == nil {
+		deps.Log = slog.New(slog.DiscardHandler)
+	}
+	if deps.Stdout == nil {
+		deps.Stdout = io.Discard
+	}
+	s := &Server{cfg: cfg, deps: deps, log: deps.Log}
+	defer func() {
+		if err != nil {
+			_ = s.Close()
+		}
+	}()
+	if cfg.Data == "" {
+		return nil, errors.New("no data folder: name one with --data")
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Open { // before anything is made on disk
+		if err := access.CheckOpen(cfg.Listen); err != nil {
+			return nil, err
+		}
+	}
+	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, listenError(cfg.Listen, err)
+	}
+	s.closers = append(s.closers, func() error {
+		// The HTTP server may have closed it already.
+		if err := s.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	if cfg.Open {
+		if err := access.CheckOpen(s.listener.Addr().String()); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.build(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func listenError(addr string, err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		err = op.Err
+	}
+	hint := "name another address with --listen"
+	if strings.Contains(err.Error(), "address already in use") {
+		hint = "another program (another `cairn serve`?) listens there: stop it, or name another address with --listen"
+	}
+	return &hintError{fmt.Errorf("listen on %s: %w", addr, err), hint}
+}
+
+// hintError is an error with its cure.
+type hintError struct {
+	error
+	hint string
+}
+
+func (e *hintError) Hint() string  { return e.hint }
+func (e *hintError) Unwrap() error { return e.error }
+
+// open takes the data folder and opens what is in it, bottom up.
+func (s *Server) open(ctx context.Context) (err error) {
+	if s.dir, err = OpenDataDir(s.cfg.Data); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.dir.Close)
+	openDB := func(name string, schema []string, sync db.Sync) (*db.DB, error) {
+		d, err := db.Open(ctx, db.Config{Path: s.dir.Path(name), Schema: schema, Sync: sync})
+		if err != nil {
+			return nil, err
+		}
+		s.closers = append(s.closers, d.Close)
+		return d, nil
+	}
+
+	usageDB, err := openDB("usage.db", usage.Schema, db.Normal)
+	if err != nil {
+		return err
+	}
+	s.ledger, err = usage.Open(ctx, usage.Config{DB: usageDB, Clock: s.deps.Clock, Log: s.log, Granularity: s.granularity()})
+	if err != nil {
+		return fmt.Errorf("open the usage ledger: %w", err)
+	}
+	s.closers = append(s.closers, s.ledger.Close)
+
+	registryDB, err := openDB("registry.db", content.Schema, db.Full)
+	if err != nil {
+		return err
+	}
+	blobs, err := blob.OpenDisk(s.dir.Path(), blob.DiskConfig{})
+	if err != nil {
+		return fmt.Errorf("open the blobs: %w", err)
+	}
+	s.closers = append(s.closers, blobs.Close)
+	s.metrics = newMetrics(s)
+	s.content, err = content.New(ctx, content.Config{DB: registryDB, Blobs: blobs, Clock: s.deps.Clock, Log: s.log, Grace: s.cfg.Collect.Grace.Std(), OnRevive: s.metrics.onRevive})
+	if err != nil {
+		return fmt.Errorf("open the registry: %w", err)
+	}
+	s.closers = append(s.closers, s.content.Close)
+
+	guard := access.Config{Open: s.cfg.Open, AnonymousPull: s.cfg.Access.AnonymousPull, ExternalURL: s.cfg.ExternalURL, Clock: s.deps.Clock, Log: s.log}
+	if !s.cfg.Open {
+		if guard.DB, err = openDB("access.db", access.Schema, db.Full); err != nil {
+			return err
+		}
+		if guard.Secret, err = access.SigningKey(s.dir.Path("secret")); err != nil {
+			return err
+		}
+	}
+	if s.guard, err = access.New(ctx, guard); err != nil {
+		return err
+	}
+	s.retention = retention.New(policies(s.cfg.Retention), retention.Deps{Content: s.content, Ledger: s.ledger,
+		Memory: retention.FileMemory(s.dir.Path("policies")), Clock: s.deps.Clock, Log: s.log})
+	return nil
+}
+
+// granularity is how stale a stored last use may become: small against the
+// shortest time anything is kept, so that counting a stored use later by that
+// much after a crash does not matter.
+func (s *Server) granularity() time.Duration {
+	g := s.cfg.Usage.Granularity.Std()
+	for _, p := range s.cfg.Retention.Policies {
+		for _, d := range []config.Duration{p.After, p.UntaggedAfter} {
+			if d > 0 {
+				g = min(g, d.Std()/10)
+			}
+		}
+	}
+	return max(g, time.Millisecond)
+}
+
+// policies are the settings of retention in its own words.
+func policies(c config.Retention) retention.Config {
+	r := retention.Config{Explicit: c.Explicit, Interval: c.Interval.Std(), Keep: c.Keep.Std(), WarnWithin: c.WarnWithin.Std()}
+	for _, p := range c.Policies {
+		r.Policies = append(r.Policies, retention.Policy{Name: p.Name, Repositories: p.Repositories, After: p.After.Std(),
+			UntaggedAfter: p.UntaggedAfter.Std(), MinAge: p.MinAge.Std(), KeepLast: p.KeepLast, Protect: p.Protect, MaxBytes: int64(p.MaxBytes)})
+	}
+	return r
+}
+
+// build makes the handlers.
+func (s *Server) build() error {
+	s.api = api.New(api.Deps{Content: s.content, Ledger: s.ledger, Retention: s.retention, Guard: s.guard,
+		Clock: s.deps.Clock, Log: s.log, Version: Version(), Open: s.cfg.Open})
+	reg := registry.New(registry.Config{Content: s.content, Access: s.guard, Pulls: s.ledger, Expires: s.retention.Expires, Log: s.log})
+	mux := http.NewServeMux()
+	mux.Handle("/v2/", s.metrics.count("registry", reg))
+	mux.Handle("/v2", s.metrics.count("registry", reg))
+	mux.Handle("/api/", s.metrics.count("api", s.api))
+	mux.Handle(access.TokenPath, s.metrics.count("auth", s.guard.Token()))
+	mux.Handle("GET /metrics", s.metrics.handler(s.log))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /{$}", s.front)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		plain(w, http.StatusNotFound, "There is nothing at this path. The registry is under /v2/, the API under /api/v1/ (see /api/openapi.json).\n")
+	})
+	s.http = &http.Server{
+		Handler: s.accessLog(s.guard.Protect(mux)),
+		// No ReadTimeout and no WriteTimeout: they would bound the size of a
+		// blob by the speed of its client. Rooms set deadlines as bytes flow.
+		ReadHeaderTimeout: 20 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	if s.cfg.TLS.On() {
+		cert, err := tls.LoadX509KeyPair(s.cfg.TLS.Cert, s.cfg.TLS.Key)
+		if err != nil {
+			return fmt.Errorf("read the TLS certificate %s and its key %s: %w", s.cfg.TLS.Cert, s.cfg.TLS.Key, err)
+		}
+		s.http.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	}
+	return nil
+}
+
+// Addr is the address that was bound.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// URL is where the server can be reached from this machine.
+func (s *Server) URL() string {
+	scheme := "http"
+	if s.cfg.TLS.On() {
+		scheme = "https"
+	}
+	host, port, err := net.SplitHostPort(s.Addr().String())
+	if ip := net.ParseIP(host); err == nil && ip != nil && ip.IsUnspecified() {
+		return scheme + "://" + net.JoinHostPort("localhost", port)
+	}
+	return scheme + "://" + s.Addr().String()
+}
+
+// Run serves until ctx ends, then stops in order: not ready, requests end,
+// loops end, memory is written down, files are closed. It returns nil after an
+// orderly stop.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.Close()
+	if !s.cfg.Open {
+		secret, created, err := s.guard.Bootstrap(ctx)
+		if err != nil {
+			return fmt.Errorf("make the first account: %w", err)
+		}
+		if created {
+			s.showSecret(secret)
+		}
+	}
+	// The loops outlive the listener: what the last requests did is still
+	// theirs to write down.
+	loops, stopLoops := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLoops()
+	g, gctx := errgroup.WithContext(loops)
+	part := func(name string, run func(context.Context) error) {
+		g.Go(func() error {
+			if err := run(gctx); err != nil && gctx.Err() == nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	part("registry", s.content.Run)
+	part("usage ledger", s.ledger.Run)
+	part("retention", s.retention.Run)
+	part("accounts", s.guard.Run)
+	if s.cfg.Pprof != "" {
+		part("profiles", s.runPprof)
+	}
+	served := make(chan error, 1)
+	go func() {
+		if s.cfg.TLS.On() {
+			served <- s.http.ServeTLS(s.listener, "", "")
+			return
+		}
+		served <- s.http.Serve(s.listener)
+	}()
+	s.ready.Store(true)
+	s.logStart()
+
+	var failed error
+	select {
+	case <-ctx.Done():
+		s.log.Info("stopping")
+	case <-gctx.Done(): // a part failed
+	case err := <-served:
+		failed = fmt.Errorf("serve on %s: %w", s.Addr(), err)
+	}
+	s.ready.Store(false)
+	dctx, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	if err := s.http.Shutdown(dctx); err != nil {
+		s.log.Warn("some requests did not end in time and were cut off", "waited", drain)
+		_ = s.http.Close()
+	}
+	stopLoops()
+	failed = errors.Join(failed, g.Wait())
+	return errors.Join(failed, s.Close())
+}
+
+// Close closes what New opened, without waiting for requests. [Server.Run]
+// does it by itself.
+func (s *Server) Close() error {
+	s.closing.Do(func() {
+		var errs []error
+		for i := len(s.closers) - 1; i >= 0; i-- {
+			errs = append(errs, s.closers[i]())
+		}
+		s.closeErr = errors.Join(errs...)
+	})
+	return s.closeErr
+}
+
+func (s *Server) showSecret(secret string) {
+	fmt.Fprintf(s.deps.Stdout, `
+This is the first start with this data folder. The secret of the account "admin",
+shown this once:
+
+  %s
+
+Log in:        docker login -u admin %s
+Use commands:  export %s=%s
+
+`, secret, strings.TrimPrefix(strings.TrimPrefix(s.URL(), "http://"), "https://"), "CAIRN_TOKEN", secret)
+}
+
+// logStart says what runs, and what an operator should know about it.
+func (s *Server) logStart() {
+	s.log.Info("cairn serves", "address", s.URL(), "data", s.dir.Path(), "open", s.cfg.Open, "version", Version().Version)
+	for _, p := range s.cfg.Retention.Policies {
+		s.log.Info("retention policy", "repositories", strings.Join(p.Repositories, ","), "after", p.After, "keep_last", p.KeepLast, "max_bytes", p.MaxBytes)
+	}
+	if st := s.retention.Status(); st.PlanningOnly {
+		s.log.Warn("retention only plans and deletes nothing: no policy is configured and nobody ever reported uses", "cure", st.Cure)
+	}
+}
