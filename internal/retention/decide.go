@@ -62,6 +62,8 @@ type fact struct {
 	kept bool
 	// firm: kept by more than its age, so that MaxBytes does not touch it.
 	firm bool
+	// held: hidden by a person, and not swept yet because it is in use.
+	held bool
 	// subject is the live image whose fate a live referrer shares; -1: none.
 	subject int32
 }
@@ -308,6 +310,17 @@ func (d *decider) hidden(p *Policy, f *Facts, i int) {
 		o.Horizon = Unknown
 	}
 	if im.State != content.Expired {
+		// Only a person brings it back, but while something uses it that
+		// person shall be able to.
+		switch u := o.LastUse; {
+		case u.Now && u.Source == usage.Pin:
+			x.held, o.Code = true, Pinned
+		case u.Now:
+			x.held, o.Code = true, InUse
+		}
+		if x.held {
+			o.Horizon, o.ExpiresAt = Never, time.Time{}
+		}
 		return
 	}
 	since := im.HiddenAt.Truncate(time.Millisecond) // the ledger keeps no less
@@ -411,7 +424,7 @@ func (d *decider) conclude(f *Facts) {
 			if x.subject >= 0 {
 				o.Code, o.By = SubjectGoes, f.Images[x.subject].Digest
 			}
-		case o.Age < f.Keep:
+		case x.held || o.Age < f.Keep:
 			o.Action = Hidden
 		case !f.ClockOK:
 			o.Action, o.Code, o.Horizon, o.ExpiresAt = Hidden, ClockDoubt, Unknown, time.Time{}

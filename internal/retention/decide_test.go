@@ -204,6 +204,7 @@ func TestDecide(t *testing.T) {
 		{"hidden, long enough", month, now(100).image("a", 0, expired(93)), "a:sweep/kept_long"},
 		{"hidden, not all covered", month, now(100).image("a", 0, expired(93)).uncovered("**", 94, 95), "a:hidden/waiting"},
 		{"deleted, long enough", month, now(100).image("a", 0, deleted(93)), "a:sweep/kept_long"},
+		{"deleted, but running", month, (&scene{now: 100}).image("a", 0, deleted(80)).running("a"), "a:hidden/in_use"},
 		{"used again", month, now(100).image("a", 0, expired(95)).use("a", 96), "a:revive/used_again"},
 		{"used before", month, now(100).image("a", 0, expired(95)).use("a", 94), "a:hidden/waiting"},
 		{"runs again", month, now(100).image("a", 0, expired(95)).running("a"), "a:revive/in_use"},

@@ -169,6 +169,23 @@ func TestEngineRechecks(t *testing.T) {
 	}
 }
 
+// The same for what is to be swept.
+func TestEngineRechecksSweep(t *testing.T) {
+	h := newHouse(t)
+	h.registry.push("app", "a", config("cfg"))
+	h.tick()
+	h.pass(31)
+	h.tick()
+	h.want("[a:expired]")
+	h.pass(8)
+	h.registry.beforeExpire = func(content.Expiry) { h.pull("cfg") }
+	if r := h.tick(); r.Swept != 0 || r.Changed != 1 {
+		t.Errorf("report: %+v", r)
+	}
+	h.tick()
+	h.want("[a:live]")
+}
+
 func TestEnginePlansOnly(t *testing.T) {
 	h := newHouse(t)
 	h.cfg.Explicit = false
@@ -480,6 +497,8 @@ func golden(t *testing.T, file, got string) {
 // The loop runs at once and at each interval, and revives in between.
 func TestEngineLoop(t *testing.T) {
 	h := newHouse(t)
+	h.cfg.Interval = time.Minute
+	h.restart()
 	h.registry.push("app", "a")
 	ctx, cancel := context.WithCancel(h.ctx)
 	done := make(chan error)
@@ -497,7 +516,7 @@ func TestEngineLoop(t *testing.T) {
 			t.Fatal("the loop does not run")
 		}
 	}
-	if want := int(2 * time.Hour / look); steps < want || steps > want+2 {
+	if want := int(2 * time.Minute / look); steps < want || steps > want+2 {
 		t.Errorf("3 runs took %d looks, want %d", steps, want)
 	}
 	if next := h.engine.Status().NextRun; !next.After(h.clock.Now().Add(-look)) {

@@ -82,9 +82,12 @@ func newGuard(l Ledger, c *fresh, repo string, images []content.Image, now time.
 	return g
 }
 
-// stillUnused is [content.Expiry].StillUnused for image i.
+// stillUnused is [content.Expiry].StillUnused for image i, to be expired or swept.
 func (g *guard) stillUnused(i int, o *Decision) func() bool {
-	last, limit, code := o.LastUse, o.Limit, o.Code
+	last, limit, code := o.LastUse.At, o.Limit, o.Code
+	if code == KeptLong {
+		last = o.Image.HiddenAt
+	}
 	part := g.known[g.part[i]]
 	return func() bool {
 		if ok, _ := g.ledger.ClockOK(); !ok {
@@ -99,7 +102,9 @@ func (g *guard) stillUnused(i int, o *Decision) func() bool {
 		c := g.fresh.coverage(g.repo)
 		switch code {
 		case Unused:
-			return c.Age(last.At, g.now) > limit
+			return c.Age(last, g.now) > limit
+		case KeptLong:
+			return c.Age(last, g.now) >= limit
 		case TooLarge:
 			return len(c.Open()) == 0
 		}

@@ -45,8 +45,8 @@ type Code uint8
 // Why an image is kept, expired, revived, left hidden or swept.
 const (
 	NoPolicy    Code = iota // keep: no policy matches the repository
-	InUse                   // keep, revive: a use that goes on
-	Pinned                  // keep, revive
+	InUse                   // keep, revive: a use that goes on; hidden: the same, and a person hid it
+	Pinned                  // keep, revive, hidden: likewise
 	Recent                  // keep: used within `after`
 	Doubt                   // keep: not used within `after`, but not all of that time is covered
 	Young                   // keep: pushed less than min_age ago

@@ -226,7 +226,7 @@ func (x *execution) repository(ctx context.Context, repo string) error {
 		return err
 	}
 	var g *guard
-	if x.mayExpire && slices.ContainsFunc(ds, func(o Decision) bool { return o.Action == Expire }) {
+	if slices.ContainsFunc(ds, func(o Decision) bool { return o.Action == Expire || o.Action == Sweep }) {
 		// Once more, on what is known since the guard stands.
 		g = newGuard(x.e.deps.Ledger, x.fresh, repo, images, x.v.now)
 		if ds, err = x.e.decide(ctx, x.v, repo, images); err != nil {
@@ -245,12 +245,13 @@ func (x *execution) repository(ctx context.Context, repo string) error {
 			if x.mayExpire || o.Image.State == content.Deleted {
 				x.sweep = append(x.sweep, content.Expiry{
 					Repository: repo, Digest: o.Image.Digest, Version: o.Image.Version, Reason: o.Reason(), Uses: x.uses(i, o, len(ds)),
+					StillUnused: g.stillUnused(i, o),
 				})
 				x.queued++
 			}
 		}
 	}
-	if g != nil {
+	if x.mayExpire && g != nil {
 		x.expire(repo, ds, g)
 	}
 	if x.queued >= batch {
