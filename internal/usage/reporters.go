@@ -63,10 +63,13 @@ type pending struct {
 	since   time.Duration
 }
 
+// silent goes by the monotonic clock, so that a clock which jumps (an interval
+// of its own) makes nobody silent and hides nobody's silence; across a start
+// there is only the wall clock to go by.
 func (r *reporter) silent(now time.Time, mono time.Duration) bool {
 	gone := now.Sub(r.last)
 	if r.heard {
-		gone = max(gone, mono-r.mono)
+		gone = mono - r.mono
 	}
 	return gone > periods*r.period
 }
