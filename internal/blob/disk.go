@@ -45,13 +45,15 @@ const (
 	PointDeleted   Point = "deleted"   // after it
 )
 
-// Disk keeps blobs in files: blobs/<algorithm>/<2 hex>/<hex>, and uploads in
-// uploads/<id>, below one folder that no other process writes. Both must be on
-// the same file system. It implements [Store].
+// Disk keeps blobs in files: blobs/<algorithm>/<2 hex>/<hex>, and uploads that
+// wait for more in uploads/<id>, below one folder that no other process
+// writes. All of it must be on the same file system. It implements [Store].
 type Disk struct {
 	dir   string
 	fault func(Point) error
 	sync  syncer
+	// nursery is where files without a name are born.
+	nursery nursery
 	// made holds the folders of blobs that were seen, so that a commit does
 	// not ask for each again: those of sha256 are made when opening, others
 	// when they are needed.
@@ -71,6 +73,9 @@ func OpenDisk(dir string, cfg DiskConfig) (*Disk, error) {
 		d.fault = func(Point) error { return nil }
 	}
 	if err := d.prepare(); err != nil {
+		return nil, fmt.Errorf("open blob folder %s: %w", dir, mapError(err))
+	}
+	if err := d.nursery.init(filepath.Join(dir, "uploads", ".new")); err != nil {
 		return nil, fmt.Errorf("open blob folder %s: %w", dir, mapError(err))
 	}
 	if err := d.sync.init(dir, cfg.Sync, d.fault); err != nil {

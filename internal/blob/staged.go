@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"cairn.dev/cairn/internal/image"
 )
 
@@ -17,11 +19,14 @@ import (
 // the memory that one upload dirties is bounded.
 const writeBack = 32 << 20
 
-// staged is one upload in a file.
+// staged is one upload in a file. Until its first Close the file has no name,
+// where the system can do that: most uploads come in one go, and what the end
+// of the process interrupts then leaves nothing behind.
 type staged struct {
 	d       *Disk
 	id      string
 	path    string
+	named   bool     // the file is at path
 	f       *os.File // nil once ended
 	size    int64
 	started int64 // bytes whose writing the kernel was asked to begin
@@ -36,7 +41,10 @@ func (d *Disk) Stage(ctx context.Context, id string) (Staged, error) {
 	if err := d.fault(PointStage); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(p, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.stageNew(id, p)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("stage upload %s: %w", id, mapError(err))
 	}
@@ -45,7 +53,20 @@ func (d *Disk) Stage(ctx context.Context, id string) (Staged, error) {
 		f.Close()
 		return nil, fmt.Errorf("stage upload %s: %w", id, mapError(err))
 	}
-	return &staged{d: d, id: id, path: p, f: f, size: size, started: size}, nil
+	return &staged{d: d, id: id, path: p, named: true, f: f, size: size, started: size}, nil
+}
+
+func (d *Disk) stageNew(id, p string) (Staged, error) {
+	named := false
+	f, err := d.nursery.create()
+	if errors.Is(err, errors.ErrUnsupported) {
+		named = true
+		f, err = os.OpenFile(p, os.O_RDWR|os.O_CREATE, 0o600)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("stage upload %s: %w", id, mapError(err))
+	}
+	return &staged{d: d, id: id, path: p, named: named, f: f}, nil
 }
 
 func (s *staged) Size() int64 { return s.size }
@@ -94,16 +115,18 @@ func (s *staged) Reader() (io.ReadCloser, error) {
 	if s.f == nil {
 		return nil, s.ended()
 	}
-	f, err := os.Open(s.path)
+	fd, err := unix.FcntlInt(s.f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("read upload %s: %w", s.id, mapError(err))
+		return nil, fmt.Errorf("read upload %s: %w", s.id, err)
 	}
-	return &upTo{io.LimitedReader{R: f, N: s.size}, f}, nil
+	f := os.NewFile(uintptr(fd), s.path)
+	return &upTo{io.NewSectionReader(f, 0, s.size), f}, nil
 }
 
-// upTo reads the bytes that an upload had when it was asked for.
+// upTo reads the bytes that an upload had when it was asked for. Its file has
+// its position in common with the writer's, and neither uses that.
 type upTo struct {
-	io.LimitedReader
+	*io.SectionReader
 	io.Closer
 }
 
@@ -122,7 +145,7 @@ func (s *staged) Commit(g image.Digest) error {
 	if err := s.d.folder(dir); err != nil {
 		return fmt.Errorf("commit blob %s: %w", g, mapError(err))
 	}
-	if err := os.Rename(s.path, to); err != nil {
+	if err := s.place(to); err != nil {
 		return fmt.Errorf("commit blob %s: %w", g, mapError(err))
 	}
 	s.d.sync.add(g, s.f, to)
@@ -130,13 +153,45 @@ func (s *staged) Commit(g image.Digest) error {
 	return s.d.fault(PointCommitted)
 }
 
+// place gives the file its final name.
+func (s *staged) place(to string) error {
+	if !s.named {
+		err := link(s.f, to)
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		// A link replaces nothing, a rename does.
+		if err := s.name(); err != nil {
+			return err
+		}
+	}
+	return os.Rename(s.path, to)
+}
+
+// name puts the file among the uploads.
+func (s *staged) name() error {
+	if s.named {
+		return nil
+	}
+	if err := link(s.f, s.path); err != nil {
+		return err
+	}
+	s.named = true
+	return nil
+}
+
 func (s *staged) Close() error {
 	if s.f == nil {
 		return nil
 	}
 	f := s.f
-	s.f = nil
+	defer func() { s.f = nil }()
 	err := s.d.fault(PointClose)
+	if err == nil && s.size > 0 { // an upload of nothing need not be kept
+		if e := s.name(); e != nil {
+			err = fmt.Errorf("close upload %s: %w", s.id, mapError(e))
+		}
+	}
 	if e := f.Close(); err == nil && e != nil {
 		err = fmt.Errorf("close upload %s: %w", s.id, mapError(e))
 	}
@@ -152,6 +207,9 @@ func (s *staged) Discard() error {
 	defer f.Close()
 	if err := s.d.fault(PointDiscard); err != nil {
 		return err
+	}
+	if !s.named {
+		return nil
 	}
 	if err := os.Remove(s.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("discard upload %s: %w", s.id, mapError(err))
