@@ -18,7 +18,7 @@ func (a *app) clusterLs() *cobra.Command {
 	return a.withOutput(&cobra.Command{
 		Use:   "ls",
 		Short: "List reporters",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -49,7 +49,7 @@ func (a *app) clusterForget() *cobra.Command {
 		Long: `Forget a reporter: what it stated no longer keeps images, and its silence no
 longer stops deletion. The time in which it was silent stays uncovered: images
 do not age by it.`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {

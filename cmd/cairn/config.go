@@ -20,7 +20,7 @@ func (a *app) configCheck() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say what is wrong in a configuration file",
-		Args:  usageArgs(cobra.ExactArgs(1)),
+		Args:  takes(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			c, err := config.Load(args[0])
 			if err != nil {
@@ -36,7 +36,7 @@ func (a *app) configExample() *cobra.Command {
 	return &cobra.Command{
 		Use:   "example",
 		Short: "Print a configuration with every key explained",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
 			_, err := a.stdout.Write(config.Example())
 			return err

@@ -20,7 +20,7 @@ func (a *app) demoCommand() *cobra.Command {
 		Long: `Start Cairn in a temporary folder on this machine, push images, report one of
 them in use, let a month pass, and see what goes, what stays and why. The clock
 is the only thing replaced. The server stays up until Ctrl-C.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return demo.Run(cmd.Context(), cfg, demo.Deps{Out: a.stdout, Cairn: a.within})
 		},

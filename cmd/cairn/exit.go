@@ -55,13 +55,32 @@ type heldError struct{ msg, hint string }
 func (e *heldError) Error() string { return e.msg }
 func (e *heldError) Hint() string  { return e.hint }
 
-// usageArgs makes a wrong number of arguments a usage error.
-func usageArgs(f cobra.PositionalArgs) cobra.PositionalArgs {
+// takes allows between least and most arguments.
+func takes(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := f(cmd, args); err != nil {
-			return usagef("%v\nusage: %s", err, cmd.UseLine())
+		n := len(args)
+		if least <= n && n <= most {
+			return nil
 		}
-		return nil
+		got := "none was given"
+		switch {
+		case n == 1:
+			got = fmt.Sprintf("%q was given", args[0])
+		case n > 1:
+			got = fmt.Sprintf("%d were given", n)
+		}
+		want := fmt.Sprintf("%d", least)
+		switch {
+		case most == 0:
+			want = "no"
+		case least == 0:
+			want = fmt.Sprintf("at most %d", most)
+		}
+		noun := "arguments"
+		if most == 1 {
+			noun = "argument"
+		}
+		return usagef("%s takes %s %s, %s; write: %s", cmd.CommandPath(), want, noun, got, strings.TrimSuffix(cmd.UseLine(), " [flags]"))
 	}
 }
 

@@ -29,7 +29,7 @@ func (a *app) imageLs() *cobra.Command {
 'app/**'. Images that belong to another one (the platforms of an index,
 signatures and other referrers) are listed with --parts.`,
 		Example: "  cairn image ls\n  cairn image ls 'app/**' --state expired\n  cairn image ls -o json",
-		Args:    usageArgs(cobra.MaximumNArgs(1)),
+		Args:    takes(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q := client.ImageQuery{State: state, Parts: parts}
 			if len(args) > 0 {
@@ -85,7 +85,7 @@ func (a *app) onImage(use, short, long string, f func(cmd *cobra.Command, cl *cl
 		Use:   use + " REF",
 		Short: short,
 		Long:  long,
-		Args:  usageArgs(cobra.ExactArgs(1)),
+		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {

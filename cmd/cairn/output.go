@@ -95,6 +95,14 @@ func day(t time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04Z")
 }
 
+// count is a number of things, with the right form of the word.
+func count[N int | int64](n N, one, many string) string {
+	if n == 1 {
+		return fmt.Sprintf("%d %s", n, one)
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
 func dash(s string) string {
 	if s == "" {
 		return "-"

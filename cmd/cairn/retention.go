@@ -39,7 +39,7 @@ func (a *app) retentionPlan() *cobra.Command {
 		Short:   "Show what retention would do, now or at a time to come",
 		Long:    "Show what retention would do. With --at, as if nothing changed until then and\nwhat is in use now went on. Nothing is deleted.",
 		Example: "  cairn retention plan\n  cairn retention plan --at 30d\n  cairn retention plan --all -o json",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -92,8 +92,8 @@ func (a *app) retentionPlan() *cobra.Command {
 				return err
 			}
 			s := plan.Summary
-			fmt.Fprintf(a.stdout, "%d images in %d repositories at %s: %d stay, %d would expire (%s), %d come back, %d hidden, %d would be swept\n",
-				s.Images, s.Repositories, day(s.At), s.Keep, s.Expire, bytes(s.ExpireBytes), s.Revive, s.Hidden, s.Sweep)
+			fmt.Fprintf(a.stdout, "%s in %s at %s: %d stay, %d would expire (%s), %d come back, %d hidden, %d would be swept\n",
+				count(s.Images, "image", "images"), count(s.Repositories, "repository", "repositories"), day(s.At), s.Keep, s.Expire, bytes(s.ExpireBytes), s.Revive, s.Hidden, s.Sweep)
 			if s.PlanningOnly {
 				fmt.Fprintln(a.stderr, "Nothing of this is done by itself: no policy is configured and no reporter was ever enrolled.")
 			}
@@ -125,7 +125,7 @@ func (a *app) retentionRun() *cobra.Command {
 		Long: `Expire what is unused and sweep what was hidden long enough, now. A run that
 would expire every image, and any run while Cairn only plans, is refused
 without --yes.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {

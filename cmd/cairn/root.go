@@ -52,8 +52,8 @@ last use, in two steps, and says why.
 		SilenceUsage:               true,
 		SilenceErrors:              true,
 		SuggestionsMinimumDistance: 2,
-		Args:                       usageArgs(cobra.NoArgs),
-		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args:                       cobra.ArbitraryArgs,
+		RunE:                       onlyHolds,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = false
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
@@ -83,20 +83,23 @@ func group(use, short, long string, subs ...*cobra.Command) *cobra.Command {
 		Short: short,
 		Long:  long,
 		Args:  cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
-			}
-			err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
-			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-				err = fmt.Errorf("%w; did you mean %q?", err, cmd.CommandPath()+" "+s[0])
-			}
-			return &usageError{err}
-		},
+		RunE:  onlyHolds,
 	}
 	c.SuggestionsMinimumDistance = 2
 	c.AddCommand(subs...)
 	return c
+}
+
+// onlyHolds runs a command that only holds others.
+func onlyHolds(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+		err = fmt.Errorf("%w; did you mean %q?", err, cmd.CommandPath()+" "+s[0])
+	}
+	return &usageError{err}
 }
 
 // client connects to the server that flags and environment name.

@@ -15,7 +15,7 @@ func (a *app) schemaCommand() *cobra.Command {
 		Short:     "Print the JSON Schema of a file format: " + strings.Join(names, ", "),
 		ValidArgs: names,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if err := usageArgs(cobra.ExactArgs(1))(cmd, args); err != nil {
+			if err := takes(1, 1)(cmd, args); err != nil {
 				return err
 			}
 			if args[0] != "config" {

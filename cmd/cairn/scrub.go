@@ -19,7 +19,7 @@ func (a *app) scrubCommand() *cobra.Command {
 		Long: `Read every blob and manifest and compare it with its digest. What is corrupt is
 never served again, and listed. The running server does it; with --data, this
 process does, on a data folder that no server uses.`,
-		Args: usageArgs(cobra.NoArgs),
+		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			p := a.progress("read")
 			var rep wire.ScrubReport
@@ -74,7 +74,7 @@ func (p *progress) end() {
 }
 
 func scrubTable(r wire.ScrubReport, row func(...string)) {
-	row("read", fmt.Sprintf("%d blobs (%s) and %d manifests", r.Blobs, bytes(r.Bytes), r.Manifests))
+	row("read", fmt.Sprintf("%s (%s) and %s", count(r.Blobs, "blob", "blobs"), bytes(r.Bytes), count(r.Manifests, "manifest", "manifests")))
 	for _, d := range r.Corrupt {
 		row("corrupt", "blob "+string(d))
 	}

@@ -28,7 +28,7 @@ The first start makes an account "admin" and prints its secret, once. With
 Flags win over the environment (CAIRN_LISTEN, CAIRN_DATA), that over the
 configuration file, that over the defaults.`,
 		Example: "  cairn serve --open\n  cairn serve --config /etc/cairn.yaml\n  cairn serve --data /srv/cairn --listen :5080 --tls-cert tls.crt --tls-key tls.key",
-		Args:    usageArgs(cobra.NoArgs),
+		Args:    takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
 				file = a.getenv(configVariable)
@@ -53,7 +53,7 @@ configuration file, that over the defaults.`,
 			if err := c.Validate(); err != nil {
 				return usagef("%w", err)
 			}
-			s, err := serve.New(cmd.Context(), serve.Config{Config: *c, Pprof: pprof}, serve.Deps{Clock: clock.Real(), Log: a.logger(c.Log), Stdout: a.stdout})
+			s, err := serve.New(cmd.Context(), serve.Config{Config: *c, Pprof: pprof}, serve.Deps{Clock: clock.Real(), Log: a.logger(c.Log), Stdout: a.stdout, Version: serve.Version(version)})
 			if err != nil {
 				return err
 			}

@@ -13,7 +13,7 @@ func (a *app) statusCommand() *cobra.Command {
 	return a.withOutput(&cobra.Command{
 		Use:   "status",
 		Short: "How the server is doing, and what stops deletion",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -35,12 +35,12 @@ func statusTable(s wire.Status, server string, row func(...string)) {
 	}
 	row("server", fmt.Sprintf("%s, cairn %s, %s%s", server, s.Version.Version, day(s.Now), mode))
 	n := s.Content
-	images := fmt.Sprintf("%d in %d repositories", n.Live, n.Repositories)
+	images := fmt.Sprintf("%d in %s", n.Live, count(n.Repositories, "repository", "repositories"))
 	if n.Expired+n.Deleted > 0 {
 		images += fmt.Sprintf("; hidden and restorable: %d expired, %d removed", n.Expired, n.Deleted)
 	}
 	row("images", images)
-	row("stored", fmt.Sprintf("%s in %d blobs", bytes(n.BlobBytes), n.Blobs))
+	row("stored", fmt.Sprintf("%s in %s", bytes(n.BlobBytes), count(n.Blobs, "blob", "blobs")))
 	if n.Corrupt > 0 {
 		row("", fmt.Sprintf("%d blobs are CORRUPT and not served: push the images that need them again, and check the disk (`cairn scrub`)", n.Corrupt))
 	}
@@ -60,11 +60,7 @@ func statusTable(s wire.Status, server string, row func(...string)) {
 	}
 	row("retention", state)
 	for _, u := range r.Uncovered {
-		who := u.Why
-		if u.Reporter != "" {
-			who = u.Reporter + ": " + who
-		}
-		row("", fmt.Sprintf("%s since %s, for %s", who, day(u.From), strings.Join(u.Scope, ",")))
+		row("", fmt.Sprintf("nothing in %s is deleted: %s", strings.Join(u.Scope, ", "), u.Why))
 	}
 	if r.Cure != "" {
 		row("", "cure: "+r.Cure)

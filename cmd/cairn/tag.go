@@ -22,7 +22,7 @@ going back works. With --rm, remove the tag REF and leave the image.`,
 			if rm {
 				want = 1
 			}
-			return usageArgs(cobra.ExactArgs(want))(cmd, args)
+			return takes(want, want)(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()

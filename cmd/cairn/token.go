@@ -32,7 +32,7 @@ func (a *app) tokenCreate() *cobra.Command {
   cairn token create cluster-a --actions pull,report
   cairn token create scanner --actions pull --no-use
   cairn token create jane --admin`,
-		Args: usageArgs(cobra.ExactArgs(1)),
+		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n := wire.NewToken{Name: args[0], Kind: string(access.KindRobot), Expires: expires, NoUse: noUse}
 			switch {
@@ -74,7 +74,7 @@ func (a *app) tokenLs() *cobra.Command {
 	return a.withOutput(&cobra.Command{
 		Use:   "ls",
 		Short: "List accounts",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -120,7 +120,7 @@ func (a *app) tokenRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use:   "revoke NAME",
 		Short: "End an account: its secret stops working at once",
-		Args:  usageArgs(cobra.ExactArgs(1)),
+		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {

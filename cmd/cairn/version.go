@@ -6,13 +6,16 @@ import (
 	"cairn.dev/cairn/internal/serve"
 )
 
+// version is set by the linker for releases.
+var version string
+
 func (a *app) versionCommand() *cobra.Command {
 	return a.withOutput(&cobra.Command{
 		Use:   "version",
 		Short: "What this binary was built from",
-		Args:  usageArgs(cobra.NoArgs),
+		Args:  takes(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			v := serve.Version()
+			v := serve.Version(version)
 			return a.print(v, func(row func(...string)) {
 				row("cairn " + v.Version)
 				if v.Commit != "" {

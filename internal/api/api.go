@@ -133,12 +133,27 @@ func (a *API) may(ctx context.Context, action access.Action, repository string) 
 	if repository != "" {
 		on = " in " + repository
 	}
-	if c.MayRetry(action, repository) && !a.Open {
+	if c.MayRetry(action, repository) {
 		h := http.Header{}
 		a.Guard.Challenge(h, c.r, repository, action)
-		return huma.ErrorWithHeaders(refuse(http.StatusUnauthorized, "", "%q%s needs an account", string(action), on), h)
+		return huma.ErrorWithHeaders(refuse(http.StatusUnauthorized, "", "to %s%s needs an account that may", deed(action), on), h)
 	}
-	return refuse(http.StatusForbidden, "", "%s may not %q%s", c.Name, string(action), on)
+	return refuse(http.StatusForbidden, "", "account %s may not %s%s", c.Name, deed(action), on)
+}
+
+// deed is an action in a sentence.
+func deed(a access.Action) string {
+	switch a {
+	case access.Pull:
+		return "read images"
+	case access.Push:
+		return "push and tag images"
+	case access.Delete:
+		return "remove and restore images"
+	case access.Report:
+		return "report uses"
+	}
+	return "administer"
 }
 
 // writeProblem answers a request outside of huma.

@@ -264,7 +264,7 @@ func (a *API) answerImage(ctx context.Context, repository string, d image.Digest
 }
 
 type deleteImageInput struct {
-	refInput
+	Ref    string `query:"ref" required:"true" doc:"repository[:tag][@digest]" example:"app/web:1.4" maxLength:"600"`
 	Reason string `query:"reason" doc:"for the audit log" maxLength:"1000"`
 }
 
@@ -375,6 +375,13 @@ func (a *API) unpinImage(ctx context.Context, in *refInput) (*struct{}, error) {
 	i, err := a.lookup(ctx, access.Admin, in.Ref, "unpin")
 	if err != nil {
 		return nil, err
+	}
+	now, err := a.answerImage(ctx, i.Repository, i.Digest, "unpin")
+	if err != nil {
+		return nil, err
+	}
+	if len(now.Body.Pins) == 0 {
+		return nil, refuse(http.StatusNotFound, "`cairn why` says what keeps an image", "unpin %s: it is not pinned", in.Ref)
 	}
 	if err := a.Content.Unpin(ctx, i.Repository, i.Digest); err != nil {
 		return nil, a.problem(err, "unpin %s", in.Ref)

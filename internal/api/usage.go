@@ -126,7 +126,7 @@ func (a *API) usageProblem(err error, tried string) error {
 	case errors.Is(err, usage.ErrLedgerFull):
 		return refuse(http.StatusInsufficientStorage, "", "%s: %v", tried, err)
 	case errors.Is(err, usage.ErrUnknownReporter):
-		return refuse(http.StatusNotFound, "`cairn cluster ls` lists the reporters", "%s: %v", tried, err)
+		return refuse(http.StatusNotFound, "", "%v", err)
 	}
 	return a.problem(err, "%s", tried)
 }

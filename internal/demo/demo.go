@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	c.Retention.Policies = []config.Policy{{Repositories: []string{"**"}, After: s.pace.after}}
 	c.Retention.Explicit = true
 
-	srv, err := serve.New(ctx, serve.Config{Config: *c}, serve.Deps{Clock: s.clock, Log: slog.New(slog.DiscardHandler)})
+	srv, err := serve.New(ctx, serve.Config{Config: *c}, serve.Deps{Clock: s.clock, Log: slog.New(slog.DiscardHandler), Version: serve.Version("")})
 	if err != nil {
 		return err
 	}
@@ -102,6 +102,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	s.registry = registry{base: s.url, http: http.DefaultClient}
 	if s.client, err = client.New(client.Config{Server: s.url}); err != nil {
 		return err
+	}
+	if s.fake != nil {
+		s.started(ctx)
 	}
 	if err := s.tell(ctx); err != nil {
 		return fmt.Errorf("the demo broke off: %w", err)
@@ -134,6 +137,7 @@ type story struct {
 	client   *client.Client
 	registry registry
 	spoken   int // statements of the reporter
+	loops    int // of the server, that wait for the clock
 }
 
 func (s *story) say(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
@@ -286,6 +290,7 @@ func (s *story) pass(ctx context.Context, d time.Duration, runs *built) error {
 		step := min(s.pace.restate, d-gone)
 		if s.fake != nil {
 			s.fake.Advance(step)
+			s.quiet(ctx)
 		} else if err := clock.Sleep(ctx, s.clock, step); err != nil {
 			return err
 		}
@@ -305,6 +310,33 @@ func (s *story) pass(ctx context.Context, d time.Duration, runs *built) error {
 	return nil
 }
 
+// quiet waits until every loop of the server has done what was due and waits
+// for the clock again, so that the story is always the same. How many loops
+// there are is found by looking: the most that were ever seen to wait.
+func (s *story) quiet(ctx context.Context) {
+	for deadline := time.Now().Add(100 * time.Millisecond); s.fake.Waiting() < s.loops; {
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.loops = s.fake.Waiting()
+			return
+		}
+		time.Sleep(50 * time.Microsecond)
+	}
+	s.loops = s.fake.Waiting()
+}
+
+// started waits until the number of waiting loops no longer grows.
+func (s *story) started(ctx context.Context) {
+	for same := 0; same < 20 && ctx.Err() == nil; same++ {
+		time.Sleep(time.Millisecond)
+		if n := s.fake.Waiting(); n > s.loops {
+			s.loops, same = n, 0
+		}
+	}
+}
+
 // settled waits until the retention loop has seen the present time.
 func (s *story) settled(ctx context.Context) error {
 	now := s.clock.Now()
@@ -316,7 +348,7 @@ func (s *story) settled(ctx context.Context) error {
 		if l := st.Retention.LastRun; l != nil && !l.Started.Before(now) && !st.Retention.Running {
 			return nil
 		}
-		if err := clock.Sleep(ctx, clock.Real(), 5*time.Millisecond); err != nil {
+		if err := clock.Sleep(ctx, clock.Real(), time.Millisecond); err != nil {
 			return err
 		}
 	}

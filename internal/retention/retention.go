@@ -219,5 +219,5 @@ func Duration(d time.Duration) string {
 	if d == 0 {
 		return "0s"
 	}
-	return neg + d.String()
+	return neg + d.Round(time.Millisecond).String()
 }

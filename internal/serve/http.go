@@ -39,7 +39,7 @@ func (s *Server) front(w http.ResponseWriter, r *http.Request) {
   API        /api/v1/, described by /api/openapi.json
   metrics    /metrics
   ready      /readyz
-`, Version().Version, host, "http://"+host))
+`, s.deps.Version.Version, host, "http://"+host))
 }
 
 // A response notes what was answered. It keeps io.ReaderFrom, so that a file

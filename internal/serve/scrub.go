@@ -18,6 +18,9 @@ import (
 // Scrub reads everything in a data folder that no server uses and compares it
 // with its digests. progress is told bytes.
 func Scrub(ctx context.Context, data string, log *slog.Logger, progress func(done, total int64)) (rep content.ScrubReport, err error) {
+	if data, err = filepath.Abs(data); err != nil {
+		return rep, fmt.Errorf("data folder %s: %w", data, err)
+	}
 	// Not a folder of Cairn: do not make one of it.
 	if _, err := os.Stat(filepath.Join(data, "registry.db")); errors.Is(err, fs.ErrNotExist) {
 		return rep, &DataError{Dir: data, Why: "there is no registry in it", Cure: "name the folder that `cairn serve` was given by --data"}

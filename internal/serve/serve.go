@@ -26,6 +26,7 @@ import (
 
 	"cairn.dev/cairn/internal/access"
 	"cairn.dev/cairn/internal/api"
+	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/blob"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/config"
@@ -52,6 +53,8 @@ type Deps struct {
 	Clock  clock.Clock
 	Log    *slog.Logger
 	Stdout io.Writer // for the admin secret, once
+	// Version is what the API and the front page show; see [Version].
+	Version wire.Version
 }
 
 // A Server is Cairn as one process.
@@ -235,7 +238,7 @@ func policies(c config.Retention) retention.Config {
 // build makes the handlers.
 func (s *Server) build() error {
 	s.api = api.New(api.Deps{Content: s.content, Ledger: s.ledger, Retention: s.retention, Guard: s.guard,
-		Clock: s.deps.Clock, Log: s.log, Version: Version(), Open: s.cfg.Open})
+		Clock: s.deps.Clock, Log: s.log, Version: s.deps.Version, Open: s.cfg.Open})
 	reg := registry.New(registry.Config{Content: s.content, Access: s.guard, Pulls: s.ledger, Expires: s.retention.Expires, Log: s.log})
 	mux := http.NewServeMux()
 	mux.Handle("/v2/", s.metrics.count("registry", reg))
@@ -377,7 +380,7 @@ Use commands:  export %s=%s
 
 // logStart says what runs, and what an operator should know about it.
 func (s *Server) logStart() {
-	s.log.Info("cairn serves", "address", s.URL(), "data", s.dir.Path(), "open", s.cfg.Open, "version", Version().Version)
+	s.log.Info("cairn serves", "address", s.URL(), "data", s.dir.Path(), "open", s.cfg.Open, "version", s.deps.Version.Version)
 	for _, p := range s.cfg.Retention.Policies {
 		s.log.Info("retention policy", "repositories", strings.Join(p.Repositories, ","), "after", p.After, "keep_last", p.KeepLast, "max_bytes", p.MaxBytes)
 	}

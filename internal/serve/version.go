@@ -1,15 +1,18 @@
 package serve
 
 import (
+	"cmp"
 	"runtime"
 	"runtime/debug"
 
 	"cairn.dev/cairn/internal/api/wire"
 )
 
-// Version says what this binary was built from.
-func Version() wire.Version {
-	v := wire.Version{Version: "devel", Go: runtime.Version()}
+// Version says what this binary was built from. stamped is what the linker was
+// told (-X main.version), or "".
+func Version(stamped string) (v wire.Version) {
+	v = wire.Version{Version: "devel", Go: runtime.Version()}
+	defer func() { v.Version = cmp.Or(stamped, v.Version) }()
 	b, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
