@@ -165,6 +165,8 @@ func TestMistakes(t *testing.T) {
 		{policies + "  - repositories: '**'\n  - repositories: a/*", `f.yaml:4: retention.policies#2: policy 2 can never match: policy 1 takes everything; the first match wins`},
 		{policies + "  - repositories: [b, '**', c]\n  - {repositories: a}", `f.yaml:4: retention.policies#2: policy 2 can never match: policy 1 takes everything`},
 		{policies + "  - repositories: a/**\n  - repositories: [a/b, 'a/*/c']", `f.yaml:4: retention.policies#2: policy 2 can never match: policy 1 takes everything it names`},
+		{policies + "  - repositories: a/**\n  - repositories: [b/**, c]\n  - repositories: [b/x, a/y]", `f.yaml:5: retention.policies#3: policy 3 can never match: policy 2 and policy 1 take everything it names`},
+		{policies + "  - repositories: a/**\n  - repositories: '**'\n  - repositories: a/y", `f.yaml:5: retention.policies#3: policy 3 can never match: policy 2 takes everything;`},
 		{policies + "  - repositories: 'a?'\n  - repositories: 'a?'", `f.yaml:4: retention.policies#2: policy 2 can never match`},
 		{"open: true\nopen: false", `f.yaml:2: open: the key is also on line 1: keep one of them`},
 		{"log:\n  level: info\n  format: text\n  level: warn", `f.yaml:4: log.level: the key is also on line 2`},

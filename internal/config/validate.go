@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -92,26 +93,30 @@ func (c *Config) validate(at func(key, format string, args ...any) Problem) (out
 // before them take all that they name.
 func unreachable(ps []Policy, at func(key, format string, args ...any) Problem) (out []Problem) {
 	for i, p := range ps {
-		by := -1
-		for _, g := range p.Repositories {
-			j := coveredBy(g, ps[:i])
-			if j < 0 {
-				by = -1
-				break
+		why := fmt.Sprintf("policy %d takes everything", coveredBy("**", ps[:i])+1)
+		if coveredBy("**", ps[:i]) < 0 {
+			var by []string
+			for _, g := range p.Repositories {
+				j := coveredBy(g, ps[:i])
+				if j < 0 {
+					by = nil
+					break
+				}
+				if name := fmt.Sprintf("policy %d", j+1); !slices.Contains(by, name) {
+					by = append(by, name)
+				}
 			}
-			if by = j; coveredBy("**", ps[:j+1]) == j {
-				break // that one takes everything, whatever the other globs are
+			if by == nil {
+				continue
 			}
-		}
-		if by < 0 {
-			continue
-		}
-		what := "everything it names"
-		if coveredBy("**", ps[:by+1]) == by {
-			what = "everything"
+			verb := " takes"
+			if len(by) > 1 {
+				verb = " take"
+			}
+			why = strings.Join(by, " and ") + verb + " everything it names"
 		}
 		out = append(out, at(fmt.Sprintf("retention.policies#%d", i+1),
-			"policy %d can never match: policy %d takes %s; the first match wins, so put the narrower policy first", i+1, by+1, what))
+			"policy %d can never match: %s; the first match wins, so put the narrower policy first", i+1, why))
 	}
 	return out
 }
