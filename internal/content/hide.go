@@ -227,8 +227,8 @@ func (s *Store) Sweep(ctx context.Context, items []Expiry) ([]error, error) {
 		for _, q := range []string{
 			"DELETE FROM manifest_blobs WHERE manifest_id = ?",
 			"DELETE FROM hidden_tags WHERE manifest_id = ?",
-			"DELETE FROM manifest_bodies WHERE manifest_id = ?",
 			"DELETE FROM manifests WHERE id = ?",
+			"DELETE FROM manifest_bodies WHERE manifest_id = ?",
 		} {
 			if _, err := tx.Exec(q, m.id); err != nil {
 				return err

@@ -3,6 +3,7 @@ package content
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"fmt"
 	"slices"
 
@@ -34,23 +35,18 @@ func readImages(ctx context.Context, q db.Query, repos map[int64]string, query s
 	}
 	defer rows.Close()
 	var images []row
-	var digest, config, subject, children, media, artifact []byte
-	words := map[string]string{} // media types repeat
-	word := func(b []byte) string {
-		if w, ok := words[string(b)]; ok {
-			return w
-		}
-		w := string(b)
-		words[w] = w
-		return w
-	}
+	// Raw: these are only looked at, a million times.
+	var digest, config, subject, children sql.RawBytes
 	for rows.Next() {
 		var im row
 		var pushed int64
+		var media int
+		var artifact *string
 		if err := rows.Scan(&im.rid, &im.id, &digest, &media, &artifact, &im.Size, &config, &subject, &children, &pushed, &im.State, &im.Version); err != nil {
 			return nil, err
 		}
-		im.Repository, im.Digest, im.MediaType, im.ArtifactType = repos[im.rid], digestOf(digest), word(media), word(artifact)
+		im.Repository, im.Digest, im.MediaType = repos[im.rid], digestOf(digest), mediaType(media)
+		im.ArtifactType = artifactType(im.MediaType, artifact)
 		im.Config, im.Subject, im.Children, im.Pushed = digestOf(config), digestOf(subject), digestsOf(children), timeOf(pushed)
 		images = append(images, im)
 	}
@@ -129,39 +125,36 @@ func dress(ctx context.Context, q db.Query, images []row, tags, hidden, hiddenTa
 	return nil
 }
 
-// repoImages reads one repository's images with an id above after, up to n.
-func repoImages(ctx context.Context, q db.Query, rid int64, repo string, after int64, n int) ([]row, error) {
+// repoImages reads up to n images of one repository with a digest from from
+// on, itself included.
+func repoImages(ctx context.Context, q db.Query, rid int64, repo string, from []byte, n int) ([]row, error) {
 	images, err := readImages(ctx, q, map[int64]string{rid: repo},
-		"SELECT "+imageColumns+" FROM manifests m WHERE m.repo_id = ? AND m.id > ? ORDER BY m.id LIMIT ?", rid, after, n)
+		"SELECT "+imageColumns+" FROM manifests m WHERE m.repo_id = ? AND m.digest >= ? ORDER BY m.digest LIMIT ?", rid, from, n)
 	if err != nil || len(images) == 0 {
 		return nil, err
 	}
-	last := images[len(images)-1].id
-	const of = " FROM manifests m JOIN %s t ON t.manifest_id = m.id WHERE m.repo_id = ? AND m.id > ? AND m.id <= ?"
+	to := key(images[len(images)-1].Digest)
+	const of = " FROM manifests m JOIN %s t ON t.manifest_id = m.id WHERE m.repo_id = ? AND m.digest >= ? AND m.digest <= ?"
 	err = dress(ctx, q, images,
 		"SELECT t.manifest_id, t.name, t.pushed"+fmt.Sprintf(of, "tags"),
-		"SELECT id, hidden_at, reason FROM manifests WHERE repo_id = ? AND id > ? AND id <= ? AND state <> 0",
+		"SELECT id, hidden_at, reason FROM manifests WHERE repo_id = ? AND digest >= ? AND digest <= ? AND state <> 0",
 		"SELECT t.manifest_id, t.name, t.pushed"+fmt.Sprintf(of, "hidden_tags"),
-		rid, after, last)
+		rid, from, to)
 	return images, err
 }
 
 // ImagesOf lists all images of a repository, live and hidden, by digest.
 // ErrRepositoryUnknown.
 func (s *Store) ImagesOf(ctx context.Context, repo string) ([]Image, error) {
-	return s.imagesAfter(ctx, repo, 0, nil)
-}
-
-// imagesAfter adds to images those of the repository with an id above after.
-func (s *Store) imagesAfter(ctx context.Context, repo string, after int64, images []Image) ([]Image, error) {
-	for {
+	var images []Image
+	for from := []byte{0}; ; {
 		var got []row
 		err := s.db.Read(ctx, func(q db.Query) error {
 			rid, err := repoID(ctx, q, repo)
 			if err != nil {
 				return err
 			}
-			got, err = repoImages(ctx, q, rid, repo, after, scanImages)
+			got, err = repoImages(ctx, q, rid, repo, from, scanImages)
 			return err
 		})
 		if err != nil {
@@ -171,15 +164,10 @@ func (s *Store) imagesAfter(ctx context.Context, repo string, after int64, image
 			images = append(images, got[i].Image)
 		}
 		if len(got) < scanImages {
-			sortImages(images)
 			return images, nil
 		}
-		after = got[len(got)-1].id
+		from = append(key(got[len(got)-1].Digest), 0) // the next that can be
 	}
-}
-
-func sortImages(images []Image) {
-	slices.SortFunc(images, func(a, b Image) int { return cmp.Compare(a.Digest, b.Digest) })
 }
 
 // Scan calls f for every repository with an image, live or hidden, and all
@@ -227,14 +215,12 @@ func (s *Store) Scan(ctx context.Context, after string, f func(repo string, imag
 			return fmt.Errorf("scan images: %w", mapError(r.err))
 		}
 		for _, g := range r.groups {
-			if g.cut { // the repository is larger than a page
-				images, err := s.imagesAfter(ctx, g.repo, g.last, g.images)
+			if g.cut {
+				images, err := s.ImagesOf(ctx, g.repo)
 				if err != nil {
 					return fmt.Errorf("scan images: %w", err)
 				}
 				g.images = images
-			} else {
-				sortImages(g.images)
 			}
 			if len(g.images) == 0 {
 				continue
@@ -251,8 +237,7 @@ func (s *Store) Scan(ctx context.Context, after string, f func(repo string, imag
 type group struct {
 	repo   string
 	images []Image
-	cut    bool  // there are images above last
-	last   int64 // id
+	cut    bool // did not fit the page: read it by itself
 }
 
 // pageEnd finds the name of the last repository of the page after from. last
@@ -294,7 +279,7 @@ func (s *Store) scanPage(ctx context.Context, from, to string) ([]group, error) 
 		}
 		const of = " FROM repositories r JOIN manifests m ON m.repo_id = r.id "
 		const where = " WHERE r.name > ? AND r.name <= ?"
-		images, err := readImages(ctx, q, names, "SELECT "+imageColumns+of+where+" ORDER BY r.name, m.id LIMIT ?", from, to, scanImages)
+		images, err := readImages(ctx, q, names, "SELECT "+imageColumns+of+where+" ORDER BY r.name, m.digest LIMIT ?", from, to, scanImages)
 		if err != nil {
 			return err
 		}
@@ -363,18 +348,18 @@ func (s *Store) Peek(ctx context.Context, repo, ref string) (Image, error) {
 		if err != nil {
 			return err
 		}
-		var id int64
+		var digest []byte
 		var ok bool
 		if isDigest(ref) {
 			if err := checkDigest(image.Digest(ref)); err != nil {
 				return err
 			}
-			ok, err = q.Row(ctx, "SELECT id FROM manifests WHERE repo_id = ? AND digest = ?", []any{rid, key(image.Digest(ref))}, &id)
+			ok, err = q.Row(ctx, "SELECT digest FROM manifests WHERE repo_id = ? AND digest = ?", []any{rid, key(image.Digest(ref))}, &digest)
 		} else {
-			ok, err = q.Row(ctx, "SELECT manifest_id FROM tags WHERE repo_id = ? AND name = ?", []any{rid, ref}, &id)
+			ok, err = q.Row(ctx, "SELECT m.digest FROM tags t JOIN manifests m ON m.id = t.manifest_id WHERE t.repo_id = ? AND t.name = ?", []any{rid, ref}, &digest)
 			if err == nil && !ok {
-				ok, err = q.Row(ctx, `SELECT m.id FROM hidden_tags t JOIN manifests m ON m.id = t.manifest_id WHERE t.repo_id = ? AND t.name = ?
-					ORDER BY m.hidden_at DESC, t.pushed DESC, m.id DESC LIMIT 1`, []any{rid, ref}, &id)
+				ok, err = q.Row(ctx, `SELECT m.digest FROM hidden_tags t JOIN manifests m ON m.id = t.manifest_id WHERE t.repo_id = ? AND t.name = ?
+					ORDER BY m.hidden_at DESC, t.pushed DESC, m.id DESC LIMIT 1`, []any{rid, ref}, &digest)
 			}
 		}
 		if err != nil {
@@ -383,7 +368,7 @@ func (s *Store) Peek(ctx context.Context, repo, ref string) (Image, error) {
 		if !ok {
 			return fmt.Errorf("%w: %s of %s", ErrManifestUnknown, ref, repo)
 		}
-		images, err := repoImages(ctx, q, rid, repo, id-1, 1)
+		images, err := repoImages(ctx, q, rid, repo, digest, 1)
 		if err != nil {
 			return err
 		}

@@ -111,7 +111,7 @@ func (s *Store) Referrers(ctx context.Context, repo string, d image.Digest, arti
 		// the merge below exact.
 		typed, args := "", []any{rid, key(d), keyAfter(after)}
 		if artifactType != "" {
-			typed, args = " AND m.artifact_type = ?", append(args, artifactType)
+			typed, args = " AND "+artifactOf+" = ?", append(args, artifactType)
 		}
 		ds, err = descriptors(ctx, q, `SELECT m.digest, m.media_type, m.artifact_type, b.body FROM manifests m JOIN manifest_bodies b ON b.manifest_id = m.id
 			WHERE m.repo_id = ? AND m.subject = ? AND m.state = 0 AND m.digest > ?`+typed+" ORDER BY m.digest LIMIT ?", append(args, limit(n))...)
@@ -153,6 +153,10 @@ func (s *Store) Referrers(ctx context.Context, repo string, d image.Digest, arti
 	return ds, more, nil
 }
 
+// artifactOf is a manifest's artifact type in SQL, without the NULLs.
+var artifactOf = fmt.Sprintf("COALESCE(m.artifact_type, CASE m.media_type WHEN 1 THEN '%s' WHEN 3 THEN '%s' ELSE '' END)",
+	usualArtifact(image.MediaTypeManifest), usualArtifact(image.MediaTypeDockerManifest))
+
 // keyAfter is a key that comes before all others for "".
 func keyAfter(d image.Digest) []byte {
 	if d == "" {
@@ -171,10 +175,13 @@ func descriptors(ctx context.Context, q db.Query, query string, args ...any) ([]
 	for rows.Next() {
 		var k, body []byte
 		var x image.Descriptor
-		if err := rows.Scan(&k, &x.MediaType, &x.ArtifactType, &body); err != nil {
+		var media int
+		var artifact *string
+		if err := rows.Scan(&k, &media, &artifact, &body); err != nil {
 			return nil, err
 		}
-		x.Digest, x.Size = digestOf(k), int64(len(body))
+		x.Digest, x.Size, x.MediaType = digestOf(k), int64(len(body)), mediaType(media)
+		x.ArtifactType = artifactType(x.MediaType, artifact)
 		// What was accepted once parses again.
 		if m, err := image.ParseManifest(x.MediaType, body); err == nil {
 			x.Annotations = m.Annotations
@@ -182,4 +189,11 @@ func descriptors(ctx context.Context, q db.Query, query string, args ...any) ([]
 		ds = append(ds, x)
 	}
 	return ds, rows.Err()
+}
+
+func artifactType(mediaType string, stored *string) string {
+	if stored == nil {
+		return usualArtifact(mediaType)
+	}
+	return *stored
 }

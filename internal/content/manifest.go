@@ -86,10 +86,11 @@ func (s *Store) readManifest(ctx context.Context, repo, ref string) (m *Manifest
 	}
 	var digest, subject, body []byte
 	var pushed int64
+	var media int
 	found := false
 	m = &Manifest{Repository: repo}
 	read := func(q db.Query) (err error) {
-		found, err = q.Row(ctx, query, []any{repo, arg}, &digest, &m.MediaType, &subject, &pushed, &state, &body)
+		found, err = q.Row(ctx, query, []any{repo, arg}, &digest, &media, &subject, &pushed, &state, &body)
 		return err
 	}
 	if err := s.db.ReadOne(ctx, read); err != nil {
@@ -114,7 +115,7 @@ func (s *Store) readManifest(ctx context.Context, repo, ref string) (m *Manifest
 		}
 		return nil, 0, fmt.Errorf("%w: %s of %s", ErrManifestUnknown, ref, repo)
 	}
-	m.Digest, m.Subject, m.Pushed, m.Body = digestOf(digest), digestOf(subject), timeOf(pushed), body
+	m.Digest, m.MediaType, m.Subject, m.Pushed, m.Body = digestOf(digest), mediaType(media), digestOf(subject), timeOf(pushed), body
 	if !matches(body, m.Digest) {
 		s.log.Error("manifest is corrupt: push it again", "repository", repo, "digest", m.Digest)
 		return nil, 0, fmt.Errorf("read manifest %s of %s: %w; push it again", ref, repo, ErrCorrupt)
@@ -191,6 +192,10 @@ func (s *Store) putManifest(ctx context.Context, tx *db.Tx, p Push, rev *revival
 		blobs, size = append(blobs, id), size+n
 	}
 
+	media, err := mediaTypeID(p.MediaType)
+	if err != nil {
+		return err
+	}
 	now := rev.at
 	var id int64
 	var state State
@@ -199,7 +204,7 @@ func (s *Store) putManifest(ctx context.Context, tx *db.Tx, p Push, rev *revival
 	case err != nil:
 		return err
 	case !known:
-		if id, err = insertManifest(tx, rid, p, size, now); err != nil {
+		if id, err = insertManifest(tx, rid, p, media, size, now); err != nil {
 			return err
 		}
 	default:
@@ -212,7 +217,7 @@ func (s *Store) putManifest(ctx context.Context, tx *db.Tx, p Push, rev *revival
 				return err
 			}
 		}
-		_, err := tx.Exec("UPDATE manifests SET media_type = ?, size = ?, pushed = ?, version = version + 1 WHERE id = ?", p.MediaType, size, now, id)
+		_, err := tx.Exec("UPDATE manifests SET media_type = ?, size = ?, pushed = ?, version = version + 1 WHERE id = ?", media, size, now, id)
 		if err != nil {
 			return err
 		}
@@ -254,20 +259,24 @@ func (s *Store) putManifest(ctx context.Context, tx *db.Tx, p Push, rev *revival
 	return rev.follow(ctx, p.Digest, childKeys(p.Manifest))
 }
 
-func insertManifest(tx *db.Tx, rid int64, p Push, size, now int64) (int64, error) {
-	var subject any
+func insertManifest(tx *db.Tx, rid int64, p Push, media int, size, now int64) (int64, error) {
+	var subject, artifact any
 	if p.Manifest.Subject != nil {
 		subject = orNull(key(p.Manifest.Subject.Digest))
 	}
-	// The version begins anywhere, so that one of an image that was swept and
-	// pushed again is never taken for the old one's.
-	id, err := tx.Insert(`INSERT INTO manifests (repo_id, digest, media_type, artifact_type, size, config, subject, children, pushed, version)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, rid, key(p.Digest), p.MediaType, p.Manifest.ArtifactType, size,
-		orNull(key(p.Manifest.CreditConfig())), subject, orNull(childKeys(p.Manifest)), now, rand.Int64N(1<<50))
+	if p.Manifest.ArtifactType != usualArtifact(p.MediaType) {
+		artifact = p.Manifest.ArtifactType
+	}
+	id, err := tx.Insert("INSERT INTO manifest_bodies (body) VALUES (?)", p.Body)
 	if err != nil {
 		return 0, err
 	}
-	_, err = tx.Exec("INSERT INTO manifest_bodies (manifest_id, body) VALUES (?, ?)", id, p.Body)
+	// The version begins anywhere, so that one of an image that was swept and
+	// pushed again is never taken for the old one's; below 2^53, which is as
+	// far as JSON's readers count.
+	_, err = tx.Exec(`INSERT INTO manifests (id, repo_id, digest, media_type, artifact_type, size, config, subject, children, pushed, version)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, id, rid, key(p.Digest), media, artifact, size,
+		orNull(key(p.Manifest.CreditConfig())), subject, orNull(childKeys(p.Manifest)), now, rand.Int64N(1<<50))
 	return id, err
 }
 

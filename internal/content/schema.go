@@ -10,8 +10,10 @@ import (
 // Schema is the registry's database: Schema[i] brings version i to i+1.
 //
 // Times are nanoseconds since 1970, digests one byte of algorithm and the raw
-// hash (half the size of text in every index). Bodies stand apart so that
-// going through all manifests does not read them.
+// hash (half the size of text in every index). Manifests lie together by
+// repository and in order of digest, and their bodies stand apart, because
+// retention goes through all of them: with a million images that is the
+// difference between a minute and a few seconds.
 //
 // A link says that a blob belongs to a repository; every blob has at least
 // one, and every blob a manifest names (manifest_blobs, whatever the
@@ -19,6 +21,8 @@ import (
 // manifest holds the link and otherwise when the collector may look at it.
 // A hidden link belongs to a blob that a client deleted while a hidden
 // manifest still needs it.
+//
+// artifact_type is NULL for what nearly all images are ([usualArtifact]).
 //
 // hidden_tags are the tags an expired or deleted image had. pull is 0 once a
 // client deleted the name: then only a restore brings it back.
@@ -42,12 +46,16 @@ CREATE TABLE links (
 ) WITHOUT ROWID;
 CREATE INDEX links_blob ON links(blob_id);
 CREATE INDEX links_due ON links(due) WHERE due IS NOT NULL;
+CREATE TABLE manifest_bodies (
+	manifest_id INTEGER PRIMARY KEY,
+	body        BLOB NOT NULL
+);
 CREATE TABLE manifests (
-	id            INTEGER PRIMARY KEY,
+	id            INTEGER NOT NULL UNIQUE REFERENCES manifest_bodies(manifest_id),
 	repo_id       INTEGER NOT NULL REFERENCES repositories(id),
 	digest        BLOB NOT NULL,
-	media_type    TEXT NOT NULL,
-	artifact_type TEXT NOT NULL,
+	media_type    INTEGER NOT NULL,
+	artifact_type TEXT,
 	size          BIGINT NOT NULL,
 	config        BLOB,
 	subject       BLOB,
@@ -57,14 +65,10 @@ CREATE TABLE manifests (
 	state         INTEGER NOT NULL DEFAULT 0,
 	hidden_at     BIGINT NOT NULL DEFAULT 0,
 	reason        TEXT NOT NULL DEFAULT '',
-	UNIQUE (repo_id, digest)
-);
+	PRIMARY KEY (repo_id, digest)
+) WITHOUT ROWID;
 CREATE INDEX manifests_subject ON manifests(repo_id, subject) WHERE subject IS NOT NULL;
 CREATE INDEX manifests_hidden ON manifests(state) WHERE state <> 0;
-CREATE TABLE manifest_bodies (
-	manifest_id INTEGER PRIMARY KEY REFERENCES manifests(id),
-	body        BLOB NOT NULL
-);
 CREATE TABLE manifest_blobs (
 	manifest_id INTEGER NOT NULL REFERENCES manifests(id),
 	blob_id     INTEGER NOT NULL REFERENCES blobs(id),
@@ -117,6 +121,42 @@ CREATE TABLE audit (
 );
 CREATE INDEX audit_repository ON audit(repository, id);
 `}
+
+// mediaTypes are the media types of manifests by the number they are stored as.
+var mediaTypes = [...]string{
+	1: image.MediaTypeManifest,
+	2: image.MediaTypeIndex,
+	3: image.MediaTypeDockerManifest,
+	4: image.MediaTypeDockerList,
+}
+
+func mediaTypeID(s string) (int, error) {
+	for i, t := range mediaTypes {
+		if t == s && i > 0 {
+			return i, nil
+		}
+	}
+	return 0, &image.ManifestError{Why: fmt.Sprintf("media type %q is not supported", s)}
+}
+
+func mediaType(id int) string {
+	if id > 0 && id < len(mediaTypes) {
+		return mediaTypes[id]
+	}
+	return ""
+}
+
+// usualArtifact is the artifact type that a stored NULL means: that of a
+// container image.
+func usualArtifact(mediaType string) string {
+	switch mediaType {
+	case image.MediaTypeManifest:
+		return "application/vnd.oci.image.config.v1+json"
+	case image.MediaTypeDockerManifest:
+		return "application/vnd.docker.container.image.v1+json"
+	}
+	return ""
+}
 
 // Algorithms, as stored.
 const (
