@@ -43,6 +43,9 @@ var rooms = map[string][]string{
 	// registry speaks the protocol; it does not decide what goes.
 	"internal/registry": {"internal/image", "internal/blob", "internal/content", "internal/access", "internal/usage"},
 
+	// simulation is for tests; it goes through the rooms that decide and keep.
+	"internal/simulation": {"internal/image", "internal/clock", "internal/db", "internal/blob", "internal/usage", "internal/content", "internal/retention"},
+
 	"internal/config":   {"internal/image", "internal/retention"},
 	"internal/api/wire": {"internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/config"},
 	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access"},
@@ -86,16 +89,18 @@ var pure = []string{
 // world is what a pure place does not import.
 var world = []string{"os", "os/exec", "net", "net/http", "database/sql", "io/fs", "path/filepath", "syscall", "log/slog", "math/rand", "math/rand/v2", "crypto/rand", module + "/internal/clock", module + "/internal/db", module + "/internal/blob"}
 
-// wallClock lists packages that may ask the machine for the time, with the
+// wallClock lists packages and files that may ask the machine for the time, with the
 // reason. Everybody else takes a clock.Clock.
 var wallClock = map[string]string{
-	"internal/clock":    "it is the clock",
-	"internal/registry": "deadlines of connections are the kernel's, on its clock",
-	"internal/db":       "bounds how long a transaction stays open; no fact depends on it",
-	"internal/demo":     "a progress line for people who wait",
-	"cmd/cairn":         "says how long something took, and prints ages to people",
-	"bench":             "measures",
-	"test":              "waits for real programs",
+	"internal/content/collect.go": "steps aside for as long as this machine needs, not the clock",
+	"internal/blob":               "measures what the disk costs, to choose among folders",
+	"internal/content/collect.go": "steps aside for as long as this machine needs",
+	"internal/registry":           "deadlines of connections are the kernel's, on its clock",
+	"internal/db":                 "bounds how long a transaction stays open; no fact depends on it",
+	"internal/demo":               "a progress line for people who wait",
+	"cmd/cairn":                   "says how long something took, and prints ages to people",
+	"bench":                       "measures",
+	"test":                        "waits for real programs",
 }
 
 // file is one Go file of the repository.
@@ -254,6 +259,24 @@ func moduleOf(required []string, pkg string) string {
 	return best
 }
 
+// The picture for people shows every room.
+func TestPlanIsDrawn(t *testing.T) {
+	b, err := os.ReadFile("../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, files := repository(t)
+	for _, f := range files {
+		room, ok := strings.CutPrefix(f.dir, "internal/")
+		if !ok || f.test || strings.Contains(room, "/") {
+			continue
+		}
+		if !bytes.Contains(b, []byte("\n  "+room+"/ ")) {
+			t.Errorf("docs/architecture.md does not show internal/%s", room)
+		}
+	}
+}
+
 // Each module in use, and each tool, has a line in the docs that says what for.
 func TestDependenciesAreExplained(t *testing.T) {
 	docs, err := os.ReadFile("../docs/dependencies.md")
@@ -325,7 +348,7 @@ func TestPurity(t *testing.T) {
 func TestTimeIsInjected(t *testing.T) {
 	fset, files := repository(t)
 	for _, f := range files {
-		if _, ok := wallClock[f.dir]; ok || f.test {
+		if wallClock[f.dir] != "" || wallClock[f.path] != "" || f.test {
 			continue
 		}
 		if top, _, _ := strings.Cut(f.dir, "/"); wallClock[top] != "" {
