@@ -54,9 +54,7 @@ type Disk struct {
 	sync  syncer
 	// nursery is where files without a name are born.
 	nursery nursery
-	// made holds the folders of blobs that were seen, so that a commit does
-	// not ask for each again: those of sha256 are made when opening, others
-	// when they are needed.
+	// made holds the folders of blobs that this process knows to be there.
 	made sync.Map
 }
 
@@ -84,45 +82,43 @@ func OpenDisk(dir string, cfg DiskConfig) (*Disk, error) {
 	return d, nil
 }
 
-// prepare makes the folders. All 256 of sha256 exist from then on, because a
-// folder made in the middle of a push would need a sync of its own.
+// prepare makes the folders, except those of blobs, which come with their
+// first blob.
 func (d *Disk) prepare() error {
 	if err := os.MkdirAll(d.dir, 0o700); err != nil {
 		return err
 	}
-	blobs, alg := filepath.Join(d.dir, "blobs"), filepath.Join(d.dir, "blobs", "sha256")
-	for _, p := range []string{filepath.Join(d.dir, "uploads"), blobs, alg} {
+	blobs, sha256 := filepath.Join(d.dir, "blobs"), filepath.Join(d.dir, "blobs", "sha256")
+	for _, p := range []string{filepath.Join(d.dir, "uploads"), blobs, sha256} {
 		if err := os.Mkdir(p, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
-	there, err := os.ReadDir(alg)
+	// Also what an earlier process made and did not come to sync.
+	es, err := os.ReadDir(blobs)
 	if err != nil {
 		return err
 	}
-	for _, e := range there {
-		d.made.Store(filepath.Join(alg, e.Name()), true)
-	}
-	for i := range 256 {
-		p := filepath.Join(alg, fmt.Sprintf("%02x", i))
-		if _, ok := d.made.Load(p); ok {
-			continue
+	for _, e := range es {
+		if e.IsDir() {
+			if err := syncDir(filepath.Join(blobs, e.Name())); err != nil {
+				return err
+			}
 		}
-		if err := os.Mkdir(p, 0o700); err != nil {
-			return err
-		}
-		d.made.Store(p, true)
 	}
-	// Always: who made them last time may not have come this far.
-	for _, p := range []string{alg, blobs, d.dir} {
+	for _, p := range []string{blobs, d.dir} {
 		if err := syncDir(p); err != nil {
 			return err
 		}
 	}
+	// The folder above may not be ours to read.
+	if err := syncDir(filepath.Dir(d.dir)); err != nil && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
 	return nil
 }
 
-// folder makes the folder of a blob durable, unless it is known to be so.
+// folder makes the folder of a blob; the next sync makes it durable.
 func (d *Disk) folder(p string) error {
 	if _, ok := d.made.Load(p); ok {
 		return nil
@@ -130,17 +126,19 @@ func (d *Disk) folder(p string) error {
 	if err := os.MkdirAll(p, 0o700); err != nil {
 		return err
 	}
-	for _, up := range []string{filepath.Dir(p), filepath.Dir(filepath.Dir(p))} {
-		if err := syncDir(up); err != nil {
-			return err
-		}
-	}
+	d.sync.addFolder(filepath.Dir(p))
+	d.sync.addFolder(filepath.Dir(filepath.Dir(p)))
 	d.made.Store(p, true)
 	return nil
 }
 
 // Close releases what Disk holds open. Nothing may be using it.
 func (d *Disk) Close() error { return d.sync.close() }
+
+// LosePower is for tests that end the process by [DiskConfig.Fault]: it removes
+// the blobs that no finished sync has covered, which is the worst that a loss
+// of power may do to them. Call it before Close, when nothing is running.
+func (d *Disk) LosePower() error { return d.sync.lose() }
 
 func (d *Disk) path(g image.Digest) (string, error) {
 	// The caller has parsed it; but a path is a path.

@@ -1,11 +1,14 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"cairn.dev/cairn/internal/image"
@@ -44,7 +47,8 @@ type syncer struct {
 	running bool
 	next    *round
 	pending []commit
-	open    int // files held open in pending
+	open    int             // files held open in pending
+	folders map[string]bool // got a new folder and must be synced
 	// failed holds the digests whose sync failed, until they are committed
 	// anew or deleted: the one who committed may ask only now.
 	failed map[image.Digest]error
@@ -60,12 +64,14 @@ type commit struct {
 type round struct {
 	done chan struct{}
 	err  error // for everybody
-	some error // what one of the commits met, for those who named none
+	// waiting counts those who joined; the syncer's lock guards it.
+	waiting int
+	some    error // what one of the commits met, for those who named none
 }
 
 func (s *syncer) init(dir string, mode SyncMode, fault func(Point) error) (err error) {
 	s.mode, s.fault = mode, fault
-	s.failed = map[image.Digest]error{}
+	s.failed, s.folders = map[image.Digest]error{}, map[string]bool{}
 	s.root, err = os.Open(dir)
 	return err
 }
@@ -82,6 +88,23 @@ func (s *syncer) close() error {
 	return s.root.Close()
 }
 
+// lose removes what no sync has covered.
+func (s *syncer) lose() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs []error
+	for _, c := range s.pending {
+		if c.f != nil {
+			c.f.Close()
+		}
+		if err := os.Remove(c.path); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	s.pending, s.open = nil, 0
+	return errors.Join(errs...)
+}
+
 // add takes over f, which was renamed to path.
 func (s *syncer) add(g image.Digest, f *os.File, path string) {
 	s.mu.Lock()
@@ -94,6 +117,13 @@ func (s *syncer) add(g image.Digest, f *os.File, path string) {
 		s.open++
 	}
 	s.pending = append(s.pending, commit{g, path, f})
+}
+
+// addFolder is told of a folder in which another was made.
+func (s *syncer) addFolder(p string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.folders[p] = true
 }
 
 // forget is told that g was deleted.
@@ -110,6 +140,7 @@ func (s *syncer) wait(ctx context.Context, ds []image.Digest) error {
 		s.next = &round{done: make(chan struct{})}
 	}
 	r := s.next
+	r.waiting++
 	if !s.running {
 		s.running = true
 		go s.run()
@@ -140,24 +171,26 @@ func (s *syncer) wait(ctx context.Context, ds []image.Digest) error {
 func (s *syncer) run() {
 	for {
 		s.mu.Lock()
-		r, pending := s.next, s.pending
+		r, pending, folders := s.next, s.pending, s.folders
 		if r == nil {
 			s.running = false
 			s.mu.Unlock()
 			return
 		}
 		s.next, s.pending, s.open = nil, nil, 0
+		if len(pending) > 0 { // else folders wait for the commit they are for
+			s.folders = map[string]bool{}
+		}
 		s.mu.Unlock()
-		s.flush(r, pending)
+		if len(pending) > 0 {
+			s.flush(r, pending, folders)
+		}
 		close(r.done)
 	}
 }
 
 // flush makes the commits durable, and files what failed.
-func (s *syncer) flush(r *round, pending []commit) {
-	if len(pending) == 0 {
-		return
-	}
+func (s *syncer) flush(r *round, pending []commit, folders map[string]bool) {
 	defer func() {
 		for _, c := range pending {
 			if c.f != nil {
@@ -181,7 +214,7 @@ func (s *syncer) flush(r *round, pending []commit) {
 			errs[i] = err
 		}
 	} else {
-		syncFiles(pending, errs)
+		syncFiles(pending, folders, errs)
 	}
 	s.mu.Lock()
 	for i, c := range pending {
@@ -194,15 +227,21 @@ func (s *syncer) flush(r *round, pending []commit) {
 			r.some = err
 		}
 	}
+	if r.some != nil {
+		for p := range folders { // they may not be durable yet
+			s.folders[p] = true
+		}
+	}
 	s.mu.Unlock()
 	if err == nil {
 		r.err = s.fault(PointSynced)
 	}
 }
 
-// syncFiles syncs each file and each of their folders, several at a time
-// because the file system's journal shares the work between them, too.
-func syncFiles(pending []commit, errs []error) {
+// syncFiles syncs each file and its folder, and the other folders, several at
+// a time because the file system's journal shares the work between them, too.
+// It sets the errs of those that failed.
+func syncFiles(pending []commit, folders map[string]bool, errs []error) {
 	each(len(pending), func(i int) {
 		c := pending[i]
 		if c.f != nil {
@@ -219,22 +258,22 @@ func syncFiles(pending []commit, errs []error) {
 		}
 		errs[i] = err
 	})
-	dirs := map[string][]int{}
-	var names []string
+	of := map[string][]int{} // folder -> the commits that need it
 	for i, c := range pending {
-		n := filepath.Dir(c.path)
-		if dirs[n] == nil {
-			names = append(names, n)
+		p := filepath.Dir(c.path)
+		of[p] = append(of[p], i)
+		for p := range folders {
+			of[p] = append(of[p], i)
 		}
-		dirs[n] = append(dirs[n], i)
 	}
-	each(len(names), func(i int) {
-		if err := syncDir(names[i]); err != nil {
-			for _, j := range dirs[names[i]] {
-				errs[j] = err
-			}
+	names := slices.Collect(maps.Keys(of))
+	failed := make([]error, len(names))
+	each(len(names), func(i int) { failed[i] = syncDir(names[i]) })
+	for i, err := range failed {
+		for _, j := range of[names[i]] {
+			errs[j] = cmp.Or(errs[j], err)
 		}
-	})
+	}
 }
 
 // each calls f(0) to f(n-1), up to 16 at a time.
