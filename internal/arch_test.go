@@ -92,6 +92,7 @@ var world = []string{"os", "os/exec", "net", "net/http", "database/sql", "io/fs"
 // wallClock lists packages and files that may ask the machine for the time, with the
 // reason. Everybody else takes a clock.Clock.
 var wallClock = map[string]string{
+	"internal/clock":              "it is the clock",
 	"internal/content/collect.go": "steps aside for as long as this machine needs",
 	"internal/blob":               "measures what the disk costs, to choose among folders",
 	"internal/registry":           "deadlines of connections are the kernel's, on its clock",
