@@ -22,6 +22,7 @@ import (
 
 	"cairn.dev/cairn/internal/blob"
 	"cairn.dev/cairn/internal/blob/blobtest"
+	"cairn.dev/cairn/test/parts"
 )
 
 func openDisk(t *testing.T, dir string, cfg blob.DiskConfig) *blob.Disk {
@@ -368,7 +369,7 @@ func TestManyCommitsBeforeASync(t *testing.T) {
 func openFiles(t *testing.T) int {
 	es, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		t.Skip("no /proc here")
+		parts.Missing(t, "no /proc here")
 	}
 	return len(es)
 }
@@ -417,7 +418,7 @@ func TestNoFileIsLeftOpen(t *testing.T) {
 // What is read is counted; only copying through user space reads.
 func TestSendfile(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("looks at how Linux does it")
+		parts.Missing(t, "looks at how Linux does it")
 	}
 	d := openDisk(t, t.TempDir(), blob.DiskConfig{})
 	body := strings.Repeat("0123456789abcdef", 1<<16)
@@ -469,10 +470,10 @@ func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if os.Geteuid() != 0 {
-		t.Skip("mounting a small file system needs root")
+		parts.Missing(t, "mounting a small file system needs root: run the tests as root")
 	}
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "cairn-test", dir).CombinedOutput(); err != nil {
-		t.Skipf("cannot mount: %s", out)
+		parts.Missing(t, fmt.Sprintf("a small file system: mount says %s; run as root where mounting is allowed", out))
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {

@@ -3,8 +3,8 @@
 //
 // It owns parsing and validation of everything a client may send in a path or
 // a manifest, by the rules of the OCI distribution and image specifications.
-// It is pure: no I/O, no clock, no imports from the rooms above. It does not
-// know what is stored.
+// It promises to be pure (no I/O, no clock, no imports from the rooms above)
+// and not to panic, whatever it is given. It does not know what is stored.
 package image
 
 import (

@@ -1,7 +1,8 @@
 // Package blobtest is the conformance suite of blob.Store.
 //
-// It owns what every implementation must do, whatever it stores bytes in; what
-// only one of them promises (faults, files) is tested beside that one.
+// It owns what every implementation must do, whatever it stores bytes in. It
+// does not test what only one of them promises (faults, files): that stands
+// beside that one.
 package blobtest
 
 import (
