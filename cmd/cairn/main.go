@@ -1,5 +1,6 @@
-// Command cairn runs the registry and talks to it. `cairn help` lists what it
-// can do; each command is in the file of its name.
+// Command cairn runs the registry and talks to it. It owns flags, what is
+// printed and exit codes, and does nothing else: each file is one command,
+// which parses, calls a package and prints.
 package main
 
 import (

@@ -7,7 +7,7 @@ import (
 )
 
 // version is set by the linker for releases.
-var version string
+var version = ""
 
 func (a *app) versionCommand() *cobra.Command {
 	return a.withOutput(&cobra.Command{

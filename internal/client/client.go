@@ -1,10 +1,10 @@
 // Package client talks to a running Cairn over its JSON API.
 //
-// It owns finding the server and the secret ([FromEnvironment]), one method
-// per route of /api/v1, and turning every failure into an error a person can
-// act on: a [wire.Problem] as the server stated it, or an [Unreachable] that
-// says which address was tried. It keeps no state and is safe for concurrent
-// use. It does not speak the registry protocol.
+// It owns finding the server and the secret ([FromEnvironment]) and one method
+// per route of /api/v1. It promises that every failure is an error a person
+// can act on: a [wire.Problem] as the server stated it, or an [Unreachable]
+// that says which address was tried. It keeps no state, is safe for concurrent
+// use, and does not speak the registry protocol.
 package client
 
 import (

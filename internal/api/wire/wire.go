@@ -1,9 +1,9 @@
 // Package wire is the shape of the JSON API under /api/v1: what goes over the
 // wire in both directions.
 //
-// It owns the names and types of every field, which scripts rely on: a field
-// may be added, none may change its meaning or go. It is shared by the api
-// room, which answers with these types, and by the client. It holds no
+// It owns the names and types of every field. It promises scripts that a field
+// may be added but none changes its meaning or goes. It is shared by the api
+// room, which answers with these types, and by the client, and holds no
 // behaviour beyond reading and writing itself.
 package wire
 
