@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"slices"
 	"sync"
@@ -103,11 +104,10 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	}
 	l := &Ledger{
 		db: cfg.DB, clock: cfg.Clock, log: cfg.Log, granularity: cfg.Granularity, keep: cfg.Keep, maxRows: int64(cfg.MaxRows),
-		names: newNames(), reporters: map[string]*reporter{}, nextID: 1, nextRow: 1, nextDig: 1,
+		names: newNames(maphash.MakeSeed()), reporters: map[string]*reporter{}, nextID: 1, nextRow: 1, nextDig: 1,
 	}
 	for i := range l.shards {
-		l.shards[i].digests = map[image.Digest]uint32{}
-		l.shards[i].keys = map[key]uint32{}
+		l.shards[i].seed, l.shards[i].mix = l.names.seed, maphash.Bytes(l.names.seed, []byte{byte(i)})
 	}
 	if err := l.load(ctx); err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
@@ -265,7 +265,7 @@ func (l *Ledger) Stats() Stats {
 	for i := range l.shards {
 		s := &l.shards[i]
 		s.mu.Lock()
-		st.Digests += len(s.digests)
+		st.Digests += s.digests.used
 		s.mu.Unlock()
 	}
 	l.mu.Lock()

@@ -116,7 +116,7 @@ func (l *Ledger) knows(d image.Digest) bool {
 	s := &l.shards[shardOf(d)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.digests[d]
+	_, ok := s.entry(d)
 	return ok
 }
 

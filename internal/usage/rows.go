@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"hash/maphash"
 	"strings"
 	"sync"
 	"time"
@@ -18,9 +19,11 @@ type ref uint32
 
 type shard struct {
 	mu      sync.Mutex
-	digests map[image.Digest]uint32 // to entries
+	seed    maphash.Seed
+	mix     uint64
+	digests table // of entries
 	entries []entry
-	keys    map[key]uint32 // to rows
+	keys    table // of rows
 	rows    []row
 	free    []uint32 // rows that were pruned
 	dirty   []uint32 // rows to be written
@@ -56,35 +59,39 @@ type row struct {
 // reporters only, and the number of rows is bounded.
 type names struct {
 	mu    sync.RWMutex
-	ids   map[string]uint32
+	seed  maphash.Seed
+	ids   table
 	list  []string
 	saved int // list[:saved] are in the database; only the flusher uses it
 }
 
-func newNames() *names {
-	return &names{ids: map[string]uint32{"": 0}, list: []string{""}, saved: 1}
+func newNames(seed maphash.Seed) *names {
+	return &names{seed: seed, list: []string{""}, saved: 1}
 }
 
 func (n *names) lookup(s string) (uint32, bool) {
+	if s == "" {
+		return 0, true
+	}
+	hash := hashOf(n.seed, s)
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	id, ok := n.ids[s]
-	return id, ok
+	return n.ids.find(hash, func(i uint32) bool { return n.list[i] == s })
 }
 
 func (n *names) id(s string) uint32 {
 	if id, ok := n.lookup(s); ok {
 		return id
 	}
+	hash := hashOf(n.seed, s)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if id, ok := n.ids[s]; ok {
+	if id, ok := n.ids.find(hash, func(i uint32) bool { return n.list[i] == s }); ok {
 		return id
 	}
 	id := uint32(len(n.list))
-	s = strings.Clone(s)
-	n.ids[s] = id
-	n.list = append(n.list, s)
+	n.list = append(n.list, strings.Clone(s))
+	n.ids.put(hash, id)
 	return id
 }
 
@@ -115,7 +122,7 @@ func (l *Ledger) touchBounded(d image.Digest, repository, subject uint32, source
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	full := bounded && l.rowCount.Load() >= l.maxRows
-	e, ok := s.digests[d]
+	e, ok := s.entry(d)
 	if !ok {
 		if full {
 			return 0, false
@@ -123,7 +130,7 @@ func (l *Ledger) touchBounded(d image.Digest, repository, subject uint32, source
 		e = s.addEntry(entry{digest: image.Digest(strings.Clone(string(d)))})
 	}
 	k := key{e, repository, subject, source}
-	i, ok := s.keys[k]
+	i, ok := s.find(k)
 	if !ok {
 		if full {
 			return 0, false
@@ -156,6 +163,19 @@ func (l *Ledger) due(i uint32) int64 {
 	return half + int64(i*2654435761>>8)%half
 }
 
+// entry finds a digest.
+func (s *shard) entry(d image.Digest) (uint32, bool) {
+	return s.digests.find(hashOf(s.seed, string(d)), func(i uint32) bool { return s.entries[i].digest == d })
+}
+
+// find finds a row. Most digests have one.
+func (s *shard) find(k key) (uint32, bool) {
+	if i := s.entries[k.entry].first; i != 0 && s.rows[i-1].key == k {
+		return i - 1, true
+	}
+	return s.keys.find(k.hash(s.mix), func(i uint32) bool { return s.rows[i].key == k })
+}
+
 // addEntry makes an entry.
 func (s *shard) addEntry(e entry) uint32 {
 	var i uint32
@@ -167,8 +187,15 @@ func (s *shard) addEntry(e entry) uint32 {
 		i = uint32(len(s.entries))
 		s.entries = append(s.entries, e)
 	}
-	s.digests[e.digest] = i
+	s.digests.put(hashOf(s.seed, string(e.digest)), i)
 	return i
+}
+
+// removeEntry takes out an entry that has no rows left.
+func (s *shard) removeEntry(i uint32) {
+	s.digests.drop(hashOf(s.seed, string(s.entries[i].digest)), i)
+	s.entries[i] = entry{}
+	s.freeEntries = append(s.freeEntries, i)
 }
 
 // add makes a row.
@@ -184,14 +211,14 @@ func (s *shard) add(k key) uint32 {
 	e := &s.entries[k.entry]
 	s.rows[i] = row{key: k, next: e.first}
 	e.first = i + 1
-	s.keys[k] = i
+	s.keys.put(k.hash(s.mix), i)
 	return i
 }
 
 // remove takes a row out; its place may be used again.
 func (s *shard) remove(i uint32) {
 	r := &s.rows[i]
-	delete(s.keys, r.key)
+	s.keys.drop(r.key.hash(s.mix), i)
 	p := &s.entries[r.entry].first
 	for *p != i+1 {
 		p = &s.rows[*p-1].next
@@ -272,7 +299,7 @@ func (l *Ledger) Uses(d image.Digest) []Use {
 	s := &l.shards[shardOf(d)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, ok := s.digests[d]
+	e, ok := s.entry(d)
 	if !ok {
 		return nil
 	}
@@ -296,7 +323,7 @@ func (l *Ledger) LastUse(d image.Digest, repository string) (anywhere, here Use)
 	s := &l.shards[shardOf(d)]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e, ok := s.digests[d]
+	e, ok := s.entry(d)
 	if !ok {
 		return Use{}, Use{}
 	}

@@ -156,7 +156,7 @@ func (l *Ledger) loadUses(ctx context.Context) error {
 			n.list = append(n.list, "")
 		}
 		n.list = append(n.list, s)
-		n.ids[s] = uint32(id)
+		n.ids.put(hashOf(n.seed, s), uint32(id))
 		return id, nil
 	})
 	if err != nil {
@@ -174,12 +174,12 @@ func (l *Ledger) loadUses(ctx context.Context) error {
 			return 0, fmt.Errorf("the database is damaged: use %d names what is not there; restore a backup", id)
 		}
 		s := &l.shards[shardOf(d)]
-		e, ok := s.digests[d]
+		e, ok := s.entry(d)
 		if !ok {
 			e = s.addEntry(entry{digest: d, id: uint32(digest)})
 		}
 		k := key{e, uint32(repository), uint32(subject), Source(source)}
-		i, ok := s.keys[k]
+		i, ok := s.find(k)
 		if !ok {
 			i = s.add(k)
 			l.rowCount.Add(1)
@@ -558,9 +558,7 @@ func (l *Ledger) prune(ctx context.Context) error {
 				if en.id != 0 {
 					digests = append(digests, en.id)
 				}
-				delete(s.digests, en.digest)
-				*en = entry{}
-				s.freeEntries = append(s.freeEntries, e)
+				s.removeEntry(e)
 			}
 		}
 		s.mu.Unlock()
