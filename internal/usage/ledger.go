@@ -140,7 +140,9 @@ func (l *Ledger) tick(ctx context.Context) {
 		err = l.mark(ctx, false)
 	}
 	if err == nil && prune {
-		err = l.prune(ctx)
+		if err = l.prune(ctx); err == nil {
+			err = l.compact(ctx)
+		}
 	}
 	l.health(err)
 }

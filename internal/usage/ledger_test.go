@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -316,6 +317,9 @@ func TestDatabaseFails(t *testing.T) {
 	if _, err := w.l.Report(w.ctx, Identity{}, Statement{Reporter: "host2", Period: time.Minute, Complete: true}); err == nil {
 		t.Error("a reporter was enrolled that is not stored")
 	}
+	if _, err := w.l.Report(w.ctx, Identity{}, Statement{Reporter: "host2", Period: time.Minute, Complete: true}); err == nil {
+		t.Error("a reporter was accepted the second time although it is not stored")
+	}
 	// When it works again, everything is written.
 	var err error
 	if w.db, err = db.Open(w.ctx, db.Config{Path: w.path, Sync: db.Normal, Schema: Schema, Readers: 1}); err != nil {
@@ -452,6 +456,7 @@ func TestPrune(t *testing.T) {
 	if n := w.inDB("SELECT count(*) FROM uncovered"); n != 0 {
 		t.Errorf("%d intervals are stored, want 0", n)
 	}
+	names := w.inDB("SELECT count(*) FROM name") // app/web, alice, x
 	// Their places are used again, and survive.
 	w.l.Pull("app/web", dg("fresh"), "alice")
 	w.l.Pull("app/web", dg("old"), "alice")
@@ -460,8 +465,52 @@ func TestPrune(t *testing.T) {
 	w.start()
 	w.wantLast("old", want)
 	w.wantLast("fresh", want)
+	if n := w.inDB("SELECT count(*) FROM name"); names != 3 || n != 2 {
+		t.Errorf("%d names were stored, %d after a restart; want 3 and 2", names, n)
+	}
 	if st := w.l.Stats(); st.Uses != 3 || st.Digests != 3 {
 		t.Errorf("%+v, want 3 uses of 3 digests", st)
+	}
+}
+
+func TestCompact(t *testing.T) {
+	w := newWorld(t)
+	rnd := rand.New(rand.NewPCG(1, 4))
+	var uncovered []Interval
+	for i := range 1500 {
+		from := float64(rnd.IntN(3000))
+		in := iv(from, from+float64(rnd.IntN(3)), []string{"app/**", "lib/**", "**"}[i%3])
+		in.Why = "some reason"
+		if i%100 == 0 {
+			in.To = time.Time{}
+			in.From = h(2900)
+		}
+		uncovered = append(uncovered, in)
+		w.l.mu.Lock()
+		w.l.addInterval(in)
+		w.l.mu.Unlock()
+	}
+	if err := w.l.flush(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.l.compact(w.ctx); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		got := w.l.Uncovered()
+		if len(got) >= 1200 {
+			t.Errorf("%d intervals remain of 1500", len(got))
+		}
+		for _, repo := range []string{"app/x", "lib/x", "other"} {
+			for k := range 300 {
+				now := h(float64(10 * k))
+				if got, want := Covered(h(0), now, repo, got), Covered(h(0), now, repo, uncovered); got != want {
+					t.Fatalf("%s at %v: covered for %v, was %v before", repo, now, got, want)
+				}
+			}
+		}
+		w.stop()
+		w.start()
 	}
 }
 

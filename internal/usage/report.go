@@ -207,11 +207,12 @@ func (l *Ledger) stated(ctx context.Context, s Statement, who string, scope []st
 	}
 	l.mu.Lock()
 	r.held = len(r.force)
+	stored := r.stored
 	if rc.Applied || enrolled {
 		l.hear(r, l.nowLocked(), rc.Period, scope)
 	}
 	l.mu.Unlock()
-	if enrolled {
+	if !stored {
 		if err := l.saveReporters(ctx); err != nil {
 			return rc, fmt.Errorf("enrol reporter %s: %w; send the statement again", who, err)
 		}

@@ -34,7 +34,8 @@ type reporter struct {
 	heard   bool          // since the start
 	noticed bool          // its silence was logged
 	unsaved bool
-	held    int // len(force)
+	stored  bool // there is a row
+	held    int  // len(force)
 
 	mu        sync.Mutex
 	gone      bool  // forgotten while somebody waited for mu

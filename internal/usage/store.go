@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"cairn.dev/cairn/internal/db"
@@ -152,7 +153,7 @@ func (l *Ledger) loadUses(ctx context.Context) error {
 		if err := rows.Scan(&id, &s); err != nil {
 			return 0, err
 		}
-		for int64(len(n.list)) < id { // removed by prune
+		for int64(len(n.list)) < id { // removed by dropNames
 			n.list = append(n.list, "")
 		}
 		n.list = append(n.list, s)
@@ -163,7 +164,8 @@ func (l *Ledger) loadUses(ctx context.Context) error {
 		return err
 	}
 	n.saved = len(n.list)
-	return l.pages(ctx, "SELECT id, digest, repository, subject, source, last FROM use WHERE id > ? ORDER BY id LIMIT ?", func(rows *sql.Rows) (int64, error) {
+	used := make([]bool, len(n.list))
+	err = l.pages(ctx, "SELECT id, digest, repository, subject, source, last FROM use WHERE id > ? ORDER BY id LIMIT ?", func(rows *sql.Rows) (int64, error) {
 		var id, digest, repository, subject, source, last int64
 		if err := rows.Scan(&id, &digest, &repository, &subject, &source, &last); err != nil {
 			return 0, err
@@ -173,6 +175,7 @@ func (l *Ledger) loadUses(ctx context.Context) error {
 		if !ok || repository >= int64(len(n.list)) || subject >= int64(len(n.list)) || source < 1 || source > int64(Push) {
 			return 0, fmt.Errorf("the database is damaged: use %d names what is not there; restore a backup", id)
 		}
+		used[repository], used[subject] = true, true
 		s := &l.shards[shardOf(d)]
 		e, ok := s.entry(d)
 		if !ok {
@@ -188,12 +191,49 @@ func (l *Ledger) loadUses(ctx context.Context) error {
 		r.id, r.stored, r.last = uint32(id), last, max(last, r.last)
 		return id, nil
 	})
+	if err != nil {
+		return err
+	}
+	return l.dropNames(ctx, used)
+}
+
+// dropNames removes the names that no use has any more. Only at the start:
+// later, somebody may be about to use one.
+func (l *Ledger) dropNames(ctx context.Context, used []bool) error {
+	n := l.names
+	var ids []uint32
+	for i, s := range n.list {
+		if s != "" && !used[i] {
+			ids = append(ids, uint32(i))
+			n.ids.drop(hashOf(n.seed, s), uint32(i))
+			n.list[i] = ""
+		}
+	}
+	return l.deleteRows(ctx, "DELETE FROM name WHERE id = ?", ids)
+}
+
+// deleteRows runs a statement for every id.
+func (l *Ledger) deleteRows(ctx context.Context, query string, ids []uint32) error {
+	for batch := range slices.Chunk(ids, writeBatch) {
+		err := l.db.Write(ctx, func(tx *db.Tx) error {
+			for _, id := range batch {
+				if _, err := tx.Exec(query, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (l *Ledger) loadReporters(ctx context.Context) error {
 	return l.db.Read(ctx, func(q db.Query) error {
 		err := each(ctx, q, "SELECT name, scope, period, first, last FROM reporter", nil, func(rows *sql.Rows) error {
-			r := &reporter{stated: map[Source]stated{}}
+			r := &reporter{stored: true, stated: map[Source]stated{}}
 			var scope string
 			var period, first, last int64
 			if err := rows.Scan(&r.name, &scope, &period, &first, &last); err != nil {
@@ -509,9 +549,11 @@ func (l *Ledger) saveReporters(ctx context.Context) error {
 			return err
 		})
 		l.mu.Lock()
-		for _, b := range all {
+		for i, b := range all {
 			if err != nil {
 				b.r.unsaved = true
+			} else if i < len(batch) {
+				b.r.stored = true
 			}
 		}
 		l.ever = l.ever || err == nil
@@ -577,23 +619,68 @@ func (l *Ledger) prune(ctx context.Context) error {
 	})
 	l.mu.Unlock()
 	l.pruned = l.clock.Mono()
-	for _, t := range []struct {
-		query string
-		ids   []uint32
-	}{{"DELETE FROM use WHERE id = ?", uses}, {"DELETE FROM digest WHERE id = ?", digests}, {"DELETE FROM uncovered WHERE id = ?", gone}} {
-		for batch := range slices.Chunk(t.ids, writeBatch) {
-			err := l.db.Write(ctx, func(tx *db.Tx) error {
-				for _, id := range batch {
-					if _, err := tx.Exec(t.query, id); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
-				return err // what is left is found and pruned after the next start
-			}
+	// What fails here is found and pruned after the next start.
+	return errors.Join(
+		l.deleteRows(ctx, "DELETE FROM use WHERE id = ?", uses),
+		l.deleteRows(ctx, "DELETE FROM digest WHERE id = ?", digests),
+		l.deleteRows(ctx, "DELETE FROM uncovered WHERE id = ?", gone),
+	)
+}
+
+// compact merges intervals of one scope that overlap or touch, once there are
+// many: an outage leaves one for every reporter. What is uncovered stays the
+// same.
+func (l *Ledger) compact(ctx context.Context) error {
+	const many = 1000
+	l.mu.Lock()
+	byScope := map[string][]Interval{}
+	for _, iv := range l.intervals {
+		if len(l.intervals) > many && !iv.To.IsZero() {
+			k := strings.Join(iv.Scope, "\x00")
+			byScope[k] = append(byScope[k], iv)
 		}
 	}
-	return nil
+	merged := map[int64]Interval{}
+	var gone []uint32
+	for _, ivs := range byScope {
+		slices.SortFunc(ivs, func(a, b Interval) int { return a.From.Compare(b.From) })
+		first, others := ivs[0], 0
+		flush := func() {
+			if others > 0 {
+				first.Why = fmt.Sprintf("%s (and %d more reasons within %s to %s)", first.Why, others, at(first.From), at(first.To))
+				merged[first.ID] = first
+			}
+		}
+		for _, iv := range ivs[1:] {
+			if iv.From.After(first.To) {
+				flush()
+				first, others = iv, 0
+				continue
+			}
+			first.To = later(first.To, iv.To)
+			others++
+			gone = append(gone, uint32(iv.ID))
+		}
+		flush()
+	}
+	drop := make(map[int64]bool, len(gone))
+	for _, id := range gone {
+		drop[int64(id)] = true
+	}
+	l.intervals = slices.DeleteFunc(l.intervals, func(iv Interval) bool { return drop[iv.ID] })
+	for i := range l.intervals {
+		if iv, ok := merged[l.intervals[i].ID]; ok {
+			l.intervals[i] = iv
+			l.unsaved = append(l.unsaved, iv.ID)
+		}
+	}
+	l.mu.Unlock()
+	if len(gone) == 0 {
+		return nil
+	}
+	// The longer ones first: a crash in between leaves too many, not too few.
+	if err := l.flush(ctx); err != nil {
+		return err
+	}
+	return l.deleteRows(ctx, "DELETE FROM uncovered WHERE id = ?", gone)
 }

@@ -1,8 +1,9 @@
 // Package usage is the ledger: who used which digest, and when.
 //
-// It owns the facts that come from outside (pulls, containers, workloads), the
-// reporters they come from, and the intervals of time about which the ledger
-// knows that it may have missed something. It promises that recording a use
+// It owns the facts that come from outside (pulls, containers, workloads, and
+// what other systems report of their code and runs), the reporters they come
+// from, and the intervals of time about which the ledger knows that it may have
+// missed something. It promises that recording a use
 // never fails or slows a pull, that what is decided from it is decided from
 // memory and not from what happened to be flushed, and that a reporter's
 // silence is remembered as doubt and not as absence. It does not know
@@ -21,8 +22,9 @@ import (
 type Source uint8
 
 // The sources. Pull, Container and Workload come from outside and are stored
-// here. Push, Code, Run and Pin are facts Cairn owns elsewhere and are asked
-// for when deciding.
+// here. Push, Pin and Cairn's own Code and Run are facts that are owned
+// elsewhere and asked for when deciding; Code and Run may also be reported by
+// other systems (a CI job), and are stored then.
 const (
 	Pull Source = iota + 1
 	Container
