@@ -172,8 +172,7 @@ func (s *Store) Mount(ctx context.Context, repo string, d image.Digest, from str
 	if checkDigest(d) != nil {
 		return false, nil // "mount" with nonsense falls back to an upload
 	}
-	s.busy.Add(1)
-	defer s.busy.Add(-1)
+	defer s.traffic.enter()()
 	if may == nil {
 		may = func(string) bool { return true }
 	}

@@ -84,25 +84,9 @@ func (s *Store) Collect(ctx context.Context) (CollectStats, error) {
 		if err := s.collectSome(ctx, due, &st); err != nil {
 			return st, fmt.Errorf("collect: %w", mapError(err))
 		}
-		if err := s.stepAside(ctx); err != nil {
+		if err := s.traffic.stepAside(ctx); err != nil {
 			return st, err
 		}
-	}
-}
-
-// stepAside lets pushes in progress go first. It measures real time, whatever
-// the store's clock, because what it is about is the speed of this machine.
-func (s *Store) stepAside(ctx context.Context) error {
-	if s.busy.Load() == 0 {
-		return ctx.Err()
-	}
-	t := time.NewTimer(5 * time.Millisecond)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -260,7 +244,7 @@ func (s *Store) Reconcile(ctx context.Context) (ReconcileStats, error) {
 			}
 		}
 		batch = batch[:0]
-		return s.stepAside(ctx)
+		return s.traffic.stepAside(ctx)
 	}
 	old := s.clock.Now().Add(-s.grace)
 	err := s.blobs.Walk(ctx, func(e blob.Entry) error {

@@ -154,7 +154,7 @@ func (s *Store) ImagesOf(ctx context.Context, repo string) ([]Image, error) {
 			if err != nil {
 				return err
 			}
-			got, err = repoImages(ctx, q, rid, repo, from, scanImages)
+			got, err = repoImages(ctx, q, rid, repo, from, s.scanImages)
 			return err
 		})
 		if err != nil {
@@ -163,7 +163,7 @@ func (s *Store) ImagesOf(ctx context.Context, repo string) ([]Image, error) {
 		for i := range got {
 			images = append(images, got[i].Image)
 		}
-		if len(got) < scanImages {
+		if len(got) < s.scanImages {
 			return images, nil
 		}
 		from = append(key(got[len(got)-1].Digest), 0) // the next that can be
@@ -245,13 +245,13 @@ type group struct {
 func (s *Store) pageEnd(ctx context.Context, from string) (to string, last bool, err error) {
 	var names []string
 	err = s.db.ReadOne(ctx, func(q db.Query) (err error) {
-		names, err = stringsOf(q.Query(ctx, "SELECT name FROM repositories WHERE name > ? ORDER BY name LIMIT ?", from, scanRepos))
+		names, err = stringsOf(q.Query(ctx, "SELECT name FROM repositories WHERE name > ? ORDER BY name LIMIT ?", from, s.scanRepos))
 		return err
 	})
 	if err != nil || len(names) == 0 {
 		return "", true, err
 	}
-	return names[len(names)-1], len(names) < scanRepos, nil
+	return names[len(names)-1], len(names) < s.scanRepos, nil
 }
 
 // scanPage reads the images of the repositories after from, up to and with to.
@@ -279,11 +279,11 @@ func (s *Store) scanPage(ctx context.Context, from, to string) ([]group, error) 
 		}
 		const of = " FROM repositories r JOIN manifests m ON m.repo_id = r.id "
 		const where = " WHERE r.name > ? AND r.name <= ?"
-		images, err := readImages(ctx, q, names, "SELECT "+imageColumns+of+where+" ORDER BY r.name, m.digest LIMIT ?", from, to, scanImages)
+		images, err := readImages(ctx, q, names, "SELECT "+imageColumns+of+where+" ORDER BY r.name, m.digest LIMIT ?", from, to, s.scanImages)
 		if err != nil {
 			return err
 		}
-		cut := len(images) == scanImages
+		cut := len(images) == s.scanImages
 		if cut {
 			// Take the last repository, and those behind it, by themselves.
 			end := images[len(images)-1].rid
@@ -396,7 +396,7 @@ func (s *Store) BlobsOf(ctx context.Context, repo string, f func(manifest, blob 
 			}
 			rows, err := q.Query(ctx, `SELECT m.id, b.id, m.digest, b.digest, b.size FROM manifests m
 				JOIN manifest_blobs x ON x.manifest_id = m.id JOIN blobs b ON b.id = x.blob_id
-				WHERE m.repo_id = ? AND (m.id > ? OR m.id = ? AND b.id > ?) ORDER BY m.id, b.id LIMIT ?`, rid, m, m, b, scanImages)
+				WHERE m.repo_id = ? AND (m.id > ? OR m.id = ? AND b.id > ?) ORDER BY m.id, b.id LIMIT ?`, rid, m, m, b, s.scanImages)
 			if err != nil {
 				return err
 			}
@@ -417,7 +417,7 @@ func (s *Store) BlobsOf(ctx context.Context, repo string, f func(manifest, blob 
 		if err != nil {
 			return fmt.Errorf("list blobs of %s: %w", repo, mapError(err))
 		}
-		if n < scanImages {
+		if n < s.scanImages {
 			return nil
 		}
 	}

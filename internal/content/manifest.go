@@ -142,8 +142,7 @@ func (s *Store) PutManifest(ctx context.Context, p Push) error {
 	if p.Manifest == nil || !matches(p.Body, p.Digest) {
 		return fmt.Errorf("push manifest: %w: %s", ErrDigestMismatch, p.Digest)
 	}
-	s.busy.Add(1)
-	defer s.busy.Add(-1)
+	defer s.traffic.enter()()
 	var rev revival
 	err := s.write(ctx, p.Repository, func(tx *db.Tx) error {
 		rev = revival{s: s, tx: tx, repo: p.Repository, actor: p.Actor, why: "pushed", at: s.now()}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"cairn.dev/cairn/internal/blob"
@@ -58,8 +57,11 @@ type Store struct {
 	blobStat  *cache[Blob]
 	tagPages  *cache[page]
 
-	busy    atomic.Int64  // pushes in progress: the collector steps aside
+	traffic traffic
 	collect chan struct{} // holds one token: one collection at a time
+
+	// Page sizes of a scan; smaller in tests.
+	scanRepos, scanImages int
 }
 
 // New returns a store over what is already there.
@@ -85,7 +87,9 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 		start: cfg.Clock.Mono(),
 		locks: newLocks(), leases: newLeases(), upload: newUploads(),
 		changes: newGenerations(), unlinks: newGenerations(),
-		collect: make(chan struct{}, 1),
+		collect:   make(chan struct{}, 1),
+		scanRepos: scanRepos, scanImages: scanImages,
+		traffic: traffic{wake: make(chan struct{}, 1)},
 	}
 	s.manifests = newCache[*Manifest](s.changes, manifestCacheBytes)
 	s.tagPages = newCache[page](s.changes, tagsCacheBytes)

@@ -275,8 +275,6 @@ func (s *Store) AppendUpload(ctx context.Context, repo, id string, offset int64,
 		return 0, err
 	}
 	defer u.mu.Unlock()
-	s.busy.Add(1)
-	defer s.busy.Add(-1)
 	st, err := s.stage(ctx, u)
 	if err != nil {
 		return u.size.Load(), fmt.Errorf("append to upload: %w", err)
@@ -393,8 +391,6 @@ func (s *Store) removeUpload(ctx context.Context, u *upload) error {
 }
 
 func (s *Store) finish(ctx context.Context, u *upload, offset int64, r io.Reader, d image.Digest) (Blob, error) {
-	s.busy.Add(1)
-	defer s.busy.Add(-1)
 	st, err := s.stage(ctx, u)
 	if err != nil {
 		return Blob{}, fmt.Errorf("finish upload: %w", err)
@@ -446,6 +442,7 @@ var errGone = errors.New("blob is gone")
 
 // commit makes the verified bytes a blob and links it.
 func (s *Store) commit(ctx context.Context, u *upload, st blob.Staged, b Blob) error {
+	defer s.traffic.enter()()
 	d := b.Digest
 	// A blob that is already there only needs a link: no sync, and no lock,
 	// because the lease keeps the collector away.
