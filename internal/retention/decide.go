@@ -329,7 +329,7 @@ func (d *decider) hidden(p *Policy, f *Facts, i int) {
 		o.Code = Pinned
 	case u.Now:
 		o.Code = InUse
-	case u.At.After(im.HiddenAt), u.Source != usage.Push && !u.At.Before(since):
+	case u.At.After(im.HiddenAt), !u.At.Before(since) && (u.Source != usage.Push || u.Digest != im.Digest):
 		o.Code = UsedAgain
 	default:
 		return
