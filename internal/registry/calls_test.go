@@ -63,28 +63,33 @@ type errorBody struct {
 	}
 }
 
+// request is the row's call. loc stands for $loc.
+func (r row) request(loc string) *http.Request {
+	method, path, _ := strings.Cut(r.call, " ")
+	q := httptest.NewRequest(method, strings.ReplaceAll(path, "$loc", loc), bytes.NewReader(r.body))
+	for _, l := range headerLines(r.header) {
+		q.Header.Add(l[0], l[1])
+	}
+	return q
+}
+
 // run makes the calls one after the other.
 func run(t *testing.T, h http.Handler, rows []row) {
 	t.Helper()
 	loc := ""
 	for _, r := range rows {
-		method, path, _ := strings.Cut(r.call, " ")
-		path = strings.ReplaceAll(path, "$loc", loc)
 		name := r.name
 		if name == "" {
 			name = r.call
 		}
-		q := httptest.NewRequest(method, path, bytes.NewReader(r.body))
-		for _, l := range headerLines(r.header) {
-			q.Header.Add(l[0], l[1])
-		}
+		q := r.request(loc)
 		rec := httptest.NewRecorder()
 		h.ServeHTTP(rec, q)
 		body := rec.Body.Bytes()
 		if rec.Code != r.status {
 			t.Fatalf("%s: status %d, want %d; body %s", name, rec.Code, r.status, body)
 		}
-		if r.code != "" || rec.Code >= 400 && method != "HEAD" {
+		if r.code != "" || rec.Code >= 400 && q.Method != "HEAD" {
 			var e errorBody
 			if err := json.Unmarshal(body, &e); err != nil || len(e.Errors) != 1 {
 				t.Fatalf("%s: the body is no error of the protocol (%v): %s", name, err, body)
