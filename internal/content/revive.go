@@ -143,7 +143,9 @@ func (r *revival) follow(ctx context.Context, d image.Digest, children []byte) e
 	return nil
 }
 
-// children brings back the hidden ones of an index.
+// children brings back the hidden ones of an index. A live one changes its
+// version, so that it does not go by a decision taken while the index was
+// hidden.
 func (r *revival) children(ctx context.Context, keys []byte) error {
 	for _, d := range digestsOf(keys) {
 		var id int64
@@ -155,6 +157,10 @@ func (r *revival) children(ctx context.Context, keys []byte) error {
 			if err := r.again(ctx, id, d, r.restore); err != nil {
 				return err
 			}
+			continue
+		}
+		if _, err := r.tx.Exec("UPDATE manifests SET version = version + 1 WHERE repo_id = ? AND digest = ? AND state = 0", r.rid, key(d)); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -515,7 +515,8 @@ func (l *Ledger) mark(ctx context.Context, clean bool) error {
 	return nil
 }
 
-// saveReporters writes the reporters that changed.
+// saveReporters writes the reporters that changed, and the intervals that ended
+// by that.
 func (l *Ledger) saveReporters(ctx context.Context) error {
 	l.flushMu.Lock() // against Forget
 	defer l.flushMu.Unlock()
@@ -532,6 +533,17 @@ func (l *Ledger) saveReporters(ctx context.Context) error {
 		}
 	}
 	l.mu.Unlock()
+	// The times just read end silences: those intervals come first, or a
+	// crash in between would lose the doubt for good. The same holds for the
+	// mark that is written after this.
+	if err := l.flushIntervals(ctx); err != nil {
+		l.mu.Lock()
+		for _, b := range all {
+			b.r.unsaved = true
+		}
+		l.mu.Unlock()
+		return err
+	}
 	for len(all) > 0 {
 		batch := all[:min(len(all), writeBatch)]
 		err := l.db.Write(ctx, func(tx *db.Tx) error {
