@@ -73,7 +73,10 @@ fuzz: ## each fuzz target for FUZZ_SECONDS=20
 bench-registry: ## the registry against its peers, side by side; writes bench/registry.md
 	$(GO) run ./bench/registry -o bench/registry.md
 
+bench-usage: ## a million running containers, stated over HTTP
+	$(GO) run ./bench/registry -only containers
+
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: help build demo test setup compiler lint unit race real soak e2e parts vuln fuzz bench-registry clean
+.PHONY: help build demo test setup compiler lint unit race real soak e2e parts vuln fuzz bench-registry bench-usage clean

@@ -29,6 +29,7 @@ func measurements() []measurement {
 		{"ledger", false, measureLedger},
 		{"collect", false, measureCollect},
 		{"plan", false, measurePlan},
+		{"containers", false, measureContainers},
 	}
 }
 
