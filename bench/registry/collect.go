@@ -49,7 +49,7 @@ func measureCollect(ctx context.Context, o options, _ *field) (result, error) {
 		turns++
 		quantile := map[bool]time.Duration{}
 		for _, on := range []bool{turns%2 == 0, turns%2 == 1} {
-			if left, err = tell(fmt.Sprintf("/bench/collect?on=%t", on)); err != nil {
+			if _, err = tell(fmt.Sprintf("/bench/collect?on=%t", on)); err != nil {
 				return result{}, err
 			}
 			r, err := load.Run(ctx, load.Plan{Addr: s.addr, Conns: 16, Warm: o.measure / 8, Measure: o.measure}, func(c *load.Conn, _, _ int) error {

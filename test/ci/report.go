@@ -15,10 +15,6 @@ func (c counts) String() string {
 	return fmt.Sprintf("%d passed, %d failed, %d skipped", c.passed, c.failed, c.skipped)
 }
 
-func (c counts) add(d counts) counts {
-	return counts{c.passed + d.passed, c.failed + d.failed, c.skipped + d.skipped}
-}
-
 // event is one line of "go test -json".
 type event struct {
 	Action  string

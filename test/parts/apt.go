@@ -23,7 +23,7 @@ func Install(ctx context.Context, progress io.Writer, packages ...string) error 
 	}
 	command := "apt-get update && apt-get install -y --no-install-recommends " + strings.Join(missing, " ")
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("Debian packages %s are not installed; type: sudo sh -c '%s'", strings.Join(missing, ", "), command)
+		return fmt.Errorf("not installed, of Debian's packages: %s; type: sudo sh -c '%s'", strings.Join(missing, ", "), command)
 	}
 	cache, err := Cache()
 	if err != nil {
