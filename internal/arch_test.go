@@ -64,6 +64,7 @@ var rooms = map[string][]string{
 // modules says which packages may import a module from outside. What is heavy
 // stays where it is needed, so that the rest builds and is tested quickly.
 var modules = map[string][]string{
+	"github.com/rogpeppe/go-internal":        {"cmd/cairn"},
 	"modernc.org/sqlite":                     {"internal/db"},
 	"golang.org/x/sys":                       {"internal/blob", "internal/serve", "bench/…"},
 	"golang.org/x/sync":                      {"internal/…"},
@@ -71,9 +72,8 @@ var modules = map[string][]string{
 	"github.com/spf13/pflag":                 {"cmd/cairn"},
 	"go.yaml.in/yaml/v3":                     {"internal/config", "cmd/cairn"},
 	"github.com/danielgtaylor/huma/v2":       {"internal/api"},
-	"github.com/prometheus/client_golang":    {"internal/api", "internal/serve"},
-	"github.com/google/go-containerregistry": {"internal/demo", "test/…"},
-	"github.com/opencontainers/image-spec":   {"internal/demo", "test/…"},
+	"github.com/prometheus/client_golang":    {"internal/serve"},
+	"github.com/google/go-containerregistry": {"test/…"},
 	"github.com/opencontainers/go-digest":    {"internal/…", "test/…"},
 }
 
@@ -92,6 +92,7 @@ var world = []string{"os", "os/exec", "net", "net/http", "database/sql", "io/fs"
 // wallClock lists packages and files that may ask the machine for the time, with the
 // reason. Everybody else takes a clock.Clock.
 var wallClock = map[string]string{
+	"internal/simulation":         "stops exploring when its time is up",
 	"internal/clock":              "it is the clock",
 	"internal/content/collect.go": "steps aside for as long as this machine needs",
 	"internal/blob":               "measures what the disk costs, to choose among folders",
@@ -111,13 +112,19 @@ type file struct {
 	ast  *ast.File
 }
 
-// repository reads the Go files below the root.
+// repository reads the Go files of this module.
 func repository(t *testing.T) (*token.FileSet, []file) {
 	t.Helper()
 	fset := token.NewFileSet()
 	var files []file
+	var others []string // folders of other modules, which keep what they need to themselves
 	walk(t, func(name string) {
-		if !strings.HasSuffix(name, ".go") {
+		if dir, is := strings.CutSuffix(name, "/go.mod"); is {
+			others = append(others, dir+"/")
+		}
+	})
+	walk(t, func(name string) {
+		if !strings.HasSuffix(name, ".go") || slices.ContainsFunc(others, func(dir string) bool { return strings.HasPrefix(name, dir) }) {
 			return
 		}
 		a, err := parser.ParseFile(fset, filepath.Join("..", filepath.FromSlash(name)), nil, parser.ParseComments|parser.SkipObjectResolution)
@@ -312,6 +319,11 @@ func TestDependenciesAreExplained(t *testing.T) {
 			t.Errorf("docs/dependencies.md does not say what %s is for", m)
 		}
 	}
+	for _, m := range regexp.MustCompile("(?m)^\\| *`([^`]+)`").FindAllSubmatch(docs, -1) {
+		if !use[string(m[1])] {
+			t.Errorf("docs/dependencies.md explains %s, which nothing uses", m[1])
+		}
+	}
 }
 
 func TestPurity(t *testing.T) {
@@ -348,7 +360,7 @@ func TestPurity(t *testing.T) {
 func TestTimeIsInjected(t *testing.T) {
 	fset, files := repository(t)
 	for _, f := range files {
-		if wallClock[f.dir] != "" || wallClock[f.path] != "" || f.test {
+		if suite(f.dir) || wallClock[f.dir] != "" || wallClock[f.path] != "" || f.test {
 			continue
 		}
 		if top, _, _ := strings.Cut(f.dir, "/"); wallClock[top] != "" {
