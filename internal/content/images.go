@@ -1,6 +1,7 @@
 package content
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"database/sql"
@@ -384,40 +385,50 @@ func (s *Store) Peek(ctx context.Context, repo, ref string) (Image, error) {
 }
 
 // BlobsOf calls f for each blob of each manifest of the repository, hidden
-// ones included. f must not call the store.
+// ones included, manifest by manifest. f must not call the store.
 func (s *Store) BlobsOf(ctx context.Context, repo string, f func(manifest, blob image.Digest, size int64) error) error {
-	var m, b int64
-	for {
-		n := 0
+	for from := []byte{0}; ; {
+		var manifests int
 		err := s.db.Read(ctx, func(q db.Query) error {
 			rid, err := repoID(ctx, q, repo)
 			if err != nil {
 				return err
 			}
-			rows, err := q.Query(ctx, `SELECT m.id, b.id, m.digest, b.digest, b.size FROM manifests m
-				JOIN manifest_blobs x ON x.manifest_id = m.id JOIN blobs b ON b.id = x.blob_id
-				WHERE m.repo_id = ? AND (m.id > ? OR m.id = ? AND b.id > ?) ORDER BY m.id, b.id LIMIT ?`, rid, m, m, b, s.scanImages)
+			// Whole manifests, so that the pages need no place within one.
+			rows, err := q.Query(ctx, `SELECT m.digest, b.digest, b.size FROM
+				(SELECT id, digest FROM manifests WHERE repo_id = ? AND digest >= ? ORDER BY digest LIMIT ?) m
+				LEFT JOIN manifest_blobs x ON x.manifest_id = m.id LEFT JOIN blobs b ON b.id = x.blob_id ORDER BY m.digest`, rid, from, s.scanImages/10+1)
 			if err != nil {
 				return err
 			}
 			defer rows.Close()
+			var last []byte
+			var m image.Digest
 			for rows.Next() {
-				var mk, bk []byte
-				var size int64
-				if err := rows.Scan(&m, &b, &mk, &bk, &size); err != nil {
+				var mk, bk sql.RawBytes
+				var size *int64
+				if err := rows.Scan(&mk, &bk, &size); err != nil {
 					return err
 				}
-				n++
-				if err := f(digestOf(mk), digestOf(bk), size); err != nil {
+				if !bytes.Equal(mk, last) {
+					last = append(last[:0], mk...)
+					m = digestOf(mk)
+					manifests++
+				}
+				if size == nil { // an index has none
+					continue
+				}
+				if err := f(m, digestOf(bk), *size); err != nil {
 					return err
 				}
 			}
+			from = append(last, 0) // the next that can be
 			return rows.Err()
 		})
 		if err != nil {
 			return fmt.Errorf("list blobs of %s: %w", repo, mapError(err))
 		}
-		if n < s.scanImages {
+		if manifests < s.scanImages/10+1 {
 			return nil
 		}
 	}

@@ -289,7 +289,7 @@ func (s *Store) AppendUpload(ctx context.Context, repo, id string, offset int64,
 		return before, s.undo(u, st, werr.error)
 	}
 	if e := s.record(ctx, u, st); e != nil {
-		return before, s.undo(u, st, e)
+		return before, s.undo(u, nil, e)
 	}
 	s.touch(u)
 	if err != nil {
@@ -298,9 +298,13 @@ func (s *Store) AppendUpload(ctx context.Context, repo, id string, offset int64,
 	return u.size.Load(), nil
 }
 
-// record makes the size of the staged file the one that is answered.
+// record closes the staged file, which keeps its bytes, and makes its size the
+// one that is answered.
 func (s *Store) record(ctx context.Context, u *upload, st blob.Staged) error {
 	size := st.Size()
+	if err := st.Close(); err != nil {
+		return err
+	}
 	if size == u.size.Load() {
 		return nil
 	}
@@ -318,15 +322,22 @@ func (s *Store) record(ctx context.Context, u *upload, st blob.Staged) error {
 	return nil
 }
 
-// undo brings the file back to what was answered and gives the space back.
+// undo brings the file back to what was answered and gives the space back. st
+// is nil once it was closed.
 func (s *Store) undo(u *upload, st blob.Staged, cause error) error {
 	u.sha = nil // it has seen bytes that are gone
-	size := u.size.Load()
-	err := st.Truncate(size)
-	if size == 0 {
-		err = st.Discard()
-		u.sha = sha256.New()
-	}
+	err := func() (err error) {
+		if st == nil {
+			if st, err = s.blobs.Stage(context.Background(), u.id); err != nil {
+				return err
+			}
+		}
+		size := u.size.Load()
+		if size == 0 || size > st.Size() {
+			return st.Discard()
+		}
+		return errors.Join(st.Truncate(size), st.Close())
+	}()
 	if err != nil {
 		s.log.Warn("cannot take back what an upload wrote; it will be removed after the grace period", "upload", u.id, "error", err)
 	}
@@ -413,7 +424,7 @@ func (s *Store) finish(ctx context.Context, u *upload, offset int64, r io.Reader
 	}
 	if err != nil {
 		if e := s.record(ctx, u, st); e != nil {
-			err = errors.Join(err, s.undo(u, st, e))
+			err = errors.Join(err, s.undo(u, nil, e))
 		}
 		return Blob{}, fmt.Errorf("finish upload: the body ended early: %w", err)
 	}
