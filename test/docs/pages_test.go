@@ -224,6 +224,9 @@ func startShell(t *testing.T) *shell {
 	t.Helper()
 	bin := binary(t)
 	crane := parts.Path(t, "crane")
+	if _, err := exec.LookPath("curl"); err != nil {
+		parts.Apt(t, "curl")
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
