@@ -152,12 +152,19 @@ func TestPull(t *testing.T) {
 	if got := w.l.Uses(dg("a")); !reflect.DeepEqual(got, want) {
 		t.Errorf("Uses = %v\nwant %v", got, want)
 	}
-	for repo, want := range map[string]Use{"app/web": want[0], "app/api": want[1], "app/other": {}, "": {}} {
-		anywhere, here := w.l.LastUse(dg("a"), repo)
-		if anywhere.Subject != "alice" || here != want {
-			t.Errorf("LastUse in %q = %v, %v, want here %v", repo, anywhere, here, want)
+	check := func(wants map[string]Use) {
+		t.Helper()
+		for repo, want := range wants {
+			anywhere, here := w.l.LastUse(dg("a"), repo)
+			if anywhere.Subject != "alice" || here != want {
+				t.Errorf("LastUse in %q = %v, %v, want here %v", repo, anywhere, here, want)
+			}
 		}
 	}
+	check(map[string]Use{"app/web": want[0], "app/api": want[1], "app/other": {}, "": {}})
+	any := Use{Digest: dg("a"), Source: Run, Subject: "job", At: h(1.5)}
+	w.report(Identity{Name: "ci"}, Statement{Uses: []Use{any}})
+	check(map[string]Use{"app/web": want[0], "app/api": any, "app/other": any, "": any})
 	if a, h := w.l.LastUse(dg("stranger"), "app/web"); a != (Use{}) || h != (Use{}) {
 		t.Errorf("a digest nobody used has %v, %v", a, h)
 	}
@@ -237,36 +244,45 @@ func TestUncleanStop(t *testing.T) {
 
 func TestUncleanStopUsesTheGranularityOfThen(t *testing.T) {
 	w := newWorld(t)
-	w.cfg.Granularity = 6 * time.Minute
-	w.crash()
+	w.stop()
+	w.cfg.Granularity = 2 * time.Hour
 	w.start()
 	w.l.Pull("app/web", dg("a"), "alice")
-	w.pass(time.Hour)
+	w.pass(3 * time.Hour)
 	w.crash()
-	w.cfg.Granularity = time.Hour
+	w.cfg.Granularity = 6 * time.Minute
 	w.start()
-	// The crash of the first process, with an hour, still counts.
-	w.wantLast("a", "1")
+	w.wantLast("a", "2")
+	// It counts for what has not been used since, after a later crash, too.
+	w.crash()
+	w.start()
+	w.wantLast("a", "2")
 }
 
 func TestRecencyIsWrittenRarely(t *testing.T) {
 	w := newWorld(t)
-	writes, before := 0, int64(-1)
-	for range 10 * 60 { // ten hours, a pull each minute
-		w.l.Pull("app/web", dg("a"), "alice")
-		w.tick()
-		if now := w.inDB("SELECT last FROM use"); now != before {
-			writes, before = writes+1, now
+	const images = 20 // each is due at another time
+	writes, before := 0, map[int64]int64{}
+	for range 10 * 60 { // ten hours, a pull of each every minute
+		for i := range images {
+			w.l.Pull("app/web", dg(fmt.Sprint(i)), "alice")
 		}
-		if behind := w.clock.Now().UnixMilli() - before; behind > time.Hour.Milliseconds() {
-			t.Fatalf("the stored time is %v behind, more than the granularity", time.Duration(behind)*time.Millisecond)
+		w.tick()
+		for id := int64(1); id <= images; id++ {
+			now := w.inDB("SELECT last FROM use WHERE id = ?", id)
+			if now != before[id] {
+				writes, before[id] = writes+1, now
+			}
+			if behind := w.clock.Now().UnixMilli() - now; behind >= time.Hour.Milliseconds() {
+				t.Fatalf("the stored time is %v behind, not less than the granularity", time.Duration(behind)*time.Millisecond)
+			}
 		}
 		w.clock.Advance(time.Minute)
 	}
-	if writes < 10 || writes > 22 {
-		t.Errorf("%d writes for 600 pulls in ten hours, want between one and two an hour", writes)
+	if writes < 10*images || writes > 21*images {
+		t.Errorf("%d writes of %d images in ten hours, want between one and two an hour of each", writes, images)
 	}
-	if n := w.inDB("SELECT count(*) FROM use"); n != 1 {
+	if n := w.inDB("SELECT count(*) FROM use"); n != images {
 		t.Errorf("%d rows", n)
 	}
 }
@@ -285,6 +301,9 @@ func TestManyRowsSurvive(t *testing.T) {
 	}
 	if got := w.l.Uses(dg("d77")); !reflect.DeepEqual(got, want) {
 		t.Errorf("uses were %v, are %v", want, got)
+	}
+	if n := w.inDB("SELECT count(*) FROM digest"); n != 5000 {
+		t.Errorf("%d digests are stored, want 5000", n)
 	}
 	// Numbers go on where they stopped.
 	w.l.Pull("app/new", dg("new"), "newcomer")
@@ -471,6 +490,17 @@ func TestPrune(t *testing.T) {
 	if st := w.l.Stats(); st.Uses != 3 || st.Digests != 3 {
 		t.Errorf("%+v, want 3 uses of 3 digests", st)
 	}
+}
+
+func TestPruneKeepsWhatIsInForce(t *testing.T) {
+	w := newWorld(t)
+	// Its silence says nothing of images elsewhere, but its statement does.
+	w.report(Identity{Name: "ci", Scope: []string{"app/**"}}, Statement{Period: time.Hour, Complete: true, Uses: []Use{use("a", Container, "x")}})
+	w.l.Pull("lib/x", dg("b"), "alice")
+	w.clock.Advance(500 * 24 * time.Hour)
+	w.tick()
+	w.wantLast("a", "0!")
+	w.wantLast("b", "")
 }
 
 func TestCompact(t *testing.T) {

@@ -225,6 +225,7 @@ func TestReportComplete(t *testing.T) {
 		{"one", []Statement{says("a", "b")}, "a b"},
 		{"the next replaces it", []Statement{says("a", "b"), says("b", "c")}, "b c"},
 		{"the same twice in it counts once", []Statement{says("a", "a"), says("b")}, "b"},
+		{"the same twice in it is one", []Statement{says("a", "a")}, "a"},
 		{"nothing in use", []Statement{says("a", "b"), says()}, ""},
 		{"without complete nothing is replaced", []Statement{says("a"), {Reporter: "host", Period: time.Minute, Uses: []Use{use("b", Container, "x")}}}, "a"},
 		{"other sources stay", []Statement{says("a").with("b", Workload), says("c")}, "b c"},
