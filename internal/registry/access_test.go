@@ -1,13 +1,11 @@
 package registry_test
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +13,6 @@ import (
 
 	"cairn.dev/cairn/internal/access"
 	"cairn.dev/cairn/internal/clock"
-	"cairn.dev/cairn/internal/db"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/registry"
 	"cairn.dev/cairn/internal/registry/registrytest"
@@ -44,28 +41,14 @@ func (p *pulls) take() string {
 // guarded is a registry with accounts; login maps names to Authorization lines.
 func guarded(t *testing.T) (h http.Handler, p *pulls, login map[string]string, token func(account, scope string) string) {
 	t.Helper()
-	ctx := context.Background()
-	d, err := db.Open(ctx, db.Config{Path: filepath.Join(t.TempDir(), "access.db"), Schema: access.Schema, Sync: db.Full})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Close() })
-	g, err := access.New(ctx, access.Config{DB: d, AnonymousPull: []string{"public/**"}, Secret: make([]byte, 32), Clock: clock.NewFake(registrytest.Start)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	g, secrets := registrytest.Guard(t, clock.NewFake(registrytest.Start),
+		access.NewAccount{Name: "root", Kind: access.KindAdmin},
+		access.NewAccount{Name: "dev", Grants: []access.Grant{{Repositories: []string{"app/**"}, Actions: []access.Action{access.Pull, access.Push}}}},
+		access.NewAccount{Name: "scanner", Uncounted: true, Grants: []access.Grant{{Repositories: []string{"**"}, Actions: []access.Action{access.Pull}}}})
 	p = &pulls{}
 	login = map[string]string{}
-	for _, a := range []access.NewAccount{
-		{Name: "root", Kind: access.KindAdmin},
-		{Name: "dev", Grants: []access.Grant{{Repositories: []string{"app/**"}, Actions: []access.Action{access.Pull, access.Push}}}},
-		{Name: "scanner", Uncounted: true, Grants: []access.Grant{{Repositories: []string{"**"}, Actions: []access.Action{access.Pull}}}},
-	} {
-		_, secret, err := g.Create(ctx, a)
-		if err != nil {
-			t.Fatal(err)
-		}
-		login[a.Name] = "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(a.Name+":"+secret))
+	for name, secret := range secrets {
+		login[name] = "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+secret))
 	}
 	login["wrong"] = "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("dev:wrong"))
 	token = func(account, scope string) string {

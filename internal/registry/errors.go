@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -109,7 +110,7 @@ func failureOf(err error, rt route) *failure {
 			"another request is writing this upload: wait for it, or start another upload with POST")
 	case errors.Is(err, content.ErrDigestMismatch):
 		return failf(http.StatusBadRequest, codeDigestInvalid,
-			"what arrived does not have the digest that was named (%v): nothing was kept; send it again, whole", err)
+			"%v: nothing was kept; send it again, whole", err)
 	case errors.Is(err, content.ErrBlobInUse):
 		return failf(http.StatusConflict, codeUnsupported,
 			"a manifest in %s needs this blob: delete the manifest first; blobs nothing needs go by themselves", rt.repository)
@@ -144,20 +145,25 @@ func (h *handler) fail(c *call, err error) {
 	if f.status >= 500 && c.r.Context().Err() == nil {
 		h.log.Error("registry call failed", "method", c.r.Method, "path", c.r.URL.Path, "status", f.status, "err", err)
 	}
-	body, err := json.Marshal(map[string]any{"errors": []any{errorJSON{f.code, f.message, f.detail}}})
-	if err != nil { // a detail that is no JSON is a mistake here, not the client's
-		h.log.Error("error detail cannot be encoded", "err", err)
-		body = []byte(`{"errors":[{"code":"` + f.code + `","message":""}]}`)
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false) // people read it, and no browser takes it for a page
+	if err := enc.Encode(errorsJSON{[]errorJSON{{f.code, f.message, f.detail}}}); err != nil {
+		h.log.Error("detail of an error cannot be encoded", "code", f.code, "err", err) // a mistake here, not the client's
 	}
 	head := c.w.Header()
 	head["Content-Type"] = valJSON
 	head["X-Content-Type-Options"] = valNosniff
-	head["Content-Length"] = []string{strconv.Itoa(len(body))}
+	head["Content-Length"] = []string{strconv.Itoa(body.Len())}
 	// What a handler had prepared for the case that all goes well.
 	head.Del("ETag")
 	head.Del("Docker-Content-Digest")
 	c.w.WriteHeader(f.status)
-	_, _ = c.w.Write(body) // the client may be gone: nobody to tell
+	_, _ = c.w.Write(body.Bytes()) // the client may be gone: nobody to tell
+}
+
+type errorsJSON struct {
+	Errors []errorJSON `json:"errors"`
 }
 
 type errorJSON struct {

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -154,35 +155,36 @@ func pushedTags(c *call) ([]string, error) {
 	return unique, nil
 }
 
-// readManifest reads the body up to the limit. Of what is too large it throws
-// away some more, because most clients look at the answer only once they have
-// sent all of it.
+// readManifest reads the body up to the limit.
 func (h *handler) readManifest(c *call) ([]byte, error) {
 	in := h.patientBody(c)
-	tooLarge := func() error {
-		_, _ = io.Copy(io.Discard, io.LimitReader(in, 4*image.MaxManifest))
-		size := "more than that"
-		if c.r.ContentLength > 0 {
-			size = strconv.FormatInt(c.r.ContentLength, 10)
-		}
-		return failf(http.StatusRequestEntityTooLarge, codeManifestInvalid,
-			"a manifest may have %d bytes (4 MiB), this one has %s: put large data into a blob and name that", image.MaxManifest, size)
-	}
 	if c.r.ContentLength > image.MaxManifest {
-		return nil, tooLarge()
+		return nil, tooLarge(c, in)
 	}
-	var body []byte
-	var err error
-	if n := c.r.ContentLength; n >= 0 {
-		body = make([]byte, n)
-		_, err = io.ReadFull(in, body)
-	} else if body, err = io.ReadAll(io.LimitReader(in, image.MaxManifest+1)); len(body) > image.MaxManifest {
-		return nil, tooLarge()
-	}
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errStalled) {
+	// It grows with what comes and not with what Content-Length promises.
+	var body bytes.Buffer
+	_, err := body.ReadFrom(io.LimitReader(in, image.MaxManifest+1))
+	switch {
+	case body.Len() > image.MaxManifest:
+		return nil, tooLarge(c, in)
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, errStalled):
 		return nil, failf(http.StatusBadRequest, codeManifestInvalid, "the body ended early (%v): send the manifest again", err)
 	}
-	return body, err
+	return body.Bytes(), err
+}
+
+// tooLarge throws away some of what is too much, because most clients look at
+// the answer only once they have sent all they have.
+func tooLarge(c *call, rest io.Reader) error {
+	if c.r.Header.Get("Expect") == "" { // who expects an answer first has sent nothing yet
+		_, _ = io.Copy(io.Discard, io.LimitReader(rest, 4*image.MaxManifest))
+	}
+	size := "more than that"
+	if c.r.ContentLength > 0 {
+		size = strconv.FormatInt(c.r.ContentLength, 10)
+	}
+	return failf(http.StatusRequestEntityTooLarge, codeManifestInvalid,
+		"a manifest may have %d bytes (4 MiB), this one has %s: put large data into a blob and name that", image.MaxManifest, size)
 }
 
 func (h *handler) deleteManifest(c *call) error {

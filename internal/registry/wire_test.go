@@ -9,6 +9,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -250,6 +252,29 @@ func TestTooLargeManifestIsAnswered(t *testing.T) {
 	}
 }
 
+// TestStuckReader asks for a blob that fits into no buffer and reads none of it.
+func TestStuckReader(t *testing.T) {
+	h := newHandler(t, func(c *registry.Config) { c.Patience = 50 * time.Millisecond })
+	left := make(chan struct{}, 1)
+	addr := registrytest.Serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		if r.Method == "GET" {
+			left <- struct{}{}
+		}
+	}))
+	large := make([]byte, 64<<20)
+	d := registrytest.Digest(large)
+	if resp, b := do(t, "POST", addr, "/v2/app/blobs/uploads/?digest="+string(d), nil, bytes.NewReader(large)); resp.StatusCode != 201 {
+		t.Fatalf("%s %s", resp.Status, b)
+	}
+	say(t, addr, "GET /v2/app/blobs/%s HTTP/1.1\nHost: x\n\n", d)
+	select {
+	case <-left:
+	case <-time.After(time.Minute):
+		t.Fatal("the handler still waits for a client that does not read")
+	}
+}
+
 // A spy is a listener whose connections note what they are told to copy.
 type spy struct {
 	net.Listener
@@ -327,6 +352,31 @@ func TestSendfile(t *testing.T) {
 			t.Errorf("%q: %d copies the kernel can do, want %d", c.span, n, c.steps)
 		}
 	}
+}
+
+// TestDamagedBlob: once a scrub found it, damage is never served as good, and
+// a push repairs it.
+func TestDamagedBlob(t *testing.T) {
+	dir := t.TempDir()
+	store := registrytest.Store(t, registrytest.DiskIn(t, dir))
+	h := newHandler(t, func(c *registry.Config) { c.Content = store })
+	run(t, h, pushed("app", "v1"))
+	d := registrytest.Digest(layer)
+	file := filepath.Join(dir, "blobs", "sha256", d.Hex()[:2], d.Hex())
+	bad := bytes.Clone(layer)
+	bad[1000] ^= 1
+	if err := os.WriteFile(file, bad, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Scrub(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	run(t, h, []row{
+		{call: "GET /v2/app/blobs/" + string(d), status: 500, code: "CONTENT_CORRUPT", says: "push it again", want: "Docker-Content-Digest: \nETag: "},
+		{name: "a push is not told that it is there", call: "HEAD /v2/app/blobs/" + string(d), status: 404},
+		blobRow("app", layer),
+		{call: "GET /v2/app/blobs/" + string(d), status: 200, bytes: layer},
+	})
 }
 
 // A fullDisk fails every write once it is full.

@@ -1,9 +1,7 @@
 package clients_test
 
 import (
-	"context"
 	"errors"
-	"net/http"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -11,7 +9,6 @@ import (
 
 	"cairn.dev/cairn/internal/access"
 	"cairn.dev/cairn/internal/clock"
-	"cairn.dev/cairn/internal/db"
 	"cairn.dev/cairn/internal/registry"
 	"cairn.dev/cairn/internal/registry/registrytest"
 	"cairn.dev/cairn/test/parts"
@@ -21,25 +18,10 @@ import (
 // and public/** for everybody to pull.
 func guarded(t *testing.T) (addr, secret string) {
 	t.Helper()
-	ctx := context.Background()
-	d, err := db.Open(ctx, db.Config{Path: filepath.Join(t.TempDir(), "access.db"), Schema: access.Schema, Sync: db.Full})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Close() })
-	g, err := access.New(ctx, access.Config{DB: d, AnonymousPull: []string{"public/**"}, Secret: make([]byte, 32), Clock: clock.Real()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, secret, err = g.Create(ctx, access.NewAccount{Name: "dev", Grants: []access.Grant{
+	g, secrets := registrytest.Guard(t, clock.Real(), access.NewAccount{Name: "dev", Grants: []access.Grant{
 		{Repositories: []string{"team/**", "public/**"}, Actions: []access.Action{access.Pull, access.Push, access.Delete}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle(access.TokenPath, g.Token())
-	mux.Handle("/v2/", registry.New(registry.Config{Content: registrytest.Store(t, registrytest.Disk(t)), Access: g}))
-	return registrytest.Serve(t, mux), secret
+	h := registry.New(registry.Config{Content: registrytest.Store(t, registrytest.Disk(t)), Access: g})
+	return registrytest.Serve(t, registrytest.WithTokens(g, h)), secrets["dev"]
 }
 
 // refused runs a client that must fail and say why.

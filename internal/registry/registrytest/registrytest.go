@@ -15,6 +15,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"cairn.dev/cairn/internal/access"
 	"cairn.dev/cairn/internal/blob"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/content"
@@ -28,7 +29,13 @@ var Start = time.Date(2026, 11, 22, 22, 0, 0, 0, time.UTC)
 // Disk opens a blob store in a temporary folder.
 func Disk(t testing.TB) blob.Store {
 	t.Helper()
-	d, err := blob.OpenDisk(t.TempDir(), blob.DiskConfig{})
+	return DiskIn(t, t.TempDir())
+}
+
+// DiskIn opens a blob store in dir.
+func DiskIn(t testing.TB, dir string) blob.Store {
+	t.Helper()
+	d, err := blob.OpenDisk(dir, blob.DiskConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,6 +58,37 @@ func Store(t testing.TB, blobs blob.Store) *content.Store {
 	}
 	t.Cleanup(func() { s.Close() })
 	return s
+}
+
+// Guard makes a guard with accounts, and returns their secrets by their names.
+// Everybody may pull from public/**.
+func Guard(t testing.TB, c clock.Clock, accounts ...access.NewAccount) (*access.Guard, map[string]string) {
+	t.Helper()
+	ctx := context.Background()
+	d, err := db.Open(ctx, db.Config{Path: filepath.Join(t.TempDir(), "access.db"), Schema: access.Schema, Sync: db.Full})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	g, err := access.New(ctx, access.Config{DB: d, AnonymousPull: []string{"public/**"}, Secret: make([]byte, 32), Clock: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := map[string]string{}
+	for _, a := range accounts {
+		if _, secrets[a.Name], err = g.Create(ctx, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return g, secrets
+}
+
+// WithTokens is h with the token endpoint of g beside it.
+func WithTokens(g *access.Guard, h http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle(access.TokenPath, g.Token())
+	mux.Handle("/v2/", h)
+	return mux
 }
 
 // Serve runs h on a free port of the loopback interface until the test ends,
