@@ -65,6 +65,14 @@ func Shrink(ops []Op, fails func([]Op) bool) []Op {
 				}
 			}
 		}
+		for i := 0; i+1 < len(ops); i++ { // time that passes in pieces
+			if a, b := ops[i], ops[i+1]; a.Kind == opAdvance && b.Kind == opAdvance {
+				a.N += b.N
+				if next := slices.Concat(ops[:i], []Op{a}, ops[i+2:]); fails(next) {
+					ops, changed = next, true
+				}
+			}
+		}
 		// Two steps that only fail to go because each needs the other.
 		for i := 0; i < len(ops); i++ {
 			for j := i + 1; j < len(ops); j++ {

@@ -81,7 +81,10 @@ func (o *Oracle) now() T { return max(o.wall, o.seen) }
 
 func (o *Oracle) quiet(i int) bool {
 	s := &o.rep[i]
-	return o.now()-s.last > 3*period || s.heard && o.mono-s.mono > 3*period
+	if s.heard {
+		return o.mono-s.mono > 3*period
+	}
+	return o.now()-s.last > 3*period
 }
 
 // open is the earliest time from which the repository is in doubt until now;
