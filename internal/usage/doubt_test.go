@@ -74,6 +74,24 @@ func TestSilence(t *testing.T) {
 	w.wantUncovered("host[0,1)")
 }
 
+// A crash right after the alive mark, before the ledger writes anything else,
+// does not lose a silence or a jump that ended just before.
+func TestDoubtIsStoredBeforeTheMark(t *testing.T) {
+	w := newWorld(t)
+	w.report(Identity{}, says("a"))
+	w.pass(time.Hour)
+	w.report(Identity{}, says("a"))
+	w.clock.Jump(time.Hour)
+	w.l.watch()
+	if err := w.l.mark(w.ctx, false); err != nil {
+		t.Fatal(err)
+	}
+	w.crash()
+	w.start()
+	w.report(Identity{}, says("a"))
+	w.wantUncovered("host[0,1) [1,2) host[1,2)")
+}
+
 func TestSilenceScope(t *testing.T) {
 	w := newWorld(t)
 	w.report(Identity{Name: "ci", Scope: []string{"app/**"}}, Statement{Period: time.Minute, Complete: true})
