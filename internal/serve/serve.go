@@ -240,9 +240,8 @@ func (s *Server) build() error {
 	s.api = api.New(api.Deps{Content: s.content, Ledger: s.ledger, Retention: s.retention, Guard: s.guard,
 		Clock: s.deps.Clock, Log: s.log, Version: s.deps.Version, Open: s.cfg.Open})
 	reg := registry.New(registry.Config{Content: s.content, Access: s.guard, Pulls: s.ledger, Expires: s.retention.Expires, Log: s.log})
+	counted := s.metrics.count("registry", reg)
 	mux := http.NewServeMux()
-	mux.Handle("/v2/", s.metrics.count("registry", reg))
-	mux.Handle("/v2", s.metrics.count("registry", reg))
 	mux.Handle("/api/", s.metrics.count("api", s.api))
 	mux.Handle(access.TokenPath, s.metrics.count("auth", s.guard.Token()))
 	mux.Handle("GET /metrics", s.metrics.handler(s.log))
@@ -252,8 +251,17 @@ func (s *Server) build() error {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		plain(w, http.StatusNotFound, "There is nothing at this path. The registry is under /v2/, the API under /api/v1/ (see /api/openapi.json).\n")
 	})
+	// The registry gets its paths as they came: the mux would answer names
+	// with ".." or "//" by a redirect to another name.
+	root := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v2" || strings.HasPrefix(r.URL.Path, "/v2/") {
+			counted.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 	s.http = &http.Server{
-		Handler: s.accessLog(s.guard.Protect(mux)),
+		Handler: s.accessLog(s.guard.Protect(root)),
 		// No ReadTimeout and no WriteTimeout: they would bound the size of a
 		// blob by the speed of its client. Rooms set deadlines as bytes flow.
 		ReadHeaderTimeout: 20 * time.Second,
