@@ -196,6 +196,20 @@ func TestForget(t *testing.T) {
 	w.wantUncovered("host[0,1) host[2,2.017)")
 }
 
+func TestShellWord(t *testing.T) {
+	for name, want := range map[string]string{
+		"agents/host-a.example:5": "agents/host-a.example:5",
+		"my host":                 "-- 'my host'",
+		"a'; rm -rf /":            `-- 'a'\''; rm -rf /'`,
+		"-f":                      "-- '-f'",
+		"höst":                    "-- 'höst'",
+	} {
+		if got := shellWord(name); got != want {
+			t.Errorf("shellWord(%q) = %s, want %s", name, got, want)
+		}
+	}
+}
+
 func TestIntervals(t *testing.T) {
 	w := newWorld(t)
 	for _, bad := range []Interval{

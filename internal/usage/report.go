@@ -279,7 +279,9 @@ func (l *Ledger) complete(r *reporter, s *Statement, rc *Receipt) error {
 	parts, part := max(s.Parts, 1), max(s.Part, 1)
 	p := r.pending
 	if p == nil || p.id != s.Statement || p.parts != parts || parts == 1 {
-		if parts > 1 && s.Statement == r.abandoned && r.abandoned != "" {
+		// A late part would end the newer statement that is under way. A first
+		// part is a new attempt.
+		if part > 1 && s.Statement == r.abandoned && r.abandoned != "" {
 			return fmt.Errorf("statement %q: a newer one began before all its parts came: %w", s.Statement, ErrUnknownStatement)
 		}
 		l.abandon(r)
@@ -348,7 +350,7 @@ func (l *Ledger) abandon(r *reporter) {
 // apply puts the pending statement, which is whole, in force. r.mu is held.
 func (l *Ledger) apply(r *reporter, rc *Receipt) {
 	p := r.pending
-	r.pending = nil
+	r.pending, r.abandoned = nil, ""
 	_ = l.reserve(-len(p.refs)) // giving back cannot fail
 	if p.mask == 0 {
 		p.mask = 1<<Container | 1<<Workload
@@ -379,8 +381,11 @@ func (l *Ledger) apply(r *reporter, rc *Receipt) {
 	}
 	r.force = next
 	for src := Pull; src <= Push; src++ {
-		if p.mask&(1<<src) != 0 {
+		switch {
+		case p.mask&(1<<src) != 0:
 			r.stated[src] = stated{p.id, p.mask}
+		case r.stated[src].id == p.id: // the name means the newest that had it
+			delete(r.stated, src)
 		}
 	}
 	rc.Applied = true

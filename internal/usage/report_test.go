@@ -311,6 +311,15 @@ func TestReportAbandonedParts(t *testing.T) {
 	if got := strings.Join(w.inUse("a", "b", "c", "d"), " "); got != "b d" {
 		t.Errorf("in use: %q", got)
 	}
+	// Once the newer one is whole, or from its first part, the older may come
+	// again: a name may stand for the same uses again and again.
+	w.report(Identity{}, says("c").called("1").partOf(2, 2))
+	w.report(Identity{}, says("b").called("2").partOf(2, 2))
+	w.report(Identity{}, says("a").called("1").partOf(1, 2))
+	w.report(Identity{}, says("c").called("1").partOf(2, 2))
+	if got := strings.Join(w.inUse("a", "b", "c", "d"), " "); got != "a c" {
+		t.Errorf("in use: %q", got)
+	}
 	// An unfinished one is dropped after an hour.
 	w.report(Identity{}, says("a").called("3").partOf(1, 2))
 	w.clock.Advance(MaxPeriod + time.Second)

@@ -80,11 +80,23 @@ func (r *reporter) interval(to time.Time) Interval {
 	iv := Interval{Scope: r.scope, From: r.last, To: to, Reporter: r.name}
 	if to.IsZero() {
 		iv.Why = fmt.Sprintf("reporter %s has been silent since %s (%d periods of %s)", r.name, at(r.last), periods, short(r.period))
-		iv.Cure = fmt.Sprintf("start it again; if it is gone for good: cairn cluster forget %s", r.name)
+		iv.Cure = fmt.Sprintf("start it again; if it is gone for good: cairn cluster forget %s", shellWord(r.name))
 	} else {
 		iv.Why = fmt.Sprintf("reporter %s was silent from %s to %s", r.name, at(r.last), at(to))
 	}
 	return iv
+}
+
+// shellWord writes a name so that it can be pasted into a shell.
+func shellWord(s string) string {
+	plain := s != "" && s[0] != '-'
+	for _, c := range s {
+		plain = plain && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.ContainsRune("._-/:@", c))
+	}
+	if plain {
+		return s
+	}
+	return "-- '" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // hear notes that the reporter has spoken. A gap that is too long becomes an
