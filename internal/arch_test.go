@@ -458,7 +458,7 @@ func TestNoMagic(t *testing.T) {
 					t.Errorf("%s: func init: make it a call from a constructor", fset.Position(d.Pos()))
 				}
 			case *ast.GenDecl:
-				if d.Tok != token.VAR || f.test {
+				if d.Tok != token.VAR || f.test || embedded(d) {
 					continue
 				}
 				for _, s := range d.Specs {
@@ -470,6 +470,11 @@ func TestNoMagic(t *testing.T) {
 			}
 		}
 	}
+}
+
+// embedded reports whether the compiler fills the variable from a file.
+func embedded(d *ast.GenDecl) bool {
+	return d.Doc != nil && slices.ContainsFunc(d.Doc.List, func(c *ast.Comment) bool { return strings.HasPrefix(c.Text, "//go:embed ") })
 }
 
 // mutable says why a package variable looks like state: it begins empty to be

@@ -29,40 +29,52 @@ func (p Part) build(ctx context.Context, cache string, progress io.Writer) (stri
 	if built(file) {
 		return file, nil
 	}
-	dir := filepath.Dir(file)
-	if err := os.MkdirAll(cache, 0o755); err != nil {
-		return "", fmt.Errorf("make the cache of parts: %w; set CAIRN_PARTS to a folder that can be written", err)
+	err := keep(ctx, filepath.Dir(file), progress, fmt.Sprintf("building %s (about %s from an empty build cache)", p, p.Cold),
+		func() bool { return built(file) },
+		func(work string) error { return p.compile(ctx, work) })
+	if err != nil {
+		return "", err
+	}
+	return file, nil
+}
+
+// keep makes the folder dir by calling fill with a folder to fill, unless
+// another process did so while we waited for our turn. The folder is there
+// whole or not at all.
+func keep(ctx context.Context, dir string, progress io.Writer, what string, there func() bool, fill func(work string) error) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return fmt.Errorf("make the cache of parts: %w; set CAIRN_PARTS to a folder that can be written", err)
 	}
 	unlock, err := lock(ctx, dir+".lock")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer unlock()
-	if built(file) { // somebody else built it while we waited
-		return file, nil
+	if there() {
+		return nil
 	}
 	work := dir + ".tmp"
 	if err := os.RemoveAll(work); err != nil {
-		return "", fmt.Errorf("clear the half-built %s: %w", p, err)
+		return fmt.Errorf("clear the half-made %s: %w", dir, err)
 	}
 	if err := os.MkdirAll(work, 0o755); err != nil {
-		return "", fmt.Errorf("build %s: %w", p, err)
+		return fmt.Errorf("make %s: %w", dir, err)
 	}
 	defer os.RemoveAll(work)
 
-	stop := tell(progress, fmt.Sprintf("parts: building %s (about %s from an empty build cache)", p, p.Cold))
-	err = p.compile(ctx, work)
+	stop := tell(progress, "parts: "+what)
+	err = fill(work)
 	stop(err)
 	if err != nil {
-		return "", err
+		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
-		return "", fmt.Errorf("replace %s: %w", dir, err)
+		return fmt.Errorf("replace %s: %w", dir, err)
 	}
 	if err := os.Rename(work, dir); err != nil {
-		return "", fmt.Errorf("keep %s: %w", p, err)
+		return fmt.Errorf("keep %s: %w", dir, err)
 	}
-	return file, nil
+	return nil
 }
 
 func built(file string) bool {
@@ -70,26 +82,35 @@ func built(file string) bool {
 	return err == nil && i.Mode().IsRegular() && i.Mode()&0o100 != 0
 }
 
-// compile builds the program into the folder work. It makes a module of its
-// own that requires exactly this version: unlike "go install", that also works
-// for modules that contain replace directives.
+// compile builds the program into the folder work. For a program from outside
+// it makes a module of its own that requires exactly this version: unlike "go
+// install", that also works for modules that contain replace directives. A
+// program of this repository is built where it lies.
 func (p Part) compile(ctx context.Context, work string) error {
 	proxy, err := proxyAlone(ctx)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(work, "go.mod"), []byte("module part\n\ngo 1.26\n"), 0o644); err != nil {
-		return fmt.Errorf("build %s: %w", p, err)
+	link := "-s -w"
+	for _, s := range p.Set {
+		link += " -X " + s
 	}
-	for _, args := range [][]string{
-		{"get", p.Package + "@" + p.Version},
-		{"build", "-trimpath", "-ldflags", "-s -w", "-o", p.Name, p.Package},
-	} {
+	dir, flags := p.Dir, "-buildvcs=false"
+	build := []string{"build", "-trimpath", "-ldflags", link, "-o", filepath.Join(work, p.Name)}
+	steps := [][]string{append(build, ".")}
+	if dir == "" {
+		if err := os.WriteFile(filepath.Join(work, "go.mod"), []byte("module part\n\ngo 1.26\n"), 0o644); err != nil {
+			return fmt.Errorf("build %s: %w", p, err)
+		}
+		dir, flags = work, flags+" -mod=mod"
+		steps = [][]string{{"get", p.Package + "@" + p.Version}, append(build, p.Package)}
+	}
+	for _, args := range steps {
 		cmd := exec.CommandContext(ctx, "go", args...)
-		cmd.Dir = work
+		cmd.Dir = dir
 		// No workspace, no vcs stamps, no cgo: the same program comes out
 		// wherever and by whomever it is built.
-		cmd.Env = append(os.Environ(), "GOPROXY="+proxy, "GOFLAGS=-buildvcs=false -mod=mod", "GOWORK=off", "CGO_ENABLED=0", "GOOS=", "GOARCH=")
+		cmd.Env = append(os.Environ(), "GOPROXY="+proxy, "GOFLAGS="+flags, "GOWORK=off", "CGO_ENABLED=0", "GOOS=", "GOARCH=")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: go %s: %w\n%s", p, strings.Join(args, " "), err, tail(out, 20))
 		}

@@ -32,17 +32,34 @@ type Part struct {
 	Version string // as the Go command spells it
 	Cold    time.Duration
 	Purpose string
+	Dir     string   // instead of Package: folder of a program in this repository
+	Set     []string // string variables to set at link time: "import/path.name=value"
 }
 
 // Table is every part that is built from source. To move a version, change it
 // here: the cache is keyed by it.
 func Table() []Part {
+	part := func(name, pkg, version string, cold time.Duration, purpose string) Part {
+		return Part{Name: name, Package: pkg, Version: version, Cold: cold, Purpose: purpose}
+	}
 	return []Part{
-		{"conformance", "github.com/opencontainers/distribution-spec/conformance", "v0.0.0-20260831232431-97274622c111", 20 * time.Second, "the official conformance suite of the OCI distribution protocol"},
-		{"crane", "github.com/google/go-containerregistry/cmd/crane", "v0.22.1", 40 * time.Second, "client"},
-		{"regctl", "github.com/regclient/regclient/cmd/regctl", "v0.11.7", 20 * time.Second, "client"},
-		{"olareg", "github.com/olareg/olareg/cmd/olareg", "v0.2.2", 30 * time.Second, "registry to measure against"},
-		{"registry", "github.com/distribution/distribution/v3/cmd/registry", "v3.1.2", 8 * time.Minute, "registry to measure against, and to mount and copy from"},
+		part("conformance", "github.com/opencontainers/distribution-spec/conformance", "v0.0.0-20260831232431-97274622c111", 20*time.Second, "the official conformance suite of the OCI distribution protocol"),
+		part("crane", "github.com/google/go-containerregistry/cmd/crane", "v0.22.1", 40*time.Second, "client"),
+		part("regctl", "github.com/regclient/regclient/cmd/regctl", "v0.11.7", 20*time.Second, "client"),
+		part("olareg", "github.com/olareg/olareg/cmd/olareg", "v0.2.2", 30*time.Second, "registry to measure against"),
+		part("registry", "github.com/distribution/distribution/v3/cmd/registry", "v3.1.2", 8*time.Minute, "registry to measure against, and to mount and copy from"),
+
+		{Name: "keeper", Dir: "test/cluster/keeper", Version: "v0", Cold: 20 * time.Second, Purpose: "cluster: keeps its processes, and nothing after them"},
+		{Name: "kubernetes", Dir: "test/cluster/kubernetes", Version: "v1.37.2", Cold: 15 * time.Minute, Purpose: "cluster: etcd, the control plane, kubelet, kube-proxy and kubectl in one program",
+			Set: []string{"k8s.io/component-base/version.gitVersion=v1.37.2"}},
+		part("kwok", "sigs.k8s.io/kwok/cmd/kwok", "v0.8.0", 3*time.Minute, "cluster: nodes that only pretend"),
+		part("containerd", "github.com/containerd/containerd/v2/cmd/containerd", "v2.4.2", 3*time.Minute, "cluster: container runtime of real nodes"),
+		part("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2", "v2.4.2", time.Minute, "cluster: container runtime of real nodes"),
+		part("ctr", "github.com/containerd/containerd/v2/cmd/ctr", "v2.4.2", time.Minute, "cluster: container runtime of real nodes"),
+		part("bridge", "github.com/containernetworking/plugins/plugins/main/bridge", "v1.9.1", 20*time.Second, "cluster: network of pods"),
+		part("loopback", "github.com/containernetworking/plugins/plugins/main/loopback", "v1.9.1", 20*time.Second, "cluster: network of pods"),
+		part("host-local", "github.com/containernetworking/plugins/plugins/ipam/host-local", "v1.9.1", 20*time.Second, "cluster: network of pods"),
+		part("portmap", "github.com/containernetworking/plugins/plugins/meta/portmap", "v1.9.1", 20*time.Second, "cluster: network of pods"),
 	}
 }
 
@@ -113,6 +130,11 @@ func Build(ctx context.Context, name string, progress io.Writer) (string, error)
 	p, err := find(name)
 	if err != nil {
 		return "", err
+	}
+	if p.Dir != "" {
+		if err := p.locate(); err != nil {
+			return "", err
+		}
 	}
 	cache, err := Cache()
 	if err != nil {

@@ -18,7 +18,7 @@ func TestTableIsPinned(t *testing.T) {
 			t.Errorf("%s is there twice", p.Name)
 		}
 		seen[p.Name] = true
-		if !strings.HasPrefix(p.Version, "v") || p.Package == "" || p.Cold == 0 || p.Purpose == "" {
+		if !strings.HasPrefix(p.Version, "v") || (p.Package == "") == (p.Dir == "") || p.Cold == 0 || p.Purpose == "" {
 			t.Errorf("%+v is not complete", p)
 		}
 	}

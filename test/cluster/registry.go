@@ -1,0 +1,104 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// Expose makes a server that listens on an address of this computer, such as
+// 127.0.0.1:5080, reachable for nodes and pods, and returns the address they
+// use. It ends with the cluster.
+func (c *Cluster) Expose(address string) (string, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(c.HostIP, "0"))
+	if err != nil {
+		return "", fmt.Errorf("expose %s to the cluster: %w", address, err)
+	}
+	c.lock.Lock()
+	c.forwards = append(c.forwards, l)
+	c.lock.Unlock()
+	go forward(l, func() string { return address })
+	return l.Addr().String(), nil
+}
+
+// Registry is the address of Options.Registry for nodes and pods. It stays the
+// same when [Cluster.SetRegistry] names another one.
+func (c *Cluster) Registry() string {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	return c.registry
+}
+
+// SetRegistry sends nodes to another registry from now on, for instance to the
+// same one after it came back on another port.
+func (c *Cluster) SetRegistry(address string) {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	c.opts.Registry = address
+}
+
+// exposeRegistry lets the nodes reach the registry, and tells their container
+// runtimes which names of images it answers for.
+func (c *Cluster) exposeRegistry() error {
+	l, err := net.Listen("tcp", net.JoinHostPort(c.HostIP, "5000"))
+	if err != nil {
+		return fmt.Errorf("expose the registry to the cluster: %w", err)
+	}
+	c.lock.Lock()
+	c.forwards = append(c.forwards, l)
+	c.registry = l.Addr().String()
+	c.lock.Unlock()
+	go forward(l, func() string {
+		c.lock.Lock()
+		defer c.lock.Unlock()
+		return c.opts.Registry
+	})
+	content := fmt.Sprintf("server = \"http://%[1]s\"\n[host.\"http://%[1]s\"]\ncapabilities = [\"pull\", \"resolve\"]\n", l.Addr())
+	for i := range c.opts.Nodes {
+		for _, name := range append([]string{c.registry}, c.opts.Mirrored...) {
+			dir := filepath.Join(c.nodeDir(i), "hosts", name)
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(content), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// forward copies both ways between each connection to l and one to the target.
+func forward(l net.Listener, target func() string) {
+	for {
+		from, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue
+		}
+		go func() {
+			defer from.Close()
+			to, err := net.Dial("tcp", target())
+			if err != nil {
+				return
+			}
+			defer to.Close()
+			var wg sync.WaitGroup
+			pipe := func(dst, src net.Conn) {
+				_, _ = io.Copy(dst, src)
+				if t, ok := dst.(*net.TCPConn); ok {
+					_ = t.CloseWrite()
+				}
+			}
+			wg.Go(func() { pipe(to, from) })
+			pipe(from, to)
+			wg.Wait()
+		}()
+	}
+}
