@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,10 +113,7 @@ func TestCredit(t *testing.T) {
 					got = append(got, s)
 				}
 			}
-			var want []string
-			for _, s := range fields(tt.want) {
-				want = append(want, s)
-			}
+			want := strings.Fields(tt.want)
 			slices.Sort(got)
 			slices.Sort(want)
 			if !slices.Equal(got, want) {
@@ -123,18 +121,6 @@ func TestCredit(t *testing.T) {
 			}
 		})
 	}
-}
-
-func fields(s string) (out []string) {
-	for len(s) > 0 {
-		i := 0
-		for i < len(s) && s[i] != ' ' {
-			i++
-		}
-		out = append(out, s[:i])
-		s = s[min(i+1, len(s)):]
-	}
-	return out
 }
 
 func TestCreditFactsOfTheCaller(t *testing.T) {
