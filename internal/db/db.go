@@ -17,6 +17,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
@@ -24,6 +25,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"modernc.org/sqlite"
@@ -111,6 +113,8 @@ type DB struct {
 	done  chan struct{} // closed when the writer has ended
 	dead  atomic.Pointer[error]
 
+	tendNext time.Time // when to look at the log again; the writer's
+
 	stopOnce, closeOnce sync.Once
 	closeErr            error
 }
@@ -140,7 +144,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		cfg.MaxHold = 10 * time.Millisecond
 	}
 	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o700); err != nil {
-		return nil, fmt.Errorf("open database %s: %w", cfg.Path, err)
+		return nil, fmt.Errorf("open database %s: %w", cfg.Path, mapError(err))
 	}
 	d := &DB{cfg: cfg, queue: make(chan *op, cfg.MaxBatch), stop: make(chan struct{}), done: make(chan struct{}), readers: make(chan *conn, cfg.Readers)}
 	var err error
@@ -422,7 +426,45 @@ func (d *DB) commit(batch []*op) []*op {
 		close(o.done)
 		batch[i] = nil // what f holds can go
 	}
+	if err == nil && start.After(d.tendNext) {
+		d.tendNext = start.Add(d.tendLog())
+	}
 	return batch
+}
+
+// The engine moves the log into the file by itself, but begins the log anew
+// only when at that moment no reader is looking at it. Readers that overlap
+// without a gap would let it grow for ever. So from longLog frames of 4 KiB
+// on, the writer waits a little for them (new readers, which find everything
+// in the file, are not in the way), and from tooLongLog on as long as any read
+// may take. A reader that stays even longer must not stop the writes again
+// and again.
+const (
+	longLog    = 4096
+	tooLongLog = 32768
+	tendEvery  = 100 * time.Millisecond
+)
+
+// tendLog keeps the write-ahead log from growing, and returns when to do it
+// again. It is upkeep: should it fail, the next commit says why.
+func (d *DB) tendLog() time.Duration {
+	ctx := context.Background()
+	var busy, frames, moved int
+	if ok, err := d.writer.Row(ctx, "PRAGMA wal_checkpoint(PASSIVE)", nil, &busy, &frames, &moved); !ok || err != nil || frames < longLog {
+		return tendEvery
+	}
+	wait, again := "PRAGMA busy_timeout = 10", tendEvery
+	if frames >= tooLongLog {
+		wait, again = "PRAGMA busy_timeout = 1000", time.Minute
+	}
+	if err := d.writer.exec(wait); err == nil {
+		_, _ = d.writer.Row(ctx, "PRAGMA wal_checkpoint(RESTART)", nil, &busy, &frames, &moved)
+	}
+	_ = d.writer.exec("PRAGMA busy_timeout = 5000")
+	if busy == 0 {
+		return tendEvery
+	}
+	return again
 }
 
 // end commits the transaction, or undoes it when err says that it is lost.
@@ -528,10 +570,17 @@ func head(query string) string {
 	return query
 }
 
-// mapError gives errors of the engine the names that callers know.
+// mapError gives errors of the engine and of the system the names that callers
+// know.
 func mapError(err error) error {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
+		switch {
+		case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+			return fmt.Errorf("%w: %w", ErrFull, err)
+		case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
+			return fmt.Errorf("%w: %w", ErrReadOnly, err)
+		}
 		return err
 	}
 	switch e.Code() & 0xff {
