@@ -24,18 +24,19 @@ func (l *Lab) Run(ops []Op) (int, error) {
 
 // Random goes through one random history of at most n steps. It returns the
 // history up to the step that went wrong.
-func (l *Lab) Random(seed uint64, n int) ([]Op, error) {
+func (l *Lab) Random(seed uint64, n int) ([]Op, Tally, error) {
 	rng := rand.New(rand.NewPCG(seed, 1))
+	mix := newMix(rng)
 	s := NewSim()
 	ops := make([]Op, 0, n)
 	for len(ops) < n && !s.over() {
-		op := l.random(rng, &s.w, false)
+		op := l.random(rng, mix, &s.w, false)
 		ops = append(ops, op)
 		if err := l.Step(s, op); err != nil {
-			return ops, err
+			return ops, s.Seen, err
 		}
 	}
-	return ops, nil
+	return ops, s.Seen, nil
 }
 
 // Shrink shortens a history that fails, as far as it goes on failing: first by
@@ -299,6 +300,18 @@ func key(s *Sim) []byte {
 			flag(true, u.now)
 			rel(u.last, w.wall)
 			rel(u.stored, w.wall)
+		}
+	}
+	for r := range o.doubt { // what the oracle doubts of the time that matters
+		for t := w.wall - 128; t < w.wall+64; t += 8 {
+			v, sure := byte(0), byte(0)
+			for i := range T(8) {
+				if a := t + i - begin; a >= 0 && a < maxTime {
+					v |= byte(o.doubt[r][a/64]>>(a%64)&1) << i
+					sure |= byte(o.sureDoubt[r][a/64]>>(a%64)&1) << i
+				}
+			}
+			b = append(b, v, sure)
 		}
 	}
 	for i := range w.rep {

@@ -173,10 +173,53 @@ func (l *Lab) Print(ops []Op) string {
 type Sim struct {
 	w World
 	o Oracle
+	// Blind: the oracle says nothing.
+	Blind bool
+	// Seen counts what happened, to show that histories are not idle.
+	Seen Tally
+}
+
+// A Tally counts events.
+type Tally struct {
+	Expired, Revived, Deleted, Swept, Collected, Crashes, CameBetween int
+}
+
+func (t *Tally) add(o Tally) {
+	t.Expired += o.Expired
+	t.Revived += o.Revived
+	t.Deleted += o.Deleted
+	t.Swept += o.Swept
+	t.Collected += o.Collected
+	t.Crashes += o.Crashes
+	t.CameBetween += o.CameBetween
+}
+
+func (t *Tally) note(before, after *World) {
+	for r := range after.repo {
+		for m := range after.repo[r].man {
+			a, b := &before.repo[r].man[m], &after.repo[r].man[m]
+			switch {
+			case a.there && !b.there:
+				t.Swept++
+			case !a.there || a.state == b.state:
+			case b.state == content.Expired:
+				t.Expired++
+			case b.state == content.Deleted:
+				t.Deleted++
+			default:
+				t.Revived++
+			}
+		}
+	}
+	for b := range after.row {
+		if before.row[b] && !after.row[b] {
+			t.Collected++
+		}
+	}
 }
 
 // NewSim returns an empty store.
-func NewSim() *Sim { return &Sim{newWorld(), newOracle()} }
+func NewSim() *Sim { return &Sim{w: newWorld(), o: newOracle()} }
 
 // over reports that the small universe has no more room for this history.
 func (s *Sim) over() bool { return s.w.broken || s.o.over }
@@ -185,7 +228,15 @@ const everything = 1<<nMan - 1
 
 // Step does one operation and judges it. An operation that is not possible
 // now does nothing.
-func (l *Lab) Step(s *Sim, op Op) error { return l.step(s, op, false) }
+func (l *Lab) Step(s *Sim, op Op) error {
+	before := s.w
+	err := l.step(s, op, false)
+	s.Seen.note(&before, &s.w)
+	if s.Blind {
+		return nil
+	}
+	return err
+}
 
 func (l *Lab) step(s *Sim, op Op, nested bool) error {
 	w, o := &s.w, &s.o
@@ -212,7 +263,13 @@ func (l *Lab) step(s *Sim, op Op, nested bool) error {
 		w.commits, w.crashAt, w.dead = 0, int(op.Crash), false
 	}
 	r, m, tag := int(op.R), int(op.M), int(op.Tag)
-	check := func(hide, show, tags uint8) error { return o.same(l, &before, w, r, hide, show, tags, l.print(op)) }
+	var err error
+	check := func(hide, show, tags uint8) error {
+		if err != nil {
+			return err
+		}
+		return o.same(l, &before, w, r, hide, show, tags, l.print(op))
+	}
 	tagBit := func() uint8 {
 		if tag < 0 {
 			return 0
@@ -220,7 +277,6 @@ func (l *Lab) step(s *Sim, op Op, nested bool) error {
 		return 1 << tag
 	}
 	live := func(m int) bool { x := &w.repo[r].man[m]; return x.there && x.state == content.Live }
-	var err error
 	switch op.Kind {
 	case opImage:
 		acked := true
@@ -231,7 +287,7 @@ func (l *Lab) step(s *Sim, op Op, nested bool) error {
 		}
 		acked = acked && l.pushManifest(w, r, m, tag)
 		if acked && (!live(m) || tag >= 0 && int(w.repo[r].tag[tag].man) != m) {
-			return violation("%s was acknowledged and is not there", l.print(op))
+			err = violation("%s was acknowledged and is not there", l.print(op))
 		}
 		err = check(0, everything, tagBit())
 	case opPushBlob:
@@ -251,12 +307,12 @@ func (l *Lab) step(s *Sim, op Op, nested bool) error {
 	case opPush:
 		acked := l.pushManifest(w, r, m, tag)
 		if acked && (!live(m) || tag >= 0 && int(w.repo[r].tag[tag].man) != m) {
-			return violation("%s was acknowledged and is not there", l.print(op))
+			err = violation("%s was acknowledged and is not there", l.print(op))
 		}
 		err = check(0, everything, tagBit())
 	case opRetag:
 		if l.retag(w, r, m, tag) && (!live(m) || int(w.repo[r].tag[tag].man) != m) {
-			return violation("%s was acknowledged and is not there", l.print(op))
+			err = violation("%s was acknowledged and is not there", l.print(op))
 		}
 		err = check(0, everything, tagBit())
 	case opDeleteTag:
@@ -264,7 +320,7 @@ func (l *Lab) step(s *Sim, op Op, nested bool) error {
 		err = check(0, 0, tagBit())
 	case opDelete:
 		if w.deleteManifest(r, m) && live(m) {
-			return violation("%s was acknowledged and it is live", l.print(op))
+			err = violation("%s was acknowledged and it is live", l.print(op))
 		}
 		err = check(1<<m, 0, 0)
 	case opPull, opPullTag:
@@ -274,13 +330,13 @@ func (l *Lab) step(s *Sim, op Op, nested bool) error {
 		if m >= 0 && l.pull(w, r, m) {
 			o.sawUse(m, kPull0+r, o.now())
 			if !live(m) {
-				return violation("%s was answered and the image is not live", l.print(op))
+				err = violation("%s was answered and the image is not live", l.print(op))
 			}
 		}
 		err = check(0, everything, 0)
 	case opPin:
 		if l.pin(w, r, m) && (!live(m) || !w.repo[r].pin[m]) {
-			return violation("%s was acknowledged and it is not so", l.print(op))
+			err = violation("%s was acknowledged and it is not so", l.print(op))
 		}
 		err = check(0, everything, 0)
 	case opUnpin:
@@ -288,7 +344,7 @@ func (l *Lab) step(s *Sim, op Op, nested bool) error {
 		err = check(0, 0, 0)
 	case opRestore:
 		if l.restore(w, r, m) && !live(m) {
-			return violation("%s was acknowledged and it is not live", l.print(op))
+			err = violation("%s was acknowledged and it is not live", l.print(op))
 		}
 		err = check(0, everything, 0)
 	case opDated:
@@ -370,7 +426,7 @@ func (l *Lab) step(s *Sim, op Op, nested bool) error {
 	case opReconcile:
 		w.reconcile()
 	}
-	if err != nil {
+	if err != nil && !s.Blind {
 		return err
 	}
 	if w.up {
@@ -379,6 +435,7 @@ func (l *Lab) step(s *Sim, op Op, nested bool) error {
 	}
 	if w.dead && !nested {
 		w.dead = false
+		s.Seen.Crashes++
 		w.stop(false)
 		o.sawStop(false)
 	}
@@ -444,7 +501,7 @@ func (l *Lab) stepTick(s *Sim, op Op, before *World) error {
 	w, o := &s.w, &s.o
 	o.sawPlan(w)
 	l.beginTick(w)
-	if err := o.same(l, before, w, -1, 0, everything, 0, l.print(op)); err != nil {
+	if err := o.same(l, before, w, -1, 0, everything, 0, l.print(op)); err != nil && !s.Blind {
 		return err
 	}
 	call := 0
@@ -455,15 +512,16 @@ func (l *Lab) stepTick(s *Sim, op Op, before *World) error {
 			return nil
 		}
 		came = true
+		s.Seen.CameBetween++
 		for _, sub := range op.Sub {
-			if err := l.step(s, sub, true); err != nil {
+			if err := l.step(s, sub, true); err != nil && !s.Blind {
 				return err
 			}
 		}
 		return nil
 	}
 	for w.plan.on {
-		if err := l.stepNext(s, between); err != nil {
+		if err := l.stepNext(s, between); err != nil && !s.Blind {
 			return err
 		}
 	}
@@ -474,7 +532,7 @@ func (l *Lab) stepTick(s *Sim, op Op, before *World) error {
 }
 
 // random returns an operation that makes sense often enough.
-func (l *Lab) random(rng *rand.Rand, w *World, real bool) Op {
+func (l *Lab) random(rng *rand.Rand, mix *Mix, w *World, real bool) Op {
 	n := func(n int) int8 { return int8(rng.IntN(n)) }
 	op := Op{R: n(nRepo), M: n(nMan), B: n(nBlob), Tag: n(nTag + 1)}
 	if op.Tag == tagFallback {
@@ -504,7 +562,7 @@ func (l *Lab) random(rng *rand.Rand, w *World, real bool) Op {
 		}
 		return op
 	}
-	op.Kind = l.kind(rng)
+	op.Kind = mix.kind(rng)
 	switch op.Kind {
 	case opRetag, opDeleteTag, opPullTag:
 		if op.Tag < 0 {
@@ -530,9 +588,9 @@ func (l *Lab) random(rng *rand.Rand, w *World, real bool) Op {
 		if op.Kind == opTick && rng.IntN(3) == 0 {
 			op.N = int16(rng.IntN(3))
 			for range 1 + rng.IntN(2) {
-				sub := l.random(rng, w, real)
+				sub := l.random(rng, mix, w, real)
 				for sub.Kind == opTick || sub.Kind == opBegin || sub.Kind == opNext || sub.Kind == opCrash || sub.Kind == opStop {
-					sub = l.random(rng, w, real)
+					sub = l.random(rng, mix, w, real)
 				}
 				sub.Crash = 0
 				op.Sub = append(op.Sub, sub)
@@ -549,20 +607,39 @@ func (l *Lab) random(rng *rand.Rand, w *World, real bool) Op {
 	return op
 }
 
-// weights of the kinds of operation.
-var weights = [nKinds]int{
+// A Mix says how often each kind of operation comes in one history.
+type Mix [nKinds]int
+
+// usual is the mix that all others are made of.
+var usual = Mix{
 	opImage: 14, opPushBlob: 3, opStat: 2, opMount: 3, opPush: 4, opRetag: 3, opDeleteTag: 2, opDelete: 2, opPull: 3, opPullTag: 2, opPin: 1,
 	opUnpin: 2, opRestore: 4, opDated: 3, opState: 6, opForget: 2, opAdvance: 20, opJump: 1, opOpen: 1, opClose: 2, opCrash: 1, opStop: 1,
 	opTick: 14, opBegin: 4, opCollect: 6, opReconcile: 1,
 }
 
-func (l *Lab) kind(rng *rand.Rand) Kind {
+// newMix leaves out some kinds and favours others: a history in which nobody
+// is silent, or nothing is deleted by hand, comes to places where one with a
+// little of everything hardly ever comes.
+func newMix(rng *rand.Rand) *Mix {
+	mix := usual
+	for k := range mix {
+		switch Kind(k) {
+		case opImage, opAdvance, opTick:
+			mix[k] *= 1 + rng.IntN(2)
+		default:
+			mix[k] *= [...]int{0, 0, 1, 3}[rng.IntN(4)]
+		}
+	}
+	return &mix
+}
+
+func (mix *Mix) kind(rng *rand.Rand) Kind {
 	sum := 0
-	for _, n := range weights {
+	for _, n := range mix {
 		sum += n
 	}
 	k := rng.IntN(sum)
-	for kind, n := range weights {
+	for kind, n := range mix {
 		if k -= n; k < 0 {
 			return Kind(kind)
 		}

@@ -18,6 +18,7 @@ const maxTime = 64 * 64
 type Oracle struct {
 	wall, mono T
 	doubt      [nRepo][maxTime / 64]uint64
+	sureDoubt  [nRepo][maxTime / 64]uint64 // what of it a crash cannot take away
 	use        [nDig][nKind]witness
 	rep        [nRep]speaker
 	behind     T // the clock is behind this
@@ -148,7 +149,11 @@ func (o *Oracle) look(passed T) {
 	o.seen = o.wall
 }
 
+// save makes everything sure. What a crash takes away is found again at the
+// start: a silence, because its end is forgotten with it, and a jump of the
+// clock, as time in which nothing ran, unless the clock is back by then.
 func (o *Oracle) save() {
+	o.sureDoubt = o.doubt
 	for d := range o.use {
 		for k := range o.use[d] {
 			o.use[d][k].sure = o.use[d][k].last
@@ -157,6 +162,7 @@ func (o *Oracle) save() {
 }
 
 func (o *Oracle) saveSpeakers() {
+	o.sureDoubt = o.doubt
 	for i := range o.rep {
 		if s := &o.rep[i]; s.there {
 			s.sure, s.sureLast = true, s.last
@@ -225,6 +231,7 @@ func (o *Oracle) sawStop(clean bool) {
 		o.saveSpeakers()
 		o.marked = o.seen
 	}
+	o.doubt = o.sureDoubt
 	for d := range o.use {
 		for k := range o.use[d] {
 			u := &o.use[d][k]
@@ -244,6 +251,7 @@ func (o *Oracle) sawStart() {
 		o.behind = o.marked
 	}
 	o.cover(-1, o.marked, o.wall)
+	o.sureDoubt = o.doubt
 	o.marked = o.seen
 }
 

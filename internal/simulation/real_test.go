@@ -559,7 +559,7 @@ func (h *real) compareUsage(w *World) error {
 }
 
 // runReal goes through a history on both.
-func runReal(ctx context.Context, t testing.TB, l *Lab, next func(i int, w *World) (Op, bool)) (ops []Op, err error) {
+func runReal(ctx context.Context, t testing.TB, l *Lab, seen *Tally, blind bool, next func(i int, w *World) (Op, bool)) (ops []Op, err error) {
 	dir, err := os.MkdirTemp(tmp(t), "cairn-simulation-")
 	if err != nil {
 		t.Fatal(err)
@@ -572,6 +572,8 @@ func runReal(ctx context.Context, t testing.TB, l *Lab, next func(i int, w *Worl
 		}
 	}()
 	s := NewSim()
+	s.Blind = blind
+	defer func() { *seen = s.Seen }()
 	for i := 0; !s.over(); i++ {
 		op, ok := next(i, &s.w)
 		if !ok {
@@ -621,15 +623,22 @@ func TestReal(t *testing.T) {
 	var steps, histories, seed atomic.Int64
 	var wg sync.WaitGroup
 	var once sync.Once
+	var mu sync.Mutex
+	var seen Tally
 	for range 2 {
 		wg.Go(func() {
 			l := NewLab(0)
 			for steps.Load() < want {
 				n := seed.Add(1)
 				rng := rand.New(rand.NewPCG(uint64(n), 2))
-				ops, err := runReal(t.Context(), t, l, func(i int, w *World) (Op, bool) {
-					return l.random(rng, w, true), i < historyLength/2
+				mix := newMix(rng)
+				var tally Tally
+				ops, err := runReal(t.Context(), t, l, &tally, false, func(i int, w *World) (Op, bool) {
+					return l.random(rng, mix, w, true), i < historyLength/2
 				})
+				mu.Lock()
+				seen.add(tally)
+				mu.Unlock()
 				steps.Add(int64(len(ops)))
 				histories.Add(1)
 				if err == nil {
@@ -638,7 +647,7 @@ func TestReal(t *testing.T) {
 				steps.Store(want)
 				once.Do(func() {
 					again := func(ops []Op) error {
-						_, err := runReal(t.Context(), t, l, func(i int, _ *World) (Op, bool) {
+						_, err := runReal(t.Context(), t, l, new(Tally), false, func(i int, _ *World) (Op, bool) {
 							if i < len(ops) {
 								return ops[i], true
 							}
@@ -656,5 +665,28 @@ func TestReal(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d steps in %d histories took %s", steps.Load(), histories.Load(), time.Since(start).Round(time.Millisecond))
+	t.Logf("%d steps in %d histories took %s: %+v", steps.Load(), histories.Load(), time.Since(start).Round(time.Millisecond), seen)
+	idle(t, seen)
+}
+
+// A model that makes a mistake differs from the real store, and that is
+// noticed: the comparison is able to fail.
+func TestRealDiffersFromBugs(t *testing.T) {
+	for i := range nBugs {
+		bug := Bug(1) << i
+		t.Run(bug.String(), func(t *testing.T) {
+			l := NewLab(bug)
+			for seed := uint64(1); seed < 100; seed++ {
+				rng := rand.New(rand.NewPCG(seed, 3))
+				mix := newMix(rng)
+				if _, err := runReal(t.Context(), t, l, new(Tally), true, func(i int, w *World) (Op, bool) {
+					return l.random(rng, mix, w, true), i < historyLength/2
+				}); err != nil {
+					t.Log(err)
+					return
+				}
+			}
+			t.Error("not noticed")
+		})
+	}
 }

@@ -42,11 +42,16 @@ func TestRandom(t *testing.T) {
 	var steps, histories, seed atomic.Int64
 	var wg sync.WaitGroup
 	var once sync.Once
+	var mu sync.Mutex
+	var seen Tally
 	for range 2 {
 		wg.Go(func() {
 			l := NewLab(0)
 			for steps.Load() < want {
-				ops, err := l.Random(uint64(seed.Add(1)), historyLength)
+				ops, tally, err := l.Random(uint64(seed.Add(1)), historyLength)
+				mu.Lock()
+				seen.add(tally)
+				mu.Unlock()
 				steps.Add(int64(len(ops)))
 				histories.Add(1)
 				if err != nil {
@@ -57,7 +62,19 @@ func TestRandom(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d steps in %d histories took %s", steps.Load(), histories.Load(), time.Since(start).Round(time.Millisecond))
+	t.Logf("%d steps in %d histories took %s: %+v", steps.Load(), histories.Load(), time.Since(start).Round(time.Millisecond), seen)
+	idle(t, seen)
+}
+
+// idle fails a test whose histories do not do what they are about.
+func idle(t *testing.T, seen Tally) {
+	if t.Failed() || testing.Short() {
+		return
+	}
+	const few = 50
+	if seen.Expired < few || seen.Revived < few || seen.Deleted < few || seen.Swept < few || seen.Collected < few || seen.Crashes < few || seen.CameBetween < few {
+		t.Errorf("too little happened: %+v", seen)
+	}
 }
 
 // Each mistake that the model can be told to make is found, and its shortest
@@ -69,7 +86,7 @@ func TestBugsAreFound(t *testing.T) {
 			t.Parallel()
 			l := NewLab(bug)
 			for seed := uint64(1); seed <= 3000; seed++ {
-				ops, err := l.Random(seed, historyLength)
+				ops, _, err := l.Random(seed, historyLength)
 				if err == nil {
 					continue
 				}
