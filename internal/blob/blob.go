@@ -69,6 +69,11 @@ type Staged interface {
 	Truncate(size int64) error
 	// Reader reads the bytes so far from the start.
 	Reader() (io.ReadCloser, error)
+	// Follow reads the bytes at any offset while more are appended, by other
+	// goroutines than the writer's as well. What was not written yet reads as
+	// io.EOF. It goes on working after the Staged ended, however it ended, and
+	// is closed by the caller.
+	Follow() (Following, error)
 	// Commit makes the bytes the blob d, which the caller has verified, and
 	// ends the Staged. It is visible at once and durable after a Sync. A blob
 	// that is already there is replaced, without disturbing its readers; who
@@ -82,6 +87,12 @@ type Staged interface {
 	// Discard ends the Staged and removes the bytes. After Commit it does
 	// nothing.
 	Discard() error
+}
+
+// A Following reads the bytes of a [Staged] that is still being written.
+type Following interface {
+	io.ReaderAt
+	io.Closer
 }
 
 // An Entry is one thing that [Store.Walk] found: a blob or an upload.

@@ -115,12 +115,27 @@ func (s *staged) Reader() (io.ReadCloser, error) {
 	if s.f == nil {
 		return nil, s.ended()
 	}
+	f, err := s.duplicate()
+	if err != nil {
+		return nil, err
+	}
+	return &upTo{io.NewSectionReader(f, 0, s.size), f}, nil
+}
+
+// Follow implements [Staged]. The file outlives its names.
+func (s *staged) Follow() (Following, error) {
+	if s.f == nil {
+		return nil, s.ended()
+	}
+	return s.duplicate()
+}
+
+func (s *staged) duplicate() (*os.File, error) {
 	fd, err := unix.FcntlInt(s.f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read upload %s: %w", s.id, err)
 	}
-	f := os.NewFile(uintptr(fd), s.path)
-	return &upTo{io.NewSectionReader(f, 0, s.size), f}, nil
+	return os.NewFile(uintptr(fd), s.path), nil
 }
 
 // upTo reads the bytes that an upload had when it was asked for. Its file has

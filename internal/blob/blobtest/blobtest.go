@@ -36,6 +36,7 @@ func Run(t *testing.T, open func(t *testing.T) blob.Store) {
 		{"Discard", testDiscard},
 		{"Ended", testEnded},
 		{"Reader", testReader},
+		{"Follow", testFollow},
 		{"Replace", testReplace},
 		{"Delete", testDelete},
 		{"Names", testNames},
@@ -230,6 +231,41 @@ func testEnded(t *testing.T, s blob.Store) {
 		}
 		wantAbsent(t, s, g)
 	}
+}
+
+// Who follows an upload reads what is there so far, whatever becomes of it.
+func testFollow(t *testing.T, s blob.Store) {
+	for _, end := range []struct {
+		name string
+		do   func(st blob.Staged) error
+	}{
+		{"commit", func(st blob.Staged) error { return st.Commit(digest.FromString("one two three")) }},
+		{"discard", func(st blob.Staged) error { return st.Discard() }},
+	} {
+		st := stage(t, s, "follow-"+end.name, "one ")
+		f, err := st.Follow()
+		must(t, err)
+		read := func(off int64, want string) {
+			t.Helper()
+			b := make([]byte, 20)
+			n, err := f.ReadAt(b, off)
+			if string(b[:n]) != want || !errors.Is(err, io.EOF) {
+				t.Fatalf("before %s, at %d: %q, %v; want %q and io.EOF", end.name, off, b[:n], err, want)
+			}
+		}
+		read(0, "one ")
+		read(4, "")
+		_, err = io.WriteString(st, "two three")
+		must(t, err)
+		read(4, "two three")
+		must(t, end.do(st))
+		read(0, "one two three")
+		must(t, f.Close())
+		if _, err := st.Follow(); err == nil {
+			t.Errorf("an upload that ended by %s can be followed", end.name)
+		}
+	}
+	want(t, s, digest.FromString("one two three"), "one two three")
 }
 
 func testReader(t *testing.T, s blob.Store) {
