@@ -75,6 +75,7 @@ var modules = map[string][]string{
 	"github.com/prometheus/client_golang":    {"internal/serve"},
 	"github.com/google/go-containerregistry": {"test/…"},
 	"github.com/opencontainers/go-digest":    {"internal/…", "test/…"},
+	"k8s.io/client-go":                       {"test/…"},
 }
 
 // pure lists packages and single files that decide without looking at the

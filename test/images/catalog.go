@@ -42,7 +42,7 @@ func shell(ctx context.Context, progress io.Writer) (files, error) {
 	f := files{
 		"tmp":        dir(0o777 | fs.ModeSticky),
 		"root":       dir(0o700),
-		"etc/passwd": text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
+		"etc/passwd": text("root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
 		"etc/group":  text("root:x:0:\nnobody:x:65534:\n"),
 		"usr/bin":    dir(0o755),
 	}
