@@ -40,15 +40,54 @@ func ReadStatement(r io.Reader, limit int64) (Statement, error) {
 }
 
 // limited ends with an error where the limit is passed, unlike io.LimitReader,
-// which ends as if the input did.
+// which ends as if the input did. It also makes one space of many between
+// tokens: the decoder looks at all of them again with each read, so that
+// megabytes of nothing, which compress well, would cost it minutes.
 type limited struct {
 	r    io.Reader
 	left int64
 	over bool
 	err  error // of r, other than io.EOF
+
+	inString, escaped, space bool
+}
+
+// squeeze removes repeated white space outside of strings, in place.
+func (l *limited) squeeze(b []byte) int {
+	n := 0
+	for _, c := range b {
+		if l.inString {
+			switch {
+			case l.escaped:
+				l.escaped = false
+			case c == '\\':
+				l.escaped = true
+			case c == '"':
+				l.inString = false
+			}
+		} else {
+			space := c == ' ' || c == '\n' || c == '\r' || c == '\t'
+			if space && l.space {
+				continue
+			}
+			l.space, l.inString = space, c == '"'
+		}
+		b[n] = c
+		n++
+	}
+	return n
 }
 
 func (l *limited) Read(b []byte) (int, error) {
+	for {
+		n, err := l.read(b)
+		if n = l.squeeze(b[:n]); n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+func (l *limited) read(b []byte) (int, error) {
 	if int64(len(b)) > l.left+1 {
 		b = b[:l.left+1]
 	}
