@@ -53,7 +53,7 @@ signatures and other referrers) are listed with --parts.`,
 			return a.print(all, func(row func(...string)) {
 				row("REPOSITORY", "TAGS", "DIGEST", "SIZE", "PUSHED", "STATE")
 				for _, i := range all.Images {
-					row(i.Repository, dash(tagNames(i.Tags)), short(i.Digest), bytes(i.Size), day(i.Pushed), stateOf(i))
+					row(i.Repository, dash(tagNames(i.Tags)), short(i.Digest), bytesText(i.Size), day(i.Pushed), stateOf(i))
 				}
 			})
 		},
@@ -118,7 +118,7 @@ func (a *app) imageInspect() *cobra.Command {
 				if i.ArtifactType != "" {
 					row("Artifact type:", i.ArtifactType)
 				}
-				row("Size:", bytes(i.Size))
+				row("Size:", bytesText(i.Size))
 				row("Pushed:", day(i.Pushed))
 				if i.Config != "" {
 					row("Config:", string(i.Config))

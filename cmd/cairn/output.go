@@ -72,8 +72,8 @@ func short(d image.Digest) string {
 	return alg + ":" + hex[:12]
 }
 
-// bytes is a size as people read it.
-func bytes(n int64) string {
+// bytesText is a size as people read it.
+func bytesText(n int64) string {
 	const unit = 1024
 	if n < unit {
 		return fmt.Sprintf("%d B", n)

@@ -85,7 +85,7 @@ func (a *app) retentionPlan() *cobra.Command {
 					if d.Horizon != "at" {
 						goes = d.Horizon
 					}
-					row(d.Action, imageName(d), bytes(d.Size), last, goes, d.Reason)
+					row(d.Action, imageName(d), bytesText(d.Size), last, goes, d.Reason)
 				}
 			})
 			if err != nil || a.output != "table" {
@@ -93,7 +93,7 @@ func (a *app) retentionPlan() *cobra.Command {
 			}
 			s := plan.Summary
 			fmt.Fprintf(a.stdout, "%s in %s at %s: %d stay, %d would expire (%s), %d come back, %d hidden, %d would be swept\n",
-				count(s.Images, "image", "images"), count(s.Repositories, "repository", "repositories"), day(s.At), s.Keep, s.Expire, bytes(s.ExpireBytes), s.Revive, s.Hidden, s.Sweep)
+				count(s.Images, "image", "images"), count(s.Repositories, "repository", "repositories"), day(s.At), s.Keep, s.Expire, bytesText(s.ExpireBytes), s.Revive, s.Hidden, s.Sweep)
 			if s.PlanningOnly {
 				fmt.Fprintln(a.stderr, "Nothing of this is done by itself: no policy is configured and no reporter was ever enrolled.")
 			}
@@ -136,7 +136,7 @@ without --yes.`,
 				return err
 			}
 			err = a.print(r, func(row func(...string)) {
-				row(fmt.Sprintf("%d expired (%s), %d came back, %d swept, %d stay", r.Expired, bytes(r.Bytes), r.Revived, r.Swept, r.Plan.Keep))
+				row(fmt.Sprintf("%d expired (%s), %d came back, %d swept, %d stay", r.Expired, bytesText(r.Bytes), r.Revived, r.Swept, r.Plan.Keep))
 			})
 			for _, e := range r.Errors {
 				fmt.Fprintf(a.stderr, "left as it is: %s\n", e)

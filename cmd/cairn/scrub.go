@@ -63,7 +63,7 @@ func (a *app) progress(verb string) *progress {
 func (p *progress) show(w wire.Progress) {
 	if now := time.Now(); now.After(p.next) {
 		p.next, p.told = now.Add(2*time.Second), true
-		fmt.Fprintf(p.a.stderr, "%s %s of %s\n", p.verb, bytes(w.Done), bytes(w.Total))
+		fmt.Fprintf(p.a.stderr, "%s %s of %s\n", p.verb, bytesText(w.Done), bytesText(w.Total))
 	}
 }
 
@@ -74,7 +74,7 @@ func (p *progress) end() {
 }
 
 func scrubTable(r wire.ScrubReport, row func(...string)) {
-	row("read", fmt.Sprintf("%s (%s) and %s", count(r.Blobs, "blob", "blobs"), bytes(r.Bytes), count(r.Manifests, "manifest", "manifests")))
+	row("read", fmt.Sprintf("%s (%s) and %s", count(r.Blobs, "blob", "blobs"), bytesText(r.Bytes), count(r.Manifests, "manifest", "manifests")))
 	for _, d := range r.Corrupt {
 		row("corrupt", "blob "+string(d))
 	}

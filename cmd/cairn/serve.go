@@ -4,12 +4,20 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/serve"
+)
+
+// Values of --log-level and --log-format.
+var (
+	logLevels  = []string{"debug", "info", "warn", "error"}
+	logFormats = []string{"text", "json"}
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -50,6 +58,12 @@ configuration file, that over the defaults.`,
 					set()
 				}
 			}
+			if !slices.Contains(logLevels, c.Log.Level) {
+				return usagef("--log-level %q is not one of %s", c.Log.Level, strings.Join(logLevels, ", "))
+			}
+			if !slices.Contains(logFormats, c.Log.Format) {
+				return usagef("--log-format %q is not one of %s", c.Log.Format, strings.Join(logFormats, ", "))
+			}
 			if err := c.Validate(); err != nil {
 				return usagef("%w", err)
 			}
@@ -68,8 +82,8 @@ configuration file, that over the defaults.`,
 	fl.BoolVar(&f.Open, "open", false, "no sign-on: everybody who reaches the address may do everything; loopback only")
 	fl.StringVar(&f.TLS.Cert, "tls-cert", "", "file with the certificate chain, PEM")
 	fl.StringVar(&f.TLS.Key, "tls-key", "", "file with its private key, PEM")
-	fl.StringVar(&f.Log.Level, "log-level", "", "debug, info, warn or error (default "+d.Log.Level+")")
-	fl.StringVar(&f.Log.Format, "log-format", "", "text or json (default "+d.Log.Format+")")
+	fl.StringVar(&f.Log.Level, "log-level", "", strings.Join(logLevels, ", ")+" (default "+d.Log.Level+")")
+	fl.StringVar(&f.Log.Format, "log-format", "", strings.Join(logFormats, ", ")+" (default "+d.Log.Format+")")
 	fl.StringVar(&pprof, "pprof", "", "loopback address for profiles, such as 127.0.0.1:6060")
 	return c
 }

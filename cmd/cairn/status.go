@@ -40,7 +40,7 @@ func statusTable(s wire.Status, server string, row func(...string)) {
 		images += fmt.Sprintf("; hidden and restorable: %d expired, %d removed", n.Expired, n.Deleted)
 	}
 	row("images", images)
-	row("stored", fmt.Sprintf("%s in %s", bytes(n.BlobBytes), count(n.Blobs, "blob", "blobs")))
+	row("stored", fmt.Sprintf("%s in %s", bytesText(n.BlobBytes), count(n.Blobs, "blob", "blobs")))
 	if n.Corrupt > 0 {
 		row("", fmt.Sprintf("%d blobs are CORRUPT and not served: push the images that need them again, and check the disk (`cairn scrub`)", n.Corrupt))
 	}
@@ -50,7 +50,7 @@ func statusTable(s wire.Status, server string, row func(...string)) {
 	case r.PlanningOnly:
 		state = "ONLY PLANS: no policy is configured and no reporter was ever enrolled"
 	case r.Held != nil:
-		state = fmt.Sprintf("HELD: the policies would expire all %d images", r.Held.Live)
+		state = fmt.Sprintf("HELD: the policies would expire everything, %s", count(r.Held.Live, "image", "images"))
 	case r.Clock != "":
 		state = "STOPPED: the clock is in doubt: " + r.Clock
 	case len(r.Uncovered) > 0:

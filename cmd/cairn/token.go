@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -84,7 +83,6 @@ func (a *app) tokenLs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			now := time.Now()
 			return a.print(l, func(row func(...string)) {
 				row("NAME", "KIND", "MAY", "CREATED", "EXPIRES", "LAST USED", "STATE")
 				for _, t := range l.Tokens {
@@ -92,7 +90,7 @@ func (a *app) tokenLs() *cobra.Command {
 					switch {
 					case !t.Revoked.IsZero():
 						state = "revoked"
-					case !t.Expires.IsZero() && t.Expires.Before(now):
+					case !t.Expires.IsZero() && !l.Now.Before(t.Expires):
 						state = "expired"
 					case !t.Counts:
 						state = "ok, pulls are no use"

@@ -34,7 +34,7 @@ func (a *API) listTokens(ctx context.Context, _ *struct{}) (*output[wire.TokenLi
 	if err != nil {
 		return nil, a.problem(err, "list accounts")
 	}
-	return &output[wire.TokenList]{wire.TokenList{Tokens: notNil(l)}}, nil
+	return &output[wire.TokenList]{wire.TokenList{Now: a.Clock.Now(), Tokens: notNil(l)}}, nil
 }
 
 func (a *API) createToken(ctx context.Context, in *input[wire.NewToken]) (*output[wire.CreatedToken], error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/content"
@@ -19,7 +20,10 @@ func (a *API) problem(err error, format string, args ...any) error {
 	if p, ok := errors.AsType[*wire.Problem](err); ok {
 		return p
 	}
-	p := &wire.Problem{Status: http.StatusInternalServerError, Detail: tried + ": " + err.Error()}
+	p := &wire.Problem{Status: http.StatusInternalServerError, Detail: err.Error()}
+	if !strings.HasPrefix(p.Detail, tried) { // the room below may have said it
+		p.Detail = tried + ": " + p.Detail
+	}
 	switch {
 	case errors.As(err, new(*image.NameError)), errors.As(err, new(*usage.BadStatementError)):
 		p.Status = http.StatusBadRequest

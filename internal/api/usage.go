@@ -51,7 +51,7 @@ type statement struct {
 		Digest     string    `json:"digest" example:"sha256:…" doc:"of an index, a manifest or a config"`
 		Repository string    `json:"repository,omitempty" doc:"any repository when left out"`
 		Source     string    `json:"source" enum:"pull,container,workload,code,run"`
-		Subject    string    `json:"subject,omitempty" doc:"a workload or host, never a pod" maxLength:"512"`
+		Subject    string    `json:"subject" doc:"a workload or host, never a pod" maxLength:"512"`
 		At         time.Time `json:"at,omitempty" doc:"the time of arrival when left out"`
 	} `json:"uses,omitempty" maxItems:"100000"`
 }

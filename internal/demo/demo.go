@@ -194,7 +194,7 @@ func (s *story) tell(ctx context.Context) error {
 	}
 
 	s.say("\n3. Somebody needs the old one after all. A pull is enough (or: cairn image restore).")
-	s.say("  $ curl -sI %s/v2/shop/web/manifests/1.0", s.url)
+	s.say("  $ curl -sI %s/v2/shop/web/manifests/1.0 | head -1", s.url)
 	if err := s.registry.pull(ctx, "shop/web", "1.0"); err != nil {
 		return err
 	}
@@ -217,11 +217,15 @@ func (s *story) tell(ctx context.Context) error {
 		return err
 	}
 
-	s.say("\n5. host-a was scrapped. Forget it; the time nobody could tell does not count as age.")
+	s.say("\n5. host-a was scrapped: forget it. Images go once %s have passed that somebody can", s.pace.after)
+	s.say("vouch for; the time in which nobody could tell does not count.")
 	if err := s.command(ctx, "cluster", "forget", "host-a"); err != nil {
 		return err
 	}
-	if err := s.command(ctx, "retention", "plan", "--all"); err != nil {
+	if err := s.pass(ctx, s.pace.interval.Std(), nil); err != nil {
+		return err
+	}
+	if err := s.settled(ctx); err != nil {
 		return err
 	}
 	return s.expect(ctx, old, "live")
@@ -269,7 +273,8 @@ func (s *story) report(ctx context.Context, runs *built, show bool) error {
 	if show {
 		s.say(`  $ curl %s/api/v1/uses -H 'Content-Type: application/json' -d '{"reporter": "host-a",`, s.url)
 		s.say(`      "period": "%s", "complete": true, "statement": "s1", "uses": [{"source": "container",`, config.Duration(s.pace.period))
-		s.say(`      "digest": "%s…", "repository": "shop/web", "subject": "host-a/web"}]}'`, runs.digest[:19])
+		s.say(`      "digest": "%s",`, runs.digest)
+		s.say(`      "repository": "shop/web", "subject": "host-a/web"}]}'`)
 	}
 	s.spoken++
 	r, err := s.client.Report(ctx, st)

@@ -107,7 +107,7 @@ func (r registry) push(ctx context.Context, b *built) error {
 
 // pull asks for the manifest, as every pull begins.
 func (r registry) pull(ctx context.Context, repository, ref string) error {
-	_, err := r.do(ctx, http.MethodGet, r.manifest(repository, ref), "", nil, http.StatusOK)
+	_, err := r.do(ctx, http.MethodHead, r.manifest(repository, ref), "", nil, http.StatusOK)
 	return err
 }
 

@@ -172,6 +172,7 @@ type CreatedToken struct {
 
 // TokenList is all accounts, those that ended lately among them.
 type TokenList struct {
+	Now    time.Time        `json:"now"` // the server's clock
 	Tokens []access.Account `json:"tokens"`
 }
 

@@ -40,6 +40,7 @@ type Server struct {
 	// Secret is what requests of Push use; the admin's, unless the server is open.
 	Secret string
 
+	loops  int
 	stop   context.CancelFunc
 	result chan error
 	once   sync.Once
@@ -190,4 +191,29 @@ func (b *Buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// Pass lets d pass and returns when every loop of the server has done what was
+// due by then and waits for the clock again. How many loops there are is found
+// by looking: the most that were ever seen to wait.
+func (s *Server) Pass(t testing.TB, d time.Duration) {
+	t.Helper()
+	s.settle(t)
+	s.Clock.Advance(d)
+	s.settle(t)
+}
+
+func (s *Server) settle(t testing.TB) {
+	t.Helper()
+	for same, tries := 0, 0; same < 5; tries++ {
+		time.Sleep(time.Millisecond)
+		switch n := s.Clock.Waiting(); {
+		case n > s.loops:
+			s.loops, same = n, 0
+		case n == s.loops:
+			same++
+		case tries > 5000:
+			t.Fatalf("%d of %d loops wait for the clock after 5 s\n%s", n, s.loops, s.Log)
+		}
+	}
 }
