@@ -97,6 +97,7 @@ var wallClock = map[string]string{
 	"internal/clock":              "it is the clock",
 	"internal/content/collect.go": "steps aside for as long as this machine needs",
 	"internal/blob":               "measures what the disk costs, to choose among folders",
+	"internal/api":                "deadlines of connections are the kernel's, on its clock",
 	"internal/registry":           "deadlines of connections are the kernel's, on its clock",
 	"internal/db":                 "bounds how long a transaction stays open; no fact depends on it",
 	"internal/demo":               "a progress line for people who wait",

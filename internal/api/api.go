@@ -92,6 +92,9 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, refuse(http.StatusUnauthorized, "", "sign-on failed: %v", err))
 		return
 	}
+	if r.ContentLength != 0 {
+		r.Body = &patientBody{r.Body, http.NewResponseController(w)}
+	}
 	a.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, &caller{p, r})))
 }
 
@@ -170,7 +173,8 @@ func writeProblem(w http.ResponseWriter, err error) {
 
 // op describes a route.
 func op(id, method, path, tag, summary string, statuses ...int) huma.Operation {
-	return huma.Operation{OperationID: id, Method: method, Path: path, Tags: []string{tag}, Summary: summary, Errors: append(statuses, http.StatusUnauthorized, http.StatusForbidden)}
+	return huma.Operation{OperationID: id, Method: method, Path: path, Tags: []string{tag}, Summary: summary, Errors: append(statuses, http.StatusUnauthorized, http.StatusForbidden),
+		BodyReadTimeout: -1} // see patientBody
 }
 
 // output is an answer that consists of its body.

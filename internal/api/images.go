@@ -31,12 +31,6 @@ func (a *API) imageRoutes() {
 	huma.Register(a.huma, op("unpin-image", http.MethodDelete, "/api/v1/pins", "images", "End a pin", 400, 404), a.unpinImage)
 }
 
-// Pages of images.
-const (
-	defaultPage = 1000
-	maxPage     = 10000
-)
-
 type imagesInput struct {
 	Repository string `query:"repository" doc:"only repositories that this name or glob matches" example:"app/**" maxLength:"255"`
 	State      string `query:"state" enum:"live,expired,deleted,all" default:"live"`

@@ -98,9 +98,11 @@ func (a *API) stream(body func(ctx context.Context, line func(any))) *huma.Strea
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		_, w := humago.Unwrap(hc)
 		w.Header().Set("Content-Type", "application/x-ndjson")
-		buf := bufio.NewWriterSize(w, 32<<10)
-		enc := json.NewEncoder(buf)
 		rc := http.NewResponseController(w)
+		pw := &patientWriter{w, rc}
+		defer pw.done()
+		buf := bufio.NewWriterSize(pw, 32<<10)
+		enc := json.NewEncoder(buf)
 		flushed := a.Clock.Mono()
 		body(hc.Context(), func(v any) {
 			_ = enc.Encode(v) // a client that went away ends the context
