@@ -3,7 +3,6 @@ package simulation
 import (
 	"fmt"
 	"math/bits"
-	"strings"
 
 	"cairn.dev/cairn/internal/content"
 )
@@ -480,16 +479,6 @@ func (o *Oracle) truth(l *Lab, w *World, r int, part bool) truth {
 		}
 	}
 	return t
-}
-
-func (c *catalog) names(ms uint8) string {
-	var out []string
-	for m := range nMan {
-		if ms&(1<<m) != 0 {
-			out = append(out, c.mans[m].name)
-		}
-	}
-	return strings.Join(out, ", ")
 }
 
 // always holds after every step.

@@ -36,7 +36,7 @@ func (b Bug) String() string {
 	return "no bug"
 }
 
-// lookup says whether a repository has a blob.
+// linked says whether a repository has a blob.
 func (w *World) linked(r, b int) bool { return w.repo[r].link[b].there && w.row[b] }
 
 func (w *World) makeLink(r, b int) {
@@ -317,11 +317,6 @@ func (l *Lab) pull(w *World, r, m int) bool {
 	}
 	w.touch(m, kPull0+r, w.ledgerNow())
 	return true
-}
-
-func (l *Lab) pullTag(w *World, r, tag int) bool {
-	m := w.resolve(r, tag)
-	return m >= 0 && l.pull(w, r, m)
 }
 
 func (l *Lab) pin(w *World, r, m int) bool {

@@ -36,7 +36,7 @@ func TestRandom(t *testing.T) {
 		want /= 20
 	}
 	if soak() {
-		want *= 50
+		want *= 20
 	}
 	start := time.Now()
 	var steps, histories, seed atomic.Int64
