@@ -140,6 +140,57 @@ func (s *squeeze) over(f func(repo string, d image.Digest)) {
 			s.remove(k, f)
 		}
 	}
+	// What is left waits for each other: a referrer that lists what lists its
+	// own subject. Such go together or not at all.
+	for _, k := range order {
+		if s.total <= s.limit {
+			return
+		}
+		if s.items[k].gone {
+			continue
+		}
+		group, ok := s.together(k)
+		if !ok {
+			continue
+		}
+		for _, g := range group {
+			s.items[g].parents = 0
+		}
+		for _, g := range group {
+			if !s.items[g].gone {
+				s.remove(g, f)
+			}
+		}
+	}
+}
+
+// together are the items without which k cannot go; false if one must stay.
+func (s *squeeze) together(k int32) ([]int32, bool) {
+	group := []int32{k}
+	in := map[int32]bool{k: true}
+	for i := 0; i < len(group); i++ {
+		it := &s.items[group[i]]
+		if it.firm {
+			return nil, false
+		}
+		add := func(x int32) {
+			if !in[x] && !s.items[x].gone {
+				in[x] = true
+				group = append(group, x)
+			}
+		}
+		if it.subject >= 0 {
+			add(it.subject)
+		}
+		if it.parents > 0 {
+			for x := range s.items {
+				if slices.Contains(s.items[x].children, group[i]) {
+					add(int32(x))
+				}
+			}
+		}
+	}
+	return group, true
 }
 
 func (s *squeeze) levels(order []int32) {
