@@ -29,7 +29,6 @@ type Config struct {
 	Retention   Retention `yaml:"retention" json:"retention" doc:"When unused images are deleted."`
 	Usage       Usage     `yaml:"usage" json:"usage" doc:"The ledger of who used what."`
 	Collect     Collect   `yaml:"collect" json:"collect" doc:"Removing the blobs that no image needs any more."`
-	Uploads     Uploads   `yaml:"uploads" json:"uploads" doc:"Pushes in progress."`
 }
 
 // TLS names the files of a certificate.
@@ -81,13 +80,7 @@ type Usage struct {
 
 // Collect is about removing blobs.
 type Collect struct {
-	Grace    Duration `yaml:"grace" json:"grace" doc:"A blob that a client was told about is kept this long, for the push it may belong to."`
-	Interval Duration `yaml:"interval" json:"interval" doc:"How often to look for blobs to remove."`
-}
-
-// Uploads is about pushes in progress.
-type Uploads struct {
-	Expire Duration `yaml:"expire" json:"expire" doc:"An upload to which nothing was added for this long is dropped."`
+	Grace Duration `yaml:"grace" json:"grace" doc:"A blob that a client was told about is kept this long, for the push it may belong to; an upload to which nothing is added, too."`
 }
 
 // Default is the configuration of an empty file.
@@ -109,8 +102,7 @@ func base() *Config {
 			Policies:   []Policy{defaultPolicy()},
 		},
 		Usage:   Usage{Granularity: Duration(time.Hour)},
-		Collect: Collect{Grace: Day, Interval: Duration(time.Minute)},
-		Uploads: Uploads{Expire: Day},
+		Collect: Collect{Grace: Day},
 	}
 }
 

@@ -61,8 +61,7 @@ retention:
     max_bytes: 10GiB
   - repositories: "**"
 usage: {granularity: 10m}
-collect: {grace: 2d, interval: 30s}
-uploads: {expire: 3h}
+collect: {grace: 2d}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +74,7 @@ uploads: {expire: 3h}
 			{Name: "ci", Repositories: []string{"ci/**", "*/ci"}, After: 2 * Day, UntaggedAfter: 6 * hour, MinAge: hour, KeepLast: 3, Protect: []string{"stable", "V*"}, MaxBytes: 10 << 30},
 			{Repositories: []string{"**"}, After: 30 * Day},
 		}},
-		Usage: Usage{hour / 6}, Collect: Collect{2 * Day, hour / 120}, Uploads: Uploads{3 * hour},
+		Usage: Usage{hour / 6}, Collect: Collect{2 * Day},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -146,8 +145,6 @@ func TestMistakes(t *testing.T) {
 		{"retention: {interval: 2d}", `f.yaml:1: retention.interval: 2d is out of bounds: choose from 1s to 1d`},
 		{"usage: {granularity: 1ms}", `f.yaml:1: usage.granularity: 1ms is out of bounds`},
 		{"collect: {grace: 0s}", `f.yaml:1: collect.grace: 0s is out of bounds`},
-		{"collect: {interval: 2d}", `f.yaml:1: collect.interval: 2d is out of bounds`},
-		{"uploads: {expire: 0s}", `f.yaml:1: uploads.expire: 0s is out of bounds`},
 		{"retention: {policies: }", `f.yaml:1: retention.policies: no value: write [] for none, or remove the key`},
 		{"retention: {policies: all}", `f.yaml:1: retention.policies: this is a single value: write a list, each entry after a dash`},
 		{policies + "  - '**'", `f.yaml:3: retention.policies#1: this is a single value: write keys and values, of name, repositories, after`},

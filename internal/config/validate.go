@@ -59,8 +59,6 @@ func (c *Config) validate(at func(key, format string, args ...any) Problem) (out
 	between("retention.warn_within", r.WarnWithin, 0, century)
 	between("usage.granularity", c.Usage.Granularity, second, Day)
 	between("collect.grace", c.Collect.Grace, second, 30*Day)
-	between("collect.interval", c.Collect.Interval, second, Day)
-	between("uploads.expire", c.Uploads.Expire, second, 365*Day)
 	for i, p := range r.Policies {
 		key := fmt.Sprintf("retention.policies#%d", i+1)
 		if len(p.Repositories) == 0 {
