@@ -335,6 +335,7 @@ func key(s *Sim) []byte {
 	if p := &w.plan; p.on {
 		rel(p.at, w.wall)
 		b = append(b, o.planLive[:]...)
+		b = append(b, o.planThere[:]...)
 		for r := range o.planPushed {
 			for m := range o.planPushed[r] {
 				rel(o.planPushed[r][m], w.wall)

@@ -28,6 +28,7 @@ type Oracle struct {
 	let        [nBlob]T        // monotonic: the last manifest that needed it went
 	start      T
 	planLive   [nRepo]uint8      // what was live when the tick in progress began
+	planThere  [nRepo]uint8      // what was there, hidden or not
 	planPushed [nRepo][nMan]T    // and when it was pushed
 	planPin    [nRepo][nMan]bool // and what was pinned
 	jumpedBack bool
@@ -322,10 +323,13 @@ type truth struct {
 // sawPlan notes what a tick begins with.
 func (o *Oracle) sawPlan(w *World) {
 	for r := range w.repo {
-		o.planLive[r] = 0
+		o.planLive[r], o.planThere[r] = 0, 0
 		for m := range w.repo[r].man {
 			if x := &w.repo[r].man[m]; x.there && x.state == content.Live {
 				o.planLive[r] |= 1 << m
+			}
+			if w.repo[r].man[m].there {
+				o.planThere[r] |= 1 << m
 			}
 			o.planPushed[r][m], o.planPin[r][m] = w.repo[r].man[m].pushed, w.repo[r].pin[m]
 		}
@@ -334,7 +338,8 @@ func (o *Oracle) sawPlan(w *World) {
 
 // truth finds out from the bare state of the world. part: in the middle of a
 // tick. Then what was pushed or pinned since it began counts for itself and what it
-// needs, and not for the indexes that list it: the tick cannot know.
+// needs, and not for the indexes that list it, nor does it carry uses there: the
+// tick cannot know.
 func (o *Oracle) truth(l *Lab, w *World, r int, part bool) truth {
 	var t truth
 	rs := &w.repo[r]
@@ -350,6 +355,10 @@ func (o *Oracle) truth(l *Lab, w *World, r int, part bool) truth {
 		case content.Expired:
 			t.expired |= 1 << m
 		}
+	}
+	edges := set
+	if part {
+		edges &= int(o.planThere[r])
 	}
 	give := func(ms uint8, at T, now bool, pushed int) {
 		for m := range nMan {
@@ -372,25 +381,25 @@ func (o *Oracle) truth(l *Lab, w *World, r int, part bool) truth {
 				continue
 			}
 			if n := kindRepo[k]; n < 0 || int(n) == r {
-				give(l.credited.here[set][d], u.last, u.now, -1)
+				give(l.credited.here[edges][d], u.last, u.now, -1)
 			} else {
-				give(l.credited.there[set][d], u.last, u.now, -1)
+				give(l.credited.there[edges][d], u.last, u.now, -1)
 			}
 		}
 	}
 	for m := range rs.man {
 		if rs.man[m].there {
-			up := l.credited.here[set][m]
+			up := l.credited.here[edges][m]
 			if part && rs.man[m].pushed != o.planPushed[r][m] {
-				up = l.credited.there[set][m]
-				give(l.credited.here[set][m], o.planPushed[r][m], false, m)
+				up = l.credited.there[edges][m]
+				give(l.credited.here[edges][m], o.planPushed[r][m], false, m)
 			}
 			give(up, rs.man[m].pushed, false, m)
 		}
 		if rs.pin[m] {
-			up := l.credited.here[set][m]
+			up := l.credited.here[edges][m]
 			if part && !o.planPin[r][m] {
-				up = l.credited.there[set][m]
+				up = l.credited.there[edges][m]
 			}
 			give(up, 0, true, -1)
 		}
