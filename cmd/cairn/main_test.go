@@ -33,6 +33,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"cairn": main
 //	push REPOSITORY TAG TEXT        push an image; its digest becomes $DIGEST, shortened $SHORT
 //	report JSON                     state uses
 //	pass DURATION                   let time pass, loops included
+//	jump [-]DURATION                set the clock without time passing
 //	exits CODE cairn …              run and compare the exit code
 //	ready URL                       wait until a server is
 func TestScripts(t *testing.T) {
@@ -70,6 +71,15 @@ func TestScripts(t *testing.T) {
 				d, err := config.ParseDuration(args[0])
 				ts.Check(err)
 				s.Pass(t, d.Std())
+			},
+			"jump": func(ts *testscript.TestScript, _ bool, args []string) {
+				s, _ := of(ts)
+				d, err := config.ParseDuration(strings.TrimPrefix(args[0], "-"))
+				ts.Check(err)
+				if strings.HasPrefix(args[0], "-") {
+					d = -d
+				}
+				s.Clock.Jump(d.Std())
 			},
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
 				want, err := strconv.Atoi(args[0])

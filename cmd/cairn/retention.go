@@ -12,7 +12,7 @@ import (
 
 func (a *app) retentionCommand() *cobra.Command {
 	return group("retention", "Preview and run the deletion of unused images", `Retention runs by itself in `+"`cairn serve`"+`. These commands preview it, and run it
-now.`, a.retentionPlan(), a.retentionRun())
+now.`, a.retentionPlan(), a.retentionRun(), a.retentionTrustClock())
 }
 
 // parseAt reads a time, or a duration from now.
@@ -149,4 +149,26 @@ without --yes.`,
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "even if every image would expire")
 	return a.withOutput(c)
+}
+
+func (a *app) retentionTrustClock() *cobra.Command {
+	return &cobra.Command{
+		Use:   "trust-clock",
+		Short: "Take the server's clock for right although it has seen later times",
+		Long: `While the clock is behind a time that Cairn has already seen, nothing is deleted:
+either it is wrong now, or it was wrong then. Set it right if it is wrong now.
+If it ran ahead before and is right now, say so by this command.`,
+		Args: takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			if err := cl.TrustClock(cmd.Context()); err != nil {
+				return err
+			}
+			fmt.Fprintln(a.stdout, "the clock is trusted")
+			return nil
+		},
+	}
 }

@@ -77,7 +77,7 @@ configuration file, that over the defaults.`,
 	d := config.Default()
 	fl := c.Flags()
 	fl.StringVar(&file, "config", "", "configuration file (default $"+configVariable+")")
-	fl.StringVar(&f.Data, "data", "", "folder of everything Cairn stores (default "+d.Data+")")
+	fl.StringVar(&f.Data, "data", "", "folder of everything Cairn stores (default $XDG_DATA_HOME/cairn, for root /var/lib/cairn)")
 	fl.StringVar(&f.Listen, "listen", "", "address to listen on (default "+d.Listen+")")
 	fl.BoolVar(&f.Open, "open", false, "no sign-on: everybody who reaches the address may do everything; loopback only")
 	fl.StringVar(&f.TLS.Cert, "tls-cert", "", "file with the certificate chain, PEM")

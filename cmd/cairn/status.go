@@ -65,6 +65,9 @@ func statusTable(s wire.Status, server string, row func(...string)) {
 	if r.Cure != "" {
 		row("", "cure: "+r.Cure)
 	}
+	if r.Clock != "" {
+		row("", "or, if it is right now and ran ahead before: cairn retention trust-clock")
+	}
 	for _, e := range r.Errors {
 		row("", e)
 	}

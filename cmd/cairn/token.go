@@ -9,13 +9,14 @@ import (
 	"cairn.dev/cairn/internal/access"
 	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/config"
+	"cairn.dev/cairn/internal/serve"
 )
 
 func (a *app) tokenCommand() *cobra.Command {
 	return group("token", "Accounts: who may pull, push, report and administer", `An account has a name and a secret. Clients of the registry log in with both
 (docker login, skopeo login); commands and reporters use the secret alone.
 Servers started with --open have no accounts.`,
-		a.tokenCreate(), a.tokenLs(), a.tokenRevoke())
+		a.tokenCreate(), a.tokenLs(), a.tokenReset(), a.tokenRevoke())
 }
 
 func (a *app) tokenCreate() *cobra.Command {
@@ -54,9 +55,7 @@ func (a *app) tokenCreate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			// The secret alone goes to stdout, so that a script can take it.
-			fmt.Fprintf(a.stderr, "The secret of %s, shown this once:\n", t.Name)
-			fmt.Fprintln(a.stdout, t.Secret)
+			a.secret(t.Name, t.Secret)
 			return nil
 		},
 	}
@@ -131,4 +130,44 @@ func (a *app) tokenRevoke() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// secret shows a secret: it alone goes to stdout, so that a script can take it.
+func (a *app) secret(name, secret string) {
+	fmt.Fprintf(a.stderr, "The secret of %s, shown this once:\n", name)
+	fmt.Fprintln(a.stdout, secret)
+}
+
+func (a *app) tokenReset() *cobra.Command {
+	var data string
+	c := &cobra.Command{
+		Use:   "reset NAME",
+		Short: "Give an account a new secret and print it, once",
+		Long: `Give an account a new secret; the old one stops working at once. With --data it
+works on the data folder of a stopped server, without a secret: the way back in
+when the last one is lost (` + "`cairn token reset admin --data DIR`" + `).`,
+		Args: takes(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if data != "" {
+				secret, err := serve.ResetToken(cmd.Context(), data, args[0])
+				if err != nil {
+					return err
+				}
+				a.secret(args[0], secret)
+				return nil
+			}
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			t, err := cl.ResetToken(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			a.secret(t.Name, t.Secret)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&data, "data", "", "work on this data folder, while no server uses it")
+	return c
 }

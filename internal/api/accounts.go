@@ -15,6 +15,7 @@ import (
 func (a *API) accessRoutes() {
 	huma.Register(a.huma, op("list-tokens", http.MethodGet, "/api/v1/tokens", "access", "List accounts, without their secrets"), a.listTokens)
 	huma.Register(a.huma, op("create-token", http.MethodPost, "/api/v1/tokens", "access", "Make an account; its secret is shown in this answer only", 400, 409), a.createToken)
+	huma.Register(a.huma, op("reset-token", http.MethodPost, "/api/v1/tokens/{name}/reset", "access", "Give an account a new secret; the old one stops working at once", 404), a.resetToken)
 	huma.Register(a.huma, op("revoke-token", http.MethodDelete, "/api/v1/tokens/{name}", "access", "End an account and everything signed on with it", 404, 409), a.revokeToken)
 }
 
@@ -57,6 +58,17 @@ func (a *API) createToken(ctx context.Context, in *input[wire.NewToken]) (*outpu
 
 type nameInput struct {
 	Name string `path:"name" maxLength:"255"`
+}
+
+func (a *API) resetToken(ctx context.Context, in *nameInput) (*output[wire.CreatedToken], error) {
+	if err := a.mayAccounts(ctx); err != nil {
+		return nil, err
+	}
+	acc, secret, err := a.Guard.Reset(ctx, in.Name)
+	if err != nil {
+		return nil, a.accountProblem(err, "reset "+in.Name)
+	}
+	return &output[wire.CreatedToken]{wire.CreatedToken{Account: acc, Secret: secret}}, nil
 }
 
 func (a *API) revokeToken(ctx context.Context, in *nameInput) (*struct{}, error) {

@@ -38,7 +38,9 @@ type Deps struct {
 	Clock     clock.Clock
 	Log       *slog.Logger
 	Version   wire.Version
-	Open      bool // no sign-on: anybody who reaches the server is an administrator
+	// ExternalURL is where clients reach the server, when configured.
+	ExternalURL string
+	Open        bool // no sign-on: anybody who reaches the server is an administrator
 }
 
 // API is the handler. It is safe for concurrent use.

@@ -31,8 +31,12 @@ func (a *API) usageRoutes() {
 	// times a second, and its reader is strict and faster.
 	a.mux.HandleFunc("POST /api/v1/uses", a.reportUses)
 
+	resolve := op("resolve-references", http.MethodPost, "/api/v1/resolve", "usage", "Say which images the references of workloads name here", 400)
+	resolve.Description = "For who reports uses: a template names its image by tag. It is not a pull and not a use."
+	huma.Register(a.huma, resolve, a.resolve)
 	huma.Register(a.huma, op("list-reporters", http.MethodGet, "/api/v1/reporters", "usage", "List who states uses"), a.listReporters)
 	huma.Register(a.huma, op("forget-reporter", http.MethodDelete, "/api/v1/reporters", "usage", "Forget a reporter that will not come back", 404), a.forgetReporter)
+	huma.Register(a.huma, op("trust-clock", http.MethodPost, "/api/v1/clock/trust", "usage", "Take the clock for right although later times were seen"), a.trustClock)
 	huma.Register(a.huma, op("list-intervals", http.MethodGet, "/api/v1/intervals", "usage", "List the time covered by doubt"), a.listIntervals)
 }
 
@@ -186,4 +190,15 @@ func (a *API) listIntervals(ctx context.Context, _ *struct{}) (*output[wire.Inte
 		return nil, err
 	}
 	return &output[wire.IntervalList]{wire.IntervalList{Intervals: notNil(a.Ledger.Uncovered())}}, nil
+}
+
+func (a *API) trustClock(ctx context.Context, _ *struct{}) (*struct{}, error) {
+	if err := a.may(ctx, access.Admin, ""); err != nil {
+		return nil, err
+	}
+	if err := a.Ledger.TrustClock(ctx); err != nil {
+		return nil, a.usageProblem(err, "trust the clock")
+	}
+	a.log.Warn("the clock is trusted from now on although later times were seen", "by", actor(ctx), "now", a.Clock.Now())
+	return nil, nil
 }

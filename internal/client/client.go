@@ -10,6 +10,7 @@ package client
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -38,6 +39,9 @@ const (
 type Config struct {
 	Server string // URL, scheme and host; http:// is put before a bare host:port
 	Token  string // secret of an account; "" when the server is open
+	// Secret, if given, is asked for each request in place of Token: for
+	// secrets that change while the process lives.
+	Secret func() (string, error)
 	HTTP   *http.Client
 }
 
@@ -73,6 +77,7 @@ func TokenFile() (string, error) {
 type Client struct {
 	base  *url.URL
 	token string
+	fresh func() (string, error)
 	http  *http.Client
 }
 
@@ -94,7 +99,7 @@ func New(cfg Config) (*Client, error) {
 	if h == nil {
 		h = http.DefaultClient
 	}
-	return &Client{base: u, token: cfg.Token, http: h}, nil
+	return &Client{base: u, token: cfg.Token, fresh: cfg.Secret, http: h}, nil
 }
 
 // Server is the address of the server.
@@ -187,11 +192,25 @@ func (c *Client) lines(ctx context.Context, method, path string, query url.Value
 	return fmt.Errorf("%s %s: the answer broke off: %w", method, c.base.JoinPath(path), err)
 }
 
+// compressed is JSON that goes out as gzip.
+type compressed []byte
+
+func (z compressed) body() io.Reader {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = w.Write(z) // a buffer takes everything
+	_ = w.Close()
+	return &b
+}
+
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any) (io.ReadCloser, error) {
 	u := c.base.JoinPath(path)
 	u.RawQuery = query.Encode()
 	var body io.Reader
-	if in != nil {
+	z, zip := in.(compressed)
+	if zip {
+		body = z.body()
+	} else if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
 			return nil, fmt.Errorf("%s %s: %w", method, u, err)
@@ -205,9 +224,18 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	// Always: a server without sign-on takes changes only from callers that a
 	// foreign web page cannot imitate.
 	req.Header.Set("Content-Type", "application/json")
+	if zip {
+		req.Header.Set("Content-Encoding", "gzip")
+	}
 	req.Header.Set("Accept", "application/json, application/x-ndjson, application/problem+json")
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
+	token := c.token
+	if c.fresh != nil {
+		if token, err = c.fresh(); err != nil {
+			return nil, fmt.Errorf("%s %s: %w", method, u, err)
+		}
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {

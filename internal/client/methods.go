@@ -94,9 +94,26 @@ func (c *Client) Intervals(ctx context.Context) (l wire.IntervalList, err error)
 	return l, c.call(ctx, http.MethodGet, "/api/v1/intervals", nil, nil, &l)
 }
 
-// Report states uses; statement is the JSON of usage.Statement.
+// TrustClock makes the server take its clock for right although it has seen
+// later times.
+func (c *Client) TrustClock(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/api/v1/clock/trust", nil, struct{}{}, nil)
+}
+
+// Report states uses; statement is the JSON of usage.Statement. It goes
+// compressed.
 func (c *Client) Report(ctx context.Context, statement any) (r wire.Receipt, err error) {
-	return r, c.call(ctx, http.MethodPost, "/api/v1/uses", nil, statement, &r)
+	b, err := json.Marshal(statement)
+	if err != nil {
+		return r, err
+	}
+	return r, c.call(ctx, http.MethodPost, "/api/v1/uses", nil, compressed(b), &r)
+}
+
+// Resolve says which images the references of workloads name at the server. It
+// is no use of them.
+func (c *Client) Resolve(ctx context.Context, references []string) (r wire.Resolved, err error) {
+	return r, c.call(ctx, http.MethodPost, "/api/v1/resolve", nil, wire.ResolveRequest{References: references}, &r)
 }
 
 // Audit is one page of what was deleted and brought back, newest first.
@@ -156,6 +173,11 @@ func (c *Client) Tokens(ctx context.Context) (l wire.TokenList, err error) {
 // CreateToken makes an account; its secret is in the answer and nowhere else.
 func (c *Client) CreateToken(ctx context.Context, t wire.NewToken) (r wire.CreatedToken, err error) {
 	return r, c.call(ctx, http.MethodPost, "/api/v1/tokens", nil, t, &r)
+}
+
+// ResetToken gives an account a new secret.
+func (c *Client) ResetToken(ctx context.Context, name string) (r wire.CreatedToken, err error) {
+	return r, c.call(ctx, http.MethodPost, "/api/v1/tokens/"+url.PathEscape(name)+"/reset", nil, struct{}{}, &r)
 }
 
 // RevokeToken ends an account.

@@ -238,7 +238,7 @@ func policies(c config.Retention) retention.Config {
 // build makes the handlers.
 func (s *Server) build() error {
 	s.api = api.New(api.Deps{Content: s.content, Ledger: s.ledger, Retention: s.retention, Guard: s.guard,
-		Clock: s.deps.Clock, Log: s.log, Version: s.deps.Version, Open: s.cfg.Open})
+		Clock: s.deps.Clock, Log: s.log, Version: s.deps.Version, Open: s.cfg.Open, ExternalURL: s.cfg.ExternalURL})
 	reg := registry.New(registry.Config{Content: s.content, Access: s.guard, Pulls: s.ledger, Expires: s.retention.Expires, Log: s.log})
 	counted := s.metrics.count("registry", reg)
 	mux := http.NewServeMux()

@@ -2,8 +2,15 @@ package serve_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -312,5 +319,99 @@ func TestMetrics(t *testing.T) {
 		if !strings.Contains(r.Body, w) {
 			t.Errorf("/metrics lacks %q", w)
 		}
+	}
+}
+
+func TestTLS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	pool := selfSigned(t, cert, key)
+	c := servetest.Config(t)
+	c.TLS = config.TLS{Cert: cert, Key: key}
+	s, err := serve.New(t.Context(), serve.Config{Config: c}, serve.Deps{Clock: clock.NewFake(servetest.Epoch)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}}
+	resp, err := client.Get(s.URL() + "/v2/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 || !strings.HasPrefix(s.URL(), "https://") {
+		t.Errorf("%s answers %d by %s", s.URL(), resp.StatusCode, resp.Proto)
+	}
+	client.CloseIdleConnections()
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// selfSigned writes a certificate for 127.0.0.1 and returns who trusts it.
+func selfSigned(t *testing.T, certFile, keyFile string) *x509.CertPool {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Unix(1<<33, 0), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	write(t, certFile, string(public))
+	write(t, keyFile, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(public)
+	return pool
+}
+
+// A part that fails ends the process instead of leaving half of it.
+func TestProfilesOnLoopbackOnly(t *testing.T) {
+	c := servetest.Config(t)
+	s, err := serve.New(t.Context(), serve.Config{Config: c, Pprof: "0.0.0.0:0"}, serve.Deps{Clock: clock.NewFake(servetest.Epoch)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "loopback") {
+		t.Errorf("run ended with %v, want a refusal", err)
+	}
+}
+
+// Waiting for the clock to come right, nothing is deleted.
+func TestClockSetBack(t *testing.T) {
+	s := servetest.Start(t, nil, nil)
+	s.Push(t, "app/web", "1.0", "one")
+	s.Push(t, "app/web", "2.0", "two")
+	s.Pass(t, 29*24*time.Hour)
+	s.Do(t, http.MethodGet, "/v2/app/web/manifests/2.0", "", nil)
+	s.Clock.Jump(-365 * 24 * time.Hour)
+	s.Pass(t, 2*24*time.Hour) // 1.0 would go now
+	r := s.Do(t, http.MethodGet, "/metrics", "", nil)
+	for _, w := range []string{"cairn_clock_ok 0", `cairn_images{state="live"} 2`} {
+		if !strings.Contains(r.Body, w) {
+			t.Errorf("/metrics lacks %q", w)
+		}
+	}
+	// Back at the right time, the two days are doubt and no age.
+	s.Clock.Jump(365 * 24 * time.Hour)
+	s.Pass(t, time.Hour)
+	r = s.Do(t, http.MethodGet, "/api/v1/status", "", nil)
+	if !strings.Contains(r.Body, `"live":2`) {
+		t.Errorf("an image went: %s", r.Body)
+	}
+	s.Pass(t, 2*24*time.Hour)
+	r = s.Do(t, http.MethodGet, "/api/v1/status", "", nil)
+	if !strings.Contains(r.Body, `"live":1`) {
+		t.Errorf("what nobody used for the whole covered time did not go: %s", r.Body)
 	}
 }

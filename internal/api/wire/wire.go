@@ -122,6 +122,19 @@ type Receipt struct {
 	Warnings []string `json:"warnings,omitempty"` // what was taken differently than sent
 }
 
+// ResolveRequest asks what references name here, as workloads write them: with
+// or without a host, by tag or by nothing.
+type ResolveRequest struct {
+	References []string `json:"references" maxItems:"1000" example:"[\"busybox:1\"]"`
+}
+
+// Resolved says which images the references name. Those that name none are
+// left out. A reference may name one image of each repository that a node may
+// get it from.
+type Resolved struct {
+	Digests map[string][]image.Digest `json:"digests"`
+}
+
 // Reporter is somebody who states uses.
 type Reporter struct {
 	Name    string    `json:"name"`

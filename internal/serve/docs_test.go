@@ -1,0 +1,82 @@
+package serve_test
+
+import (
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"regexp"
+	"sort"
+	"strings"
+	"testing"
+
+	"cairn.dev/cairn/internal/serve/servetest"
+)
+
+var update = flag.Bool("update", false, "write docs/metrics.md")
+
+const metricsPage = "../../docs/metrics.md"
+
+// docs/metrics.md lists what /metrics shows.
+func TestMetricsAreDocumented(t *testing.T) {
+	s := servetest.Start(t, nil, nil)
+	text := s.Do(t, http.MethodGet, "/metrics", "", nil).Body
+	kind := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (cairn_\S+) (\S+)$`).FindAllStringSubmatch(text, -1) {
+		kind[m[1]] = m[2]
+	}
+	help := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^# HELP (cairn_\S+) (.*)$`).FindAllStringSubmatch(text, -1) {
+		help[m[1]] = m[2]
+	}
+	labels := map[string]map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^(cairn_[a-z_]+?)(?:_bucket|_sum|_count)?\{([^}]*)\}`).FindAllStringSubmatch(text, -1) {
+		if labels[m[1]] == nil {
+			labels[m[1]] = map[string]bool{}
+		}
+		for _, l := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(m[2], -1) {
+			if l[1] != "le" {
+				labels[m[1]][l[1]] = true
+			}
+		}
+	}
+	var names []string
+	for n := range kind {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	if len(names) < 15 {
+		t.Fatalf("/metrics shows only %v", names)
+	}
+	var b strings.Builder
+	b.WriteString(`# Metrics
+
+    curl -s http://127.0.0.1:5080/metrics
+
+This page is written by ` + "`go test ./internal/serve -update`" + ` from what ` + "`/metrics`" + ` shows. Beside these there are the usual ones of the Go
+runtime (` + "`go_…`" + `) and the process (` + "`process_…`" + `). Counts of images are at most 30 s old.
+
+| metric | type | labels | |
+|---|---|---|---|
+`)
+	for _, n := range names {
+		var ls []string
+		for l := range labels[n] {
+			ls = append(ls, "`"+l+"`")
+		}
+		sort.Strings(ls)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", n, kind[n], strings.Join(ls, ", "), help[n])
+	}
+	if *update {
+		if err := os.WriteFile(metricsPage, []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(metricsPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.String() != string(want) {
+		t.Error("docs/metrics.md is not what /metrics shows; write it anew by: go test ./internal/serve -update")
+	}
+}
