@@ -22,8 +22,8 @@ func CheckGlob(g string) error {
 	return nil
 }
 
-// Match reports whether s as a whole matches. It runs in time proportional to
-// len(g)·len(s) at worst.
+// Match reports whether s as a whole matches. It needs no memory, and usually
+// time proportional to len(s); at worst, for globs made for it, len(g)·len(s)².
 func (g Glob) Match(s string) bool {
 	p := string(g)
 	if p == "**" {
