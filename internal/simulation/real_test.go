@@ -43,6 +43,7 @@ type real struct {
 	hook     func()
 	stop     func()
 	manual   int64
+	grain    time.Duration // of the ledger
 	said     int
 	modelNow T
 	crashAt  atomic.Int64 // as World.crashAt, while an operation runs
@@ -52,9 +53,9 @@ type real struct {
 
 var errCrash = errors.New("the process died")
 
-func newReal(t testing.TB, l *Lab, dir string) *real {
-	h := &real{lab: l, dir: dir, clock: clock.NewFake(wall(begin))}
-	h.clock.Advance(0)
+func newReal(t testing.TB, l *Lab, dir string, grain time.Duration) *real {
+	// A granularity of nothing, so that the model knows what a crash leaves.
+	h := &real{lab: l, dir: dir, clock: clock.NewFake(wall(begin)), grain: grain}
 	if err := h.open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -107,8 +108,7 @@ func (h *real) open(ctx context.Context) (err error) {
 		return err
 	}
 	h.ticked = make(chan struct{}, 16)
-	// A granularity of nothing, so that the model knows what a crash leaves.
-	if h.ledger, err = usage.Open(ctx, usage.Config{DB: h.use, Clock: ledgerClock{h.clock, h.ticked}, Log: log, Granularity: time.Millisecond}); err != nil {
+	if h.ledger, err = usage.Open(ctx, usage.Config{DB: h.use, Clock: ledgerClock{h.clock, h.ticked}, Log: log, Granularity: h.grain}); err != nil {
 		return err
 	}
 	run, cancel := context.WithCancel(ctx)
@@ -564,7 +564,7 @@ func runReal(ctx context.Context, t testing.TB, l *Lab, seen *Tally, blind bool,
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	h := newReal(t, l, dir)
+	h := newReal(t, l, dir, time.Millisecond)
 	defer func() {
 		if h.up {
 			_ = h.close(false)
@@ -687,5 +687,61 @@ func TestRealDiffersFromBugs(t *testing.T) {
 			}
 			t.Error("not noticed")
 		})
+	}
+}
+
+// With the usual granularity a crash loses how late a use was, up to an hour:
+// then it counts as later, never as earlier.
+func TestRealGranularity(t *testing.T) {
+	const grain, hour = time.Hour, 3
+	l := NewLab(0)
+	crashes := 0
+	for seed := range uint64(40) {
+		dir, err := os.MkdirTemp(tmp(t), "cairn-simulation-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		h := newReal(t, l, dir, grain)
+		rng := rand.New(rand.NewPCG(seed, 4))
+		mix := Mix{opImage: 5, opPull: 10, opState: 10, opDated: 3, opForget: 1, opAdvance: 20, opCrash: 2, opStop: 1}
+		s := NewSim()
+		var ops []Op
+		for range 150 {
+			op := l.random(rng, &mix, &s.w, true)
+			op.Crash = 0
+			ops = append(ops, op)
+			if op.Kind == opCrash {
+				crashes++
+			}
+			h.modelNow = s.w.ledgerNow()
+			if err := errors.Join(l.Step(s, op), h.do(t.Context(), op)); err != nil {
+				t.Fatalf("seed %d: after\n%s%v", seed, l.Print(ops), err)
+			}
+			if !h.up || s.over() {
+				continue
+			}
+			for d := range s.w.use {
+				for k, want := range s.w.use[d] {
+					got := T(0)
+					for _, u := range h.ledger.Uses(l.cat.digests[d]) {
+						if x := l.useOf(d, k, useState{last: 1}); x.Source == u.Source && x.Repository == u.Repository {
+							got = sinceEpoch(u.At)
+						}
+					}
+					if got < want.last || got > want.last+hour {
+						t.Fatalf("seed %d: after\n%suse %d of digest %d counts as of %d, it was %d", seed, l.Print(ops), k, d, got, want.last)
+					}
+				}
+			}
+		}
+		if h.up {
+			if err := h.close(false); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if crashes < 20 {
+		t.Errorf("only %d crashes", crashes)
 	}
 }
