@@ -15,7 +15,7 @@ import (
 const (
 	// collectBatch bounds the blobs whose digests are locked at a time and
 	// whose rows go in one transaction (about a millisecond).
-	collectBatch = 32
+	collectBatch = 16
 	// reconcileEvery is how often the disk is compared with what is known.
 	reconcileEvery = 24 * time.Hour
 )
@@ -184,6 +184,14 @@ func (s *Store) collectSome(ctx context.Context, due []candidate, st *CollectSta
 			}
 			if n > 0 {
 				gone = append(gone, c)
+			}
+			// With its last blob an empty repository goes, too.
+			_, err = tx.Exec(`DELETE FROM repositories WHERE id = ?
+				AND NOT EXISTS (SELECT 1 FROM links l WHERE l.repo_id = repositories.id)
+				AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.repo_id = repositories.id)
+				AND NOT EXISTS (SELECT 1 FROM pins p WHERE p.repo_id = repositories.id)`, c.rid)
+			if err != nil {
+				return err
 			}
 		}
 		return nil

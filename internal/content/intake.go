@@ -60,15 +60,6 @@ func (in *Intake) Write(p []byte) (int, error) {
 // Size is the number of bytes so far.
 func (in *Intake) Size() int64 { return in.st.Size() }
 
-// Restart forgets all bytes. Who follows sees them replaced.
-func (in *Intake) Restart() error {
-	in.hash.Reset()
-	if err := in.st.Truncate(0); err != nil {
-		return fmt.Errorf("take in blob %s: %w", in.want, mapError(err))
-	}
-	return nil
-}
-
 // Follow reads what was written, from any goroutine, also after the end. It is
 // closed by the caller.
 func (in *Intake) Follow() (blob.Following, error) {

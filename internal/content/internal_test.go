@@ -332,3 +332,87 @@ func TestNoFullScans(t *testing.T) {
 		}
 	}
 }
+
+// Uploads that were begun and never got a byte live in memory: there is a
+// limit, and it forgets nothing that somebody writes to.
+func TestEmptyUploads(t *testing.T) {
+	s, _ := testStore(t)
+	s.upload.max = 10
+	ctx := t.Context()
+	filled, err := s.StartUpload(ctx, "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.AppendUpload(ctx, "app", filled, 0, strings.NewReader("x")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100 { // ended ones do not count
+		put(t, s, "app", fmt.Sprint(i))
+	}
+	var ids []string
+	for range 15 {
+		id, err := s.StartUpload(ctx, "app")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	for i, id := range ids {
+		_, err := s.UploadSize(ctx, "app", id)
+		if gone := errors.Is(err, ErrUploadUnknown); gone != (i < 5) {
+			t.Errorf("upload %d: %v", i, err)
+		}
+	}
+	if n, err := s.UploadSize(ctx, "app", filled); err != nil || n != 1 {
+		t.Errorf("the one with a byte has %d, %v", n, err)
+	}
+	if _, err := s.FinishUpload(ctx, "app", ids[14], -1, strings.NewReader("0"), put(t, s, "app", "0")); err != nil {
+		t.Error(err)
+	}
+	// While the last was pushed there were 11: one more was forgotten.
+	if len(s.upload.m) != 9 || s.upload.empty != 8 || len(s.upload.started) > 20 {
+		t.Errorf("%d sessions, %d empty, %d in the queue", len(s.upload.m), s.upload.empty, len(s.upload.started))
+	}
+}
+
+// A full database refuses writes whole, and reads go on.
+func TestDatabaseFull(t *testing.T) {
+	s, _ := testStore(t)
+	ctx := t.Context()
+	d := put(t, s, "app", "before")
+	err := s.db.Write(ctx, func(tx *db.Tx) error {
+		var pages int
+		if _, err := tx.Row(ctx, "PRAGMA page_count", nil, &pages); err != nil {
+			return err
+		}
+		_, err := tx.Row(ctx, fmt.Sprintf("PRAGMA max_page_count = %d", pages+2), nil, &pages)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := 0
+	for i := range 500 {
+		data := fmt.Sprintf("%d %s", i, strings.Repeat("x", 100))
+		h := sha256.Sum256([]byte(data))
+		d := image.Digest("sha256:" + hex.EncodeToString(h[:]))
+		_, err := s.PutBlob(ctx, fmt.Sprintf("app-%d-%s", i, strings.Repeat("y", 100)), strings.NewReader(data), d)
+		if err == nil {
+			continue
+		}
+		full++
+		if !errors.Is(err, ErrNoSpace) {
+			t.Fatalf("got %v, want ErrNoSpace", err)
+		}
+		if r, err := s.blobs.Open(ctx, d); !errors.Is(err, blob.ErrNotFound) {
+			r.Close()
+			t.Fatalf("the blob of a push that failed is still there: %v", err)
+		}
+	}
+	if full == 0 {
+		t.Fatal("the database did not become full")
+	}
+	if _, err := s.StatBlob(ctx, "app", d); err != nil {
+		t.Error(err)
+	}
+}

@@ -125,14 +125,14 @@ func (r *revival) follow(ctx context.Context, d image.Digest, children []byte) e
 		}
 		return rows.Err()
 	}
-	// By the subject field, and by a fallback tag: "sha256-<hex>" alone or
-	// followed by a dot ('/' comes after '.').
+	// By the subject field, and by a fallback tag (image.FallbackSubject):
+	// "sha256-<hex>" alone, or with something after a dot ('/' is next to it).
 	if err := collect("SELECT id, digest FROM manifests WHERE repo_id = ? AND subject = ? AND state = ?", r.rid, key(d), int(Expired)); err != nil {
 		return err
 	}
 	tag := string(d.Algorithm()) + "-" + d.Encoded()
 	if err := collect(`SELECT DISTINCT m.id, m.digest FROM hidden_tags t JOIN manifests m ON m.id = t.manifest_id
-		WHERE t.repo_id = ? AND t.name >= ? AND t.name < ? AND m.subject IS NULL AND m.state = ?`, r.rid, tag, tag+"/", int(Expired)); err != nil {
+		WHERE t.repo_id = ? AND (t.name = ? OR t.name > ? AND t.name < ?) AND m.subject IS NULL AND m.state = ?`, r.rid, tag, tag+".", tag+"/", int(Expired)); err != nil {
 		return err
 	}
 	for i := range ids {

@@ -123,7 +123,7 @@ func (s *Store) scrubOne(ctx context.Context, b scrubBlob, rep *ScrubReport) err
 		mark = 0 // whatever was wrong (a disk that was away) is right again
 	}
 	err = s.db.Write(ctx, func(tx *db.Tx) (err error) {
-		found, err = tx.Exec("UPDATE blobs SET corrupt = ? WHERE id = ?", mark, b.id)
+		found, err = tx.Exec("UPDATE blobs SET corrupt = ? WHERE digest = ?", mark, key(b.digest))
 		return err
 	})
 	s.unlinks.bumpAll()

@@ -98,7 +98,8 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Close ends the uploads' open files. Uploads go on after the next start.
+// Close ends the store. It holds nothing open between calls: end [Store.Run]
+// and the calls first. Uploads that have bytes go on after the next start.
 func (s *Store) Close() error { return nil }
 
 func (s *Store) now() int64 { return stamp(s.clock.Now()) }

@@ -18,7 +18,7 @@ type traffic struct {
 }
 
 // givesWayTo is how many pushes go between two batches of the collector.
-const givesWayTo = 16
+const givesWayTo = 48
 
 // enter begins the commit of a push, and returns what ends it.
 func (t *traffic) enter() func() {

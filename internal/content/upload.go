@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,12 +27,14 @@ const maxEmptyUploads = 100_000
 
 // uploads are the sessions this process has seen.
 type uploads struct {
-	mu    sync.Mutex
-	m     map[string]*upload
-	empty []string // ids in order of start; some have bytes or are gone by now
+	max     int // of empty
+	mu      sync.Mutex
+	m       map[string]*upload
+	empty   int       // sessions without bytes
+	started []*upload // in order of start; many have bytes or are gone by now
 }
 
-func newUploads() *uploads { return &uploads{m: map[string]*upload{}} }
+func newUploads() *uploads { return &uploads{m: map[string]*upload{}, max: maxEmptyUploads} }
 
 // An upload is one session. mu is held by the one request that writes to it;
 // others are refused, never kept waiting.
@@ -42,6 +45,7 @@ type upload struct {
 	size     atomic.Int64 // bytes that were answered to a client
 	touched  atomic.Int64 // monotonic
 	ended    atomic.Bool
+	empty    bool // counted in uploads.empty, whose lock guards it
 
 	// Guarded by mu.
 	row  bool      // a row says that it exists
@@ -60,20 +64,58 @@ func (s *Store) newUpload(repo string) *upload {
 	us.mu.Lock()
 	defer us.mu.Unlock()
 	us.m[u.id] = u
-	us.empty = append(us.empty, u.id)
-	// At most one is forgotten for each that comes.
-	if len(us.empty) > maxEmptyUploads {
-		old := us.empty[0]
-		us.empty = us.empty[1:]
-		if u := us.m[old]; u != nil && u.size.Load() == 0 && u.mu.TryLock() {
-			if !u.row {
-				u.ended.Store(true)
-				delete(us.m, old)
+	u.empty = true
+	us.empty++
+	us.started = append(us.started, u)
+	if len(us.started) > 2*us.max {
+		us.compact()
+	}
+	// Forget the oldest that nobody writes to.
+	for us.empty > us.max && len(us.started) > 0 {
+		old := us.started[0]
+		us.started[0] = nil
+		us.started = us.started[1:]
+		if old.empty && old.mu.TryLock() {
+			if old.size.Load() == 0 {
+				old.ended.Store(true)
+				us.remove(old)
 			}
-			u.mu.Unlock()
+			old.mu.Unlock()
 		}
 	}
 	return u
+}
+
+// compact drops from the queue what is no longer empty. Hold us.mu.
+func (us *uploads) compact() {
+	us.started = slices.DeleteFunc(us.started, func(u *upload) bool { return !u.empty })
+}
+
+// filled notes that the session has bytes.
+func (us *uploads) filled(u *upload) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	if u.empty {
+		u.empty = false
+		us.empty--
+	}
+}
+
+// remove forgets the session. Hold us.mu.
+func (us *uploads) remove(u *upload) {
+	if us.m[u.id] == u {
+		delete(us.m, u.id)
+	}
+	if u.empty {
+		u.empty = false
+		us.empty--
+	}
+}
+
+func (us *uploads) forget(u *upload) {
+	us.mu.Lock()
+	defer us.mu.Unlock()
+	us.remove(u)
 }
 
 // getUpload finds a session here or in SQL.
@@ -117,14 +159,6 @@ func (s *Store) getUpload(ctx context.Context, repo, id string) (*upload, error)
 	}
 	s.touch(u)
 	return u, nil
-}
-
-func (us *uploads) forget(u *upload) {
-	us.mu.Lock()
-	defer us.mu.Unlock()
-	if us.m[u.id] == u {
-		delete(us.m, u.id)
-	}
 }
 
 // end marks the session as over and forgets it. Hold u.mu.
@@ -319,6 +353,7 @@ func (s *Store) record(ctx context.Context, u *upload, st blob.Staged) error {
 	}
 	u.row = true
 	u.size.Store(size)
+	s.upload.filled(u)
 	return nil
 }
 
@@ -606,13 +641,7 @@ func (s *Store) expireUploads(ctx context.Context) (int, error) {
 			idle = append(idle, u)
 		}
 	}
-	live := s.upload.empty[:0]
-	for _, id := range s.upload.empty {
-		if u := s.upload.m[id]; u != nil && u.size.Load() == 0 {
-			live = append(live, id)
-		}
-	}
-	s.upload.empty = live
+	s.upload.compact()
 	s.upload.mu.Unlock()
 	// Those of an earlier process that nobody asked for since the start.
 	if s.start+s.grace <= now {

@@ -60,6 +60,8 @@ func sweep(h *H) {
 	s, err := h.Stats(h.ctx)
 	h.ok(err)
 	eq(h, "nothing is left", s, content.Stats{})
+	_, err = h.ImagesOf(h.ctx, "app")
+	h.is(err, content.ErrRepositoryUnknown)
 }
 
 func collect(h *H) {
