@@ -41,7 +41,9 @@ var rooms = map[string][]string{
 	// retention decides; it neither speaks HTTP nor knows who asks.
 	"internal/retention": {"internal/image", "internal/clock", "internal/usage", "internal/content"},
 	// registry speaks the protocol; it does not decide what goes.
-	"internal/registry": {"internal/image", "internal/blob", "internal/content", "internal/access", "internal/usage"},
+	"internal/registry": {"internal/image", "internal/blob", "internal/content", "internal/access", "internal/usage", "internal/mirror"},
+	// mirror fetches what other registries have; it does not know who asks.
+	"internal/mirror": {"internal/image", "internal/clock", "internal/blob", "internal/content"},
 
 	// simulation is for tests; it goes through the rooms that decide and keep.
 	"internal/simulation": {"internal/image", "internal/clock", "internal/db", "internal/blob", "internal/usage", "internal/content", "internal/retention"},
@@ -51,10 +53,16 @@ var rooms = map[string][]string{
 	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 	"internal/client":   {"internal/api/wire", "internal/image"},
 
+	// agent knows a server by its API only; what it looks at is below it.
+	"internal/agent":        {"internal/image", "internal/clock", "internal/usage", "internal/client", "internal/api/wire"},
+	"internal/agent/kube":   {"internal/agent", "internal/image", "internal/clock", "internal/usage"},
+	"internal/agent/cri":    {"internal/agent", "internal/image", "internal/clock", "internal/usage"},
+	"internal/agent/docker": {"internal/agent", "internal/image", "internal/clock", "internal/usage"},
+
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
-	"cmd/cairn":      {"internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
+	"cmd/cairn":      {"internal/agent/…", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
 	"test/parts/build": {"test/parts"},
 	"bench/…":          {"internal/…", "test/parts", "bench/…"},
@@ -85,6 +93,8 @@ var pure = []string{
 	"internal/usage/credit.go",
 	"internal/usage/covered.go",
 	"internal/retention/decide.go",
+	"internal/agent/inventory.go",
+	"internal/agent/name.go",
 }
 
 // world is what a pure place does not import.
@@ -99,6 +109,7 @@ var wallClock = map[string]string{
 	"internal/blob":               "measures what the disk costs, to choose among folders",
 	"internal/api":                "deadlines of connections are the kernel's, on its clock",
 	"internal/registry":           "deadlines of connections are the kernel's, on its clock",
+	"internal/mirror/patience.go": "deadlines of connections are the kernel's, on its clock",
 	"internal/db":                 "bounds how long a transaction stays open; no fact depends on it",
 	"internal/demo":               "a progress line for people who wait",
 	"cmd/cairn":                   "says how long something took, and prints ages to people",

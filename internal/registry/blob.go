@@ -17,6 +17,13 @@ func (h *handler) getBlob(c *call) error {
 		return err
 	}
 	b, err := h.content.OpenBlob(c.r.Context(), c.repository, d)
+	if c.mirrored && notHere(err) {
+		if c.r.Header["Range"] == nil {
+			return h.streamBlob(c, d)
+		}
+		// A part would end well before anybody could know that the whole does.
+		b, err = h.mirror.Blob(c.r.Context(), c.repository, d, true)
+	}
 	if err != nil {
 		return err
 	}
@@ -34,6 +41,9 @@ func (h *handler) headBlob(c *call) error {
 		return err
 	}
 	b, err := h.content.StatBlob(c.r.Context(), c.repository, d)
+	if c.mirrored && notHere(err) {
+		b, err = h.mirror.StatBlob(c.r.Context(), c.repository, d)
+	}
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/mirror"
 )
 
 // Codes of errors: those of the specification's table, and where it has none,
@@ -46,6 +47,8 @@ type failure struct {
 	code    string
 	message string
 	detail  any
+	// retryAfter in seconds is told to the client, if it is not 0.
+	retryAfter int
 }
 
 func (f *failure) Error() string { return f.code + ": " + f.message }
@@ -63,6 +66,7 @@ func failureOf(err error, rt route) *failure {
 		manifest *image.ManifestError
 		missing  *content.MissingBlobsError
 		gap      *content.RangeError
+		upstream *mirror.Error
 	)
 	switch {
 	case errors.As(err, &own):
@@ -84,6 +88,8 @@ func failureOf(err error, rt route) *failure {
 			len(missing.Digests), rt.repository, first(missing.Digests))
 		f.detail = map[string]any{"digests": missing.Digests}
 		return f
+	case errors.As(err, &upstream):
+		return failureOfUpstream(upstream, rt)
 	case errors.As(err, &gap):
 		return failf(http.StatusRequestedRangeNotSatisfiable, codeBlobUploadInvalid,
 			"the chunk begins at byte %d, the upload goes on at byte %d: send the chunks in order, from there", gap.Offset, gap.Want)
@@ -155,6 +161,9 @@ func (h *handler) fail(c *call, err error) {
 	head["Content-Type"] = valJSON
 	head["X-Content-Type-Options"] = valNosniff
 	head["Content-Length"] = []string{strconv.Itoa(body.Len())}
+	if f.retryAfter > 0 {
+		head["Retry-After"] = []string{strconv.Itoa(f.retryAfter)}
+	}
 	// What a handler had prepared for the case that all goes well.
 	head.Del("ETag")
 	head.Del("Docker-Content-Digest")

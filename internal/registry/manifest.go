@@ -31,7 +31,14 @@ func checkReference(reference string) error {
 // content's cache, the pull noted in memory, and headers assigned in one
 // allocation.
 func (h *handler) getManifest(c *call) error {
-	m, err := h.content.Manifest(c.r.Context(), c.repository, c.arg)
+	var m *content.Manifest
+	var warning string
+	var err error
+	if c.mirrored {
+		m, warning, err = h.mirror.Manifest(c.r.Context(), c.repository, c.arg, c.r.Method == http.MethodGet)
+	} else {
+		m, err = h.content.Manifest(c.r.Context(), c.repository, c.arg)
+	}
 	if err != nil {
 		// Only now, so that what is there is not looked at twice.
 		if bad := checkReference(c.arg); bad != nil {
@@ -54,6 +61,9 @@ func (h *handler) getManifest(c *call) error {
 		if at, soon := h.expires(c.repository, m.Digest); soon {
 			head["Warning"] = []string{expiryWarning(c.repository, d, at, counts)}
 		}
+	}
+	if warning != "" {
+		head["Warning"] = append(head["Warning"], warningValue(warning))
 	}
 	if match := c.r.Header["If-None-Match"]; match != nil && etagMatches(match[0], d) {
 		c.w.WriteHeader(http.StatusNotModified)

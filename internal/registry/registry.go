@@ -13,11 +13,13 @@
 package registry
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"time"
 
 	"cairn.dev/cairn/internal/access"
+	"cairn.dev/cairn/internal/blob"
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
 )
@@ -55,6 +57,25 @@ type Pulls interface {
 	Pull(repository string, d image.Digest, subject string)
 }
 
+// A Mirror keeps copies of images of other registries. *mirror.Mirror is one.
+type Mirror interface {
+	// Name is what a repository is called here that was asked for under the
+	// name ns of a host, or "".
+	Name(ns, repository string) (string, error)
+	// Mirrors reports whether a repository is a copy, and whether clients may
+	// push to it.
+	Mirrors(repository string) (mirrored, writable bool)
+	// Manifest is content's, fetched if need be; wanted says that its blobs
+	// will be as well. The warning is for the client.
+	Manifest(ctx context.Context, repository, reference string, wanted bool) (m *content.Manifest, warning string, err error)
+	// Blob reads a blob that is not in content: while it comes, or with whole
+	// when it is there. The reader fails before the last byte if the blob is
+	// not what its digest says.
+	Blob(ctx context.Context, repository string, d image.Digest, whole bool) (blob.Reader, error)
+	// StatBlob is the size of a blob that is not in content.
+	StatBlob(ctx context.Context, repository string, d image.Digest) (content.Blob, error)
+}
+
 // A Config is what the registry is made of.
 type Config struct {
 	Content *content.Store
@@ -67,6 +88,8 @@ type Config struct {
 	// carry a warning then. It is asked on every pull and must not block. May
 	// be nil.
 	Expires func(repository string, d image.Digest) (time.Time, bool)
+	// Mirror may be nil: nothing is mirrored then, and ?ns= means nothing.
+	Mirror Mirror
 	// Patience is how long a client may take for the next bytes of a body it
 	// sends or reads. A minute when zero.
 	Patience time.Duration
@@ -82,6 +105,7 @@ func New(cfg Config) http.Handler {
 		access:   cfg.Access,
 		pulls:    cfg.Pulls,
 		expires:  cfg.Expires,
+		mirror:   cfg.Mirror,
 		patience: cfg.Patience,
 		log:      cfg.Log,
 	}
@@ -99,6 +123,7 @@ type handler struct {
 	access   Access
 	pulls    Pulls
 	expires  func(string, image.Digest) (time.Time, bool)
+	mirror   Mirror
 	patience time.Duration
 	log      *slog.Logger
 }
@@ -109,6 +134,8 @@ type call struct {
 	w   http.ResponseWriter
 	r   *http.Request
 	who *access.Principal // nil without Access
+	// mirrored: the repository is a copy of another registry's.
+	mirrored bool
 }
 
 // Header values that never change are shared by all responses: net/http only
@@ -140,6 +167,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(&c, failf(http.StatusMethodNotAllowed, codeUnsupported, "%s is not possible here: use %s", r.Method, allow))
 		return
 	}
+	if h.mirror != nil && c.kind > kindCatalog {
+		if err := h.locate(&c); err != nil {
+			h.fail(&c, err)
+			return
+		}
+	}
 	if err := h.authorise(&c, action); err != nil {
 		h.fail(&c, err)
 		return
@@ -147,6 +180,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c.kind > kindCatalog {
 		if err := image.CheckRepository(c.repository); err != nil {
 			h.fail(&c, err)
+			return
+		}
+	}
+	if c.mirrored && action == access.Push {
+		if _, writable := h.mirror.Mirrors(c.repository); !writable {
+			h.fail(&c, failf(http.StatusForbidden, codeDenied,
+				"%s is a copy of another registry's and is not pushed to: push to another repository, or let an operator set offline: true for this mirror", c.repository))
 			return
 		}
 	}

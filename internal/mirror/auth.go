@@ -1,0 +1,208 @@
+package mirror
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Bounds of tokens.
+const (
+	// defaultTokenLife holds when the answer does not say (distribution,
+	// "Token Authentication": clients should assume 60 seconds).
+	defaultTokenLife = time.Minute
+	maxTokenLife     = 24 * time.Hour
+	maxTokenBody     = 1 << 20
+	maxTokens        = 10_000
+)
+
+// sign is what one upstream wants to see in Authorization. Safe for
+// concurrent use.
+type sign struct {
+	username string
+	password func() (string, error) // nil without an account
+
+	mu     sync.Mutex
+	basic  bool // the upstream takes the account itself
+	tokens map[string]bearer
+}
+
+type bearer struct {
+	value   string
+	expires time.Duration // monotonic
+}
+
+// passwordOf is how the configured password is read. Its error never holds it.
+func passwordOf(c Upstream, getenv func(string) string) (func() (string, error), error) {
+	switch {
+	case c.PasswordFile != "" && c.PasswordEnv != "":
+		return nil, errors.New("both password_file and password_env are set: keep one")
+	case c.PasswordFile == "" && c.PasswordEnv == "":
+		if c.Username != "" {
+			return nil, errors.New("username needs password_file or password_env")
+		}
+		return nil, nil
+	case c.Username == "":
+		return nil, errors.New("a password needs a username")
+	case c.PasswordEnv != "":
+		return func() (string, error) {
+			if p := getenv(c.PasswordEnv); p != "" {
+				return p, nil
+			}
+			return "", fmt.Errorf("the environment has no %s, which password_env names", c.PasswordEnv)
+		}, nil
+	}
+	return func() (string, error) {
+		b, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return "", fmt.Errorf("read the password of %s: %w", c.Host, err)
+		}
+		return strings.TrimRight(string(b), "\r\n"), nil
+	}, nil
+}
+
+// add puts what is known to be wanted into a request for a repository, and
+// reports whether that was anything.
+func (s *sign) add(req *http.Request, repository string, now time.Duration) (bool, error) {
+	s.mu.Lock()
+	t, basic := s.tokens[repository], s.basic
+	s.mu.Unlock()
+	switch {
+	case t.value != "" && now < t.expires:
+		req.Header.Set("Authorization", "Bearer "+t.value)
+	case basic && s.password != nil:
+		p, err := s.password()
+		if err != nil {
+			return false, err
+		}
+		req.SetBasicAuth(s.username, p)
+	default:
+		return false, nil
+	}
+	return true, nil
+}
+
+// answer does what a 401 asks for, and reports whether it is worth to ask
+// again.
+func (s *sign) answer(ctx context.Context, u *upstream, repository string, h http.Header) (bool, error) {
+	var basic bool
+	for _, c := range challenges(h) {
+		switch c.scheme {
+		case "bearer":
+			t, err := s.fetch(ctx, u, repository, c.params)
+			if err != nil {
+				return false, err
+			}
+			s.mu.Lock()
+			if len(s.tokens) >= maxTokens {
+				clear(s.tokens)
+			}
+			s.tokens[repository] = t
+			s.mu.Unlock()
+			return true, nil
+		case "basic":
+			basic = true
+		}
+	}
+	if basic && s.password != nil {
+		s.mu.Lock()
+		s.basic = true
+		s.mu.Unlock()
+		return true, nil
+	}
+	return false, nil
+}
+
+// forget drops what an upstream no longer accepts.
+func (s *sign) forget(repository string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.tokens, repository)
+}
+
+// fetch asks the token server (distribution, "Token Authentication
+// Specification"), as the account if there is one.
+func (s *sign) fetch(ctx context.Context, u *upstream, repository string, params map[string]string) (bearer, error) {
+	realm, err := url.Parse(params["realm"])
+	if err != nil || realm.Host == "" || realm.Scheme != "https" && realm.Scheme != u.base.Scheme {
+		return bearer{}, fmt.Errorf("its sign-on leads to %.100q, which is no address that can be trusted with a password", params["realm"])
+	}
+	q := realm.Query()
+	if params["service"] != "" {
+		q.Set("service", params["service"])
+	}
+	scope := params["scope"]
+	if scope == "" {
+		scope = "repository:" + repository + ":pull"
+	}
+	q.Set("scope", scope)
+	if s.password != nil {
+		q.Set("account", s.username)
+	}
+	realm.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, realm.String(), nil)
+	if err != nil {
+		return bearer{}, err
+	}
+	req.Header.Set("User-Agent", u.agent)
+	if s.password != nil {
+		p, err := s.password()
+		if err != nil {
+			return bearer{}, err
+		}
+		req.SetBasicAuth(s.username, p)
+	}
+	asked := u.clock.Mono()
+	resp, err := u.http.Do(req)
+	if err != nil {
+		return bearer{}, &temporary{err}
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		err := fmt.Errorf("its token server %s answers %s", realm.Host, resp.Status)
+		if transient(resp.StatusCode) || resp.StatusCode == http.StatusTooManyRequests {
+			return bearer{}, &temporary{err}
+		}
+		return bearer{}, &refusal{err}
+	}
+	var body struct {
+		Token       string  `json:"token"`
+		AccessToken string  `json:"access_token"`
+		ExpiresIn   float64 `json:"expires_in"`
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxTokenBody)).Decode(&body); err != nil {
+		return bearer{}, fmt.Errorf("its token server %s answers no token", realm.Host)
+	}
+	t := bearer{value: body.Token}
+	if t.value == "" {
+		t.value = body.AccessToken
+	}
+	if t.value == "" || strings.ContainsAny(t.value, "\r\n") {
+		return bearer{}, fmt.Errorf("its token server %s answers no token", realm.Host)
+	}
+	life := defaultTokenLife
+	if body.ExpiresIn >= 1 {
+		life = time.Duration(min(body.ExpiresIn, maxTokenLife.Seconds()) * float64(time.Second))
+	}
+	// A tenth early: the upstream's clock and the way there are not ours.
+	t.expires = asked + life - life/10
+	return t, nil
+}
+
+// A refusal is an answer that will not change by asking again.
+type refusal struct{ error }
+
+func (e *refusal) Unwrap() error { return e.error }
+
+// A temporary failure may pass.
+type temporary struct{ error }
+
+func (e *temporary) Unwrap() error { return e.error }
