@@ -212,15 +212,17 @@ func (c *Cluster) start(ctx context.Context, slot int) error {
 		case <-ctx.Done():
 		}
 	}()
-	return c.ready(ctx)
-}
-
-// ready waits for the API, for the account that every pod needs, and for the
-// nodes.
-func (c *Cluster) ready(ctx context.Context) error {
 	if err := c.poll(ctx, "the API server", func() error { return c.call(ctx, "GET", "/readyz", nil, nil) }); err != nil {
 		return err
 	}
+	if err := c.furnish(ctx); err != nil {
+		return err
+	}
+	return c.ready(ctx)
+}
+
+// furnish makes what needs a living cluster.
+func (c *Cluster) furnish(ctx context.Context) error {
 	if c.opts.Registry != "" && c.opts.Nodes > 0 {
 		if err := c.exposeRegistry(); err != nil {
 			return err
@@ -233,6 +235,15 @@ func (c *Cluster) ready(ctx context.Context) error {
 		if err := c.importPause(ctx, i); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// ready waits for the API, for the account that every pod needs, and for the
+// nodes.
+func (c *Cluster) ready(ctx context.Context) error {
+	if err := c.poll(ctx, "the API server", func() error { return c.call(ctx, "GET", "/readyz", nil, nil) }); err != nil {
+		return err
 	}
 	account := "/api/v1/namespaces/default/serviceaccounts/default"
 	if err := c.poll(ctx, "the controller manager", func() error { return c.call(ctx, "GET", account, nil, nil) }); err != nil {
