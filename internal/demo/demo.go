@@ -319,7 +319,7 @@ func (s *story) pass(ctx context.Context, d time.Duration, runs *built) error {
 // for the clock again, so that the story is always the same. How many loops
 // there are is found by looking: the most that were ever seen to wait.
 func (s *story) quiet(ctx context.Context) {
-	for deadline := time.Now().Add(100 * time.Millisecond); s.fake.Waiting() < s.loops; {
+	for deadline := time.Now().Add(time.Second); s.fake.Waiting() < s.loops; {
 		if ctx.Err() != nil {
 			return
 		}
