@@ -26,6 +26,7 @@ type Config struct {
 	TLS         TLS       `yaml:"tls" json:"tls" doc:"Serve HTTPS. Both or neither."`
 	Log         Log       `yaml:"log" json:"log" doc:"Log lines go to standard error."`
 	Access      Access    `yaml:"access" json:"access" doc:"Who may do what without an account. Accounts are made with cairn token create."`
+	Mirrors     []Mirror  `yaml:"mirrors,omitempty" json:"mirrors,omitempty" doc:"Registries whose images are kept here as well, fetched when somebody pulls them. Clients name them by the host in front (this.server/docker.io/library/busybox) or, as containerd does, by ?ns=. See docs/mirrors.md."`
 	Retention   Retention `yaml:"retention" json:"retention" doc:"When unused images are deleted."`
 	Usage       Usage     `yaml:"usage" json:"usage" doc:"The ledger of who used what."`
 	Collect     Collect   `yaml:"collect" json:"collect" doc:"Removing the blobs that no image needs any more."`
@@ -49,6 +50,20 @@ type Log struct {
 // Access is what needs no account.
 type Access struct {
 	AnonymousPull []string `yaml:"anonymous_pull" json:"anonymous_pull" glob:"repository" doc:"Repositories that may be pulled without an account, as globs." example:"[public/**]"`
+}
+
+// Mirror is one registry whose images are kept here as well.
+type Mirror struct {
+	Host         string   `yaml:"host" json:"host" doc:"What clients call it, with its port if that is not the usual one." example:"docker.io"`
+	URL          string   `yaml:"url,omitempty" json:"url,omitempty" doc:"Where it is, if not at https://<host>. Plain http is spoken only if it stands here." example:"https://registry-1.docker.io"`
+	TTL          Duration `yaml:"ttl" json:"ttl" doc:"How long an answer about what a tag names holds."`
+	Allow        []string `yaml:"allow" json:"allow" glob:"repository" doc:"The repositories there that may be fetched, as globs, without the host."`
+	Username     string   `yaml:"username,omitempty" json:"username,omitempty" doc:"The account to sign on with. Needs one of the next two." example:"robot"`
+	PasswordFile string   `yaml:"password_file,omitempty" json:"password_file,omitempty" doc:"File with its password, read again whenever it is needed. Relative to this file." example:"docker.io.password"`
+	PasswordEnv  string   `yaml:"password_env,omitempty" json:"password_env,omitempty" doc:"Or the name of the environment variable with it."`
+	CAFile       string   `yaml:"ca_file,omitempty" json:"ca_file,omitempty" doc:"File with certificates to trust besides the system's, PEM. Relative to this file." example:"ca.crt"`
+	Offline      bool     `yaml:"offline" json:"offline" doc:"Never ask it. What is here is served, and its repositories here may be pushed to."`
+	MaxBlob      Size     `yaml:"max_blob" json:"max_blob" doc:"Larger blobs are not fetched."`
 }
 
 // Retention says which images expire and when.
@@ -109,6 +124,12 @@ func base() *Config {
 // defaultPolicy is also what an entry of policies starts from. Its
 // repositories have to be named there: see the validation.
 func defaultPolicy() Policy { return Policy{Repositories: []string{"**"}, After: 30 * Day} }
+
+// defaultMirror is what an entry of mirrors starts from. Its host has to be
+// named.
+func defaultMirror() Mirror {
+	return Mirror{TTL: Duration(time.Minute), Allow: []string{"**"}, MaxBlob: 64 << 30}
+}
 
 // DefaultData is the data folder when none is set.
 func DefaultData() string {

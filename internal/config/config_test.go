@@ -46,6 +46,12 @@ log:
   format: json
 access:
   anonymous_pull: public/**
+mirrors:
+- host: docker.io
+  username: robot
+  password_file: hub.password
+  ca_file: /ca.pem
+- {host: "registry.local:5000", url: "http://10.0.0.1:5000/hub", ttl: 5m, allow: [a/**, b], offline: true, max_blob: 1GiB}
 retention:
   interval: 5m
   keep: 1d12h
@@ -70,6 +76,10 @@ collect: {grace: 2d}
 	want := &Config{
 		Listen: "[::1]:80", Data: "/etc/cairn/store", Open: true, ExternalURL: "https://registry.example.org:8443/",
 		TLS: TLS{Cert: "/etc/cairn/tls/c.pem", Key: "/k.pem"}, Log: Log{"debug", "json"}, Access: Access{[]string{"public/**"}},
+		Mirrors: []Mirror{
+			{Host: "docker.io", TTL: hour / 60, Allow: []string{"**"}, Username: "robot", PasswordFile: "/etc/cairn/hub.password", CAFile: "/ca.pem", MaxBlob: 64 << 30},
+			{Host: "registry.local:5000", URL: "http://10.0.0.1:5000/hub", TTL: hour / 12, Allow: []string{"a/**", "b"}, Offline: true, MaxBlob: 1 << 30},
+		},
 		Retention: Retention{Interval: hour / 12, Keep: 36 * hour, WarnWithin: 0, Explicit: true, Policies: []Policy{
 			{Name: "ci", Repositories: []string{"ci/**", "*/ci"}, After: 2 * Day, UntaggedAfter: 6 * hour, MinAge: hour, KeepLast: 3, Protect: []string{"stable", "V*"}, MaxBytes: 10 << 30},
 			{Repositories: []string{"**"}, After: 30 * Day},
@@ -165,6 +175,22 @@ func TestMistakes(t *testing.T) {
 		{policies + "  - repositories: a/**\n  - repositories: [b/**, c]\n  - repositories: [b/x, a/y]", `f.yaml:5: retention.policies#3: policy 3 can never match: policy 2 and policy 1 take everything it names`},
 		{policies + "  - repositories: a/**\n  - repositories: '**'\n  - repositories: a/y", `f.yaml:5: retention.policies#3: policy 3 can never match: policy 2 takes everything;`},
 		{policies + "  - repositories: 'a?'\n  - repositories: 'a?'", `f.yaml:4: retention.policies#2: policy 2 can never match`},
+		{"mirrors: docker.io", `f.yaml:1: mirrors: this is a single value: write a list, each entry after a dash`},
+		{"mirrors:\n- docker.io", `f.yaml:2: mirrors#1: this is a single value: write keys and values, of host, url`},
+		{"mirrors: [{url: https://a}]", `f.yaml:1: mirrors#1: mirror 1 names no host: write host: docker.io`},
+		{"mirrors: [{host: https://docker.io}]", `f.yaml:1: mirrors#1.host: "https://docker.io" is no host`},
+		{"mirrors: [{host: docker.io/library}]", `f.yaml:1: mirrors#1.host: "docker.io/library" is no host`},
+		{"mirrors: [{host: Docker.io}]", `f.yaml:1: mirrors#1.host: "Docker.io" is no host`},
+		{"mirrors:\n- host: a.b\n- host: a.b", `f.yaml:3: mirrors#2.host: mirror 1 is of a.b too`},
+		{"mirrors: [{host: a.b, url: a.b}]", `f.yaml:1: mirrors#1.url: "a.b": write http or https`},
+		{"mirrors: [{host: a.b, url: 'https://me:secret@a.b'}]", `f.yaml:1: mirrors#1.url: it holds a password: write username`},
+		{"mirrors: [{host: a.b, ttl: 0}]", `f.yaml:1: mirrors#1.ttl: 0s is out of bounds`},
+		{"mirrors: [{host: a.b, max_blob: 0}]", `f.yaml:1: mirrors#1.max_blob: 0B: write a size`},
+		{"mirrors: [{host: a.b, password: secret}]", `f.yaml:1: unknown key "password" in mirrors#1`},
+		{"mirrors: [{host: a.b, username: me}]", `f.yaml:1: mirrors#1.username: its password is missing`},
+		{"mirrors: [{host: a.b, password_env: X}]", `f.yaml:1: mirrors#1: mirror 1 has a password and no username`},
+		{"mirrors: [{host: a.b, username: me, password_env: X, password_file: y}]", `f.yaml:1: mirrors#1.password_env: password_file is set too`},
+		{"mirrors: [{host: a.b, allow: Library/*}]", `f.yaml:1: mirrors#1.allow: glob "Library/*" can never match`},
 		{"open: true\nopen: false", `f.yaml:2: open: the key is also on line 1: keep one of them`},
 		{"log:\n  level: info\n  format: text\n  level: warn", `f.yaml:4: log.level: the key is also on line 2`},
 		{"log: &a {level: info}\naccess: *a", `f.yaml:2: access: aliases (*a) are not read: write the value out`},

@@ -59,7 +59,13 @@ func parse(name string, b []byte, env func(string) string) (*Config, error) {
 	if len(d.problems) > 0 {
 		return nil, &Error{Problems: sorted(d.problems)}
 	}
-	for key, p := range map[string]*string{"data": &c.Data, "tls.cert": &c.TLS.Cert, "tls.key": &c.TLS.Key} {
+	files := map[string]*string{"data": &c.Data, "tls.cert": &c.TLS.Cert, "tls.key": &c.TLS.Key}
+	for i := range c.Mirrors {
+		m := &c.Mirrors[i]
+		key := fmt.Sprintf("mirrors#%d.", i+1)
+		files[key+"password_file"], files[key+"ca_file"] = &m.PasswordFile, &m.CAFile
+	}
+	for key, p := range files {
 		if from, ok := d.lines[key]; ok && from.env == "" && *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(name), *p)
 		}
@@ -378,6 +384,9 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string, tag reflect.S
 			// A policy that forgets its repositories must not mean all.
 			*p = defaultPolicy()
 			p.Repositories = nil
+		}
+		if m, ok := e.Addr().Interface().(*Mirror); ok {
+			*m = defaultMirror()
 		}
 		before := len(d.problems)
 		d.value(item, e, key, tag)

@@ -32,11 +32,15 @@ func writeFields(b *strings.Builder, v reflect.Value, indent string, off bool) {
 			o := off || allEmpty(fv)
 			writeLine(b, indent, o, f.name+":")
 			writeFields(b, fv, indent+"  ", o)
-		case f.name == "policies":
+		case fv.Kind() == reflect.Slice && fv.Type().Elem().Kind() == reflect.Struct:
 			writeLine(b, indent, true, f.name+":")
-			for i := range fv.Len() {
+			items := fv
+			if items.Len() == 0 { // one to start from
+				items = reflect.Append(items, entry(fv.Type().Elem()))
+			}
+			for i := range items.Len() {
 				var item strings.Builder
-				writeFields(&item, fv.Index(i), indent+"  ", true)
+				writeFields(&item, items.Index(i), indent+"  ", true)
 				b.WriteString(dash(item.String(), indent))
 			}
 		default:
@@ -100,6 +104,10 @@ func text(v reflect.Value) string {
 			q = append(q, fmt.Sprintf("%q", s))
 		}
 		return "[" + strings.Join(q, ", ") + "]"
+	case string:
+		if x == "" {
+			return `""`
+		}
 	}
 	return fmt.Sprint(v.Interface())
 }

@@ -20,6 +20,14 @@ func Schema() []byte {
 	return append(b, '\n')
 }
 
+// entry is what an entry of a list of t starts from.
+func entry(t reflect.Type) reflect.Value {
+	if t == reflect.TypeFor[Mirror]() {
+		return reflect.ValueOf(defaultMirror())
+	}
+	return reflect.ValueOf(defaultPolicy())
+}
+
 func schemaOf(v reflect.Value, tag reflect.StructTag) map[string]any {
 	s := map[string]any{}
 	if doc := tag.Get("doc"); doc != "" {
@@ -38,14 +46,17 @@ func schemaOf(v reflect.Value, tag reflect.StructTag) map[string]any {
 				props[f.name] = schemaOf(v.Field(f.index), f.tag)
 			}
 			s["type"], s["properties"], s["additionalProperties"] = "object", props, false
-			if v.Type() == reflect.TypeFor[Policy]() {
+			switch v.Type() {
+			case reflect.TypeFor[Policy]():
 				s["required"] = []string{"repositories"}
+			case reflect.TypeFor[Mirror]():
+				s["required"] = []string{"host"}
 			}
 			return s // defaults stand at its keys
 		case reflect.Slice:
 			elem := v.Type().Elem()
 			if elem.Kind() != reflect.String {
-				s["type"], s["items"] = "array", schemaOf(reflect.ValueOf(defaultPolicy()), "")
+				s["type"], s["items"] = "array", schemaOf(entry(elem), "")
 				return s
 			}
 			s["type"], s["items"] = []string{"string", "array"}, map[string]any{"type": "string"}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,6 +54,7 @@ func (c *Config) validate(at func(key, format string, args ...any) Problem) (out
 	}
 
 	second, century := Duration(time.Second), maxDuration
+	out = append(out, c.validateMirrors(at)...)
 	r := c.Retention
 	between("retention.interval", r.Interval, second, Day)
 	between("retention.keep", r.Keep, 0, century)
@@ -85,6 +87,53 @@ func (c *Config) validate(at func(key, format string, args ...any) Problem) (out
 		}
 	}
 	return append(out, unreachable(r.Policies, at)...)
+}
+
+// hostRE is a host name or address, perhaps with a port, as it stands in
+// references of images.
+var hostRE = regexp.MustCompile(`^[a-z0-9]+([.-]+[a-z0-9]+)*(:[0-9]{1,5})?$`)
+
+func (c *Config) validateMirrors(at func(key, format string, args ...any) Problem) (out []Problem) {
+	for i, m := range c.Mirrors {
+		key := fmt.Sprintf("mirrors#%d", i+1)
+		fail := func(sub, format string, args ...any) { out = append(out, at(key+sub, format, args...)) }
+		switch {
+		case m.Host == "":
+			fail("", "mirror %d names no host: write host: docker.io", i+1)
+		case !hostRE.MatchString(m.Host):
+			fail(".host", "%.80q is no host: write docker.io, ghcr.io or registry.example.org:5000, without https:// and without a path", m.Host)
+		}
+		for j, o := range c.Mirrors[:i] {
+			if o.Host == m.Host && m.Host != "" {
+				fail(".host", "mirror %d is of %s too: keep one of them", j+1, m.Host)
+				break
+			}
+		}
+		if m.URL != "" {
+			u, err := url.Parse(m.URL)
+			if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" {
+				fail(".url", "%.80q: write http or https, the host and perhaps a port and a path, such as https://registry.example.org", m.URL)
+			} else if u.User != nil {
+				fail(".url", "it holds a password: write username, and password_file or password_env")
+			}
+		}
+		if m.TTL < Duration(time.Second) || m.TTL > Day {
+			fail(".ttl", "%s is out of bounds: choose from 1s to 1d", m.TTL)
+		}
+		if m.MaxBlob <= 0 {
+			fail(".max_blob", "%s: write a size such as 64GiB", m.MaxBlob)
+		}
+		password := m.PasswordFile != "" || m.PasswordEnv != ""
+		switch {
+		case m.PasswordFile != "" && m.PasswordEnv != "":
+			fail(".password_env", "password_file is set too: keep one of them")
+		case m.Username != "" && !password:
+			fail(".username", "its password is missing: name password_file or password_env")
+		case m.Username == "" && password:
+			fail("", "mirror %d has a password and no username: write whose it is", i+1)
+		}
+	}
+	return out
 }
 
 // unreachable finds policies that no repository ever comes to, because those

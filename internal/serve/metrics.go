@@ -64,13 +64,15 @@ func (m *metrics) count(part string, next http.Handler) http.Handler {
 		if !ok {
 			rw = &response{ResponseWriter: w}
 		}
+		defer func() { // also of an answer that is broken off by a panic
+			class := rw.status / 100
+			if class < 0 || class >= len(classes) {
+				class = 0
+			}
+			classes[class].Inc()
+			seconds.Observe((m.s.deps.Clock.Mono() - start).Seconds())
+		}()
 		next.ServeHTTP(rw, r)
-		class := rw.status / 100
-		if class < 0 || class >= len(classes) {
-			class = 0
-		}
-		classes[class].Inc()
-		seconds.Observe((m.s.deps.Clock.Mono() - start).Seconds())
 	})
 }
 

@@ -17,6 +17,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,6 +34,7 @@ import (
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/db"
+	"cairn.dev/cairn/internal/mirror"
 	"cairn.dev/cairn/internal/registry"
 	"cairn.dev/cairn/internal/retention"
 	"cairn.dev/cairn/internal/usage"
@@ -69,6 +72,7 @@ type Server struct {
 	ledger    *usage.Ledger
 	retention *retention.Engine
 	guard     *access.Guard
+	mirror    *mirror.Mirror // nil: nothing is mirrored
 	api       *api.API
 	metrics   *metrics
 
@@ -205,8 +209,32 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if s.guard, err = access.New(ctx, guard); err != nil {
 		return err
 	}
+	if err := s.openMirror(); err != nil {
+		return err
+	}
 	s.retention = retention.New(policies(s.cfg.Retention), retention.Deps{Content: s.content, Ledger: s.ledger,
 		Memory: retention.FileMemory(s.dir.Path("policies")), Clock: s.deps.Clock, Log: s.log})
+	return nil
+}
+
+// openMirror makes the mirror of what is configured; of nothing, none. It
+// contacts nobody.
+func (s *Server) openMirror() (err error) {
+	if len(s.cfg.Mirrors) == 0 {
+		return nil
+	}
+	c := mirror.Config{Content: s.content, Clock: s.deps.Clock, Log: s.log, Getenv: os.Getenv, Agent: "cairn/" + s.deps.Version.Version}
+	if u, err := url.Parse(s.cfg.ExternalURL); err == nil && u.Host != "" {
+		c.Own = []string{strings.ToLower(u.Host)}
+	}
+	for _, m := range s.cfg.Mirrors {
+		c.Upstreams = append(c.Upstreams, mirror.Upstream{Host: m.Host, URL: m.URL, TTL: m.TTL.Std(), Allow: m.Allow, Username: m.Username,
+			PasswordFile: m.PasswordFile, PasswordEnv: m.PasswordEnv, CAFile: m.CAFile, Offline: m.Offline, MaxBlob: int64(m.MaxBlob)})
+	}
+	if s.mirror, err = mirror.New(c); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.mirror.Close)
 	return nil
 }
 
@@ -239,7 +267,11 @@ func policies(c config.Retention) retention.Config {
 func (s *Server) build() error {
 	s.api = api.New(api.Deps{Content: s.content, Ledger: s.ledger, Retention: s.retention, Guard: s.guard,
 		Clock: s.deps.Clock, Log: s.log, Version: s.deps.Version, Open: s.cfg.Open, ExternalURL: s.cfg.ExternalURL})
-	reg := registry.New(registry.Config{Content: s.content, Access: s.guard, Pulls: s.ledger, Expires: s.retention.Expires, Log: s.log})
+	rc := registry.Config{Content: s.content, Access: s.guard, Pulls: s.ledger, Expires: s.retention.Expires, Log: s.log}
+	if s.mirror != nil {
+		rc.Mirror = s.mirror
+	}
+	reg := registry.New(rc)
 	counted := s.metrics.count("registry", reg)
 	mux := http.NewServeMux()
 	mux.Handle("/api/", s.metrics.count("api", s.api))
@@ -391,6 +423,9 @@ func (s *Server) logStart() {
 	s.log.Info("cairn serves", "address", s.URL(), "data", s.dir.Path(), "open", s.cfg.Open, "version", s.deps.Version.Version)
 	for _, p := range s.cfg.Retention.Policies {
 		s.log.Info("retention policy", "repositories", strings.Join(p.Repositories, ","), "after", p.After, "keep_last", p.KeepLast, "max_bytes", p.MaxBytes)
+	}
+	for _, m := range s.cfg.Mirrors {
+		s.log.Info("mirror", "host", m.Host, "allow", strings.Join(m.Allow, ","), "ttl", m.TTL, "offline", m.Offline)
 	}
 	if st := s.retention.Status(); st.PlanningOnly {
 		s.log.Warn("retention only plans and deletes nothing: no policy is configured and nobody ever reported uses", "cure", st.Cure)
