@@ -1,13 +1,10 @@
 package mirror_test
 
 import (
-	"context"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
 
-	"cairn.dev/cairn/internal/mirror"
 	"cairn.dev/cairn/internal/registry/registrytest"
 )
 
@@ -51,8 +48,6 @@ func TestPullThrough(t *testing.T) {
 			if want := "docker.io/library/busybox@" + string(d); len(r.pulls.is) != 3 || r.pulls.is[0] != want || r.pulls.is[2] != want {
 				t.Errorf("pulls noted: %v", r.pulls.is)
 			}
-			_, _ = io.Discard, context.Canceled
-			_ = mirror.DefaultTTL
 		})
 	}
 }
