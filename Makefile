@@ -14,6 +14,10 @@ FUZZ_SECONDS ?= 20
 # What runs under the race detector: the rooms that are pure or concurrent.
 # With -short, because SQLite is 16 times slower under it.
 RACE ?= ./internal/image/... ./internal/clock/... ./internal/blob/... ./internal/db/... ./internal/usage/... ./internal/content/... ./internal/retention/... ./internal/access/... ./internal/registry/...
+# What "make cluster" starts: real nodes, and nodes that only pretend.
+NODES ?= 1
+FAKE  ?= 0
+CLUSTER_PARTS = keeper kubernetes kwok containerd containerd-shim-runc-v2 ctr bridge loopback host-local portmap
 # Rooms that have tests of the long kind: those that read CAIRN_SOAK.
 SOAK = $(shell grep -rl --include='*_test.go' CAIRN_SOAK internal test | xargs -r -n1 dirname | sort -u | sed 's,^,./,')
 CI   = $(GO) run ./test/ci
@@ -48,7 +52,7 @@ race: compiler ## the race detector over the rooms that are pure or concurrent
 	CGO_ENABLED=1 $(CI) test race -- -race -short -timeout 15m $(RACE)
 
 real: ## tests against real programs: conformance, clients, kills, documentation
-	$(CI) test real -- -count=1 -timeout 15m ./test/...
+	$(CI) test real -- -count=1 -timeout 15m $$($(GO) list ./test/... | grep -v /test/cluster)
 
 soak: compiler ## the long loops: all kill rounds, all simulation steps, again for SOAK_MINUTES=0
 	@test -n '$(SOAK)' || { echo 'no test reads CAIRN_SOAK'; exit 1; }
@@ -58,12 +62,20 @@ soak: compiler ## the long loops: all kill rounds, all simulation steps, again f
 		test $$(date +%s) -lt $$end || break; \
 	done
 
-e2e: ## real clients, and the demo as a stranger runs it: from a fresh clone
+e2e: ## real clients, real clusters, and the demo as a stranger runs it: from a fresh clone
 	$(CI) test clients -- -count=1 -timeout 15m ./test/clients/...
+	$(CI) step cluster-parts -- $(GO) run ./test/parts/build -apt 'iproute2' $(CLUSTER_PARTS)
+	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test cluster -- -count=1 -timeout 20m ./test/cluster/...
 	$(CI) step demo -- test/stranger
 
 parts: ## build everything that tests and benchmarks use, resumably
-	$(GO) run ./test/parts/build -apt 'gcc libc6-dev skopeo podman buildah nginx-light'
+	$(GO) run ./test/parts/build -apt 'gcc libc6-dev skopeo podman buildah nginx-light iproute2'
+
+cluster: ## leave a Kubernetes cluster running, with Cairn as its registry (NODES=1 FAKE=0)
+	$(GO) run ./test/cluster/up -nodes $(NODES) -fake $(FAKE)
+
+cluster-stop: ## end what "make cluster" left running
+	$(GO) run ./test/cluster/up -stop
 
 vuln: ## govulncheck; says NOT RUN where its database cannot be had
 	$(CI) step vuln -- test/vuln
@@ -84,4 +96,4 @@ bench-usage: ## a million running containers, stated over HTTP
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: help build demo test setup compiler lint unit race real soak e2e parts vuln fuzz bench-registry bench-usage clean
+.PHONY: help build demo test setup compiler lint unit race real soak e2e parts cluster cluster-stop vuln fuzz bench-registry bench-usage clean

@@ -89,7 +89,6 @@ type Cluster struct {
 
 	lock     sync.Mutex
 	forwards []net.Listener
-	registry string // address of Options.Registry for the nodes
 }
 
 // readyWithin bounds the start of a cluster on a busy computer.

@@ -16,9 +16,9 @@ import (
 	"cairn.dev/cairn/test/cluster/keeper/wire"
 )
 
-// folder is where the clusters of this computer keep their files. It is the
+// Folder is where the clusters of this computer keep their files. It is the
 // same for all users of the computer, and short: it holds sockets.
-const folder = "/var/tmp/cairn-clusters"
+const Folder = "/var/tmp/cairn-clusters"
 
 // keeper is the process that keeps a cluster's processes.
 type keeper struct {
@@ -37,7 +37,7 @@ type keeper struct {
 }
 
 func startKeeper(ctx context.Context, program string) (*keeper, wire.Slot, error) {
-	k := &keeper{cmd: exec.Command(program, "run", folder), stderr: &strings.Builder{}, failed: make(chan error, 1), gone: make(chan struct{}),
+	k := &keeper{cmd: exec.Command(program, "run", Folder), stderr: &strings.Builder{}, failed: make(chan error, 1), gone: make(chan struct{}),
 		answers: map[int]chan wire.Event{}, pids: map[int]int{}, exits: map[string]chan string{}, stopped: map[string]bool{}}
 	k.cmd.Stderr = k.stderr
 	// A group of its own: what is meant for the test is not meant for it.

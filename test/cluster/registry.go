@@ -25,13 +25,13 @@ func (c *Cluster) Expose(address string) (string, error) {
 	return l.Addr().String(), nil
 }
 
-// Registry is the address of Options.Registry for nodes and pods. It stays the
-// same when [Cluster.SetRegistry] names another one.
-func (c *Cluster) Registry() string {
-	c.lock.Lock()
-	defer c.lock.Unlock()
-	return c.registry
-}
+// NodeRegistry is the address of Options.Registry on each real node: images may
+// be called 127.0.0.1:5000/team/app:v1 as well as by the names of the mirrored
+// registries. It stays the same when [Cluster.SetRegistry] names another one.
+const NodeRegistry = "127.0.0.1:5000"
+
+// Registry is the address of Options.Registry for pods.
+func (c *Cluster) Registry() string { return net.JoinHostPort(c.HostIP, "5000") }
 
 // SetRegistry sends nodes to another registry from now on, for instance to the
 // same one after it came back on another port.
@@ -41,25 +41,29 @@ func (c *Cluster) SetRegistry(address string) {
 	c.opts.Registry = address
 }
 
-// exposeRegistry lets the nodes reach the registry, and tells their container
-// runtimes which names of images it answers for.
+// exposeRegistry lets nodes and pods reach the registry, and tells the nodes'
+// container runtimes which names of images it answers for. Nodes find it on
+// their own loopback address, because that is what a Cairn that is open to all
+// answers to.
 func (c *Cluster) exposeRegistry() error {
-	l, err := net.Listen("tcp", net.JoinHostPort(c.HostIP, "5000"))
-	if err != nil {
-		return fmt.Errorf("expose the registry to the cluster: %w", err)
-	}
-	c.lock.Lock()
-	c.forwards = append(c.forwards, l)
-	c.registry = l.Addr().String()
-	c.lock.Unlock()
-	go forward(l, func() string {
+	target := func() string {
 		c.lock.Lock()
 		defer c.lock.Unlock()
 		return c.opts.Registry
-	})
-	content := fmt.Sprintf("server = \"http://%[1]s\"\n[host.\"http://%[1]s\"]\ncapabilities = [\"pull\", \"resolve\"]\n", l.Addr())
+	}
+	l, err := net.Listen("tcp", c.Registry())
+	if err != nil {
+		return fmt.Errorf("expose the registry to pods: %w", err)
+	}
+	listeners := []net.Listener{l}
+	content := fmt.Sprintf("server = \"http://%[1]s\"\n[host.\"http://%[1]s\"]\ncapabilities = [\"pull\", \"resolve\"]\n", NodeRegistry)
 	for i := range c.opts.Nodes {
-		for _, name := range append([]string{c.registry}, c.opts.Mirrored...) {
+		l, err := listenOn(c.keeper.pid(i), NodeRegistry)
+		if err != nil {
+			return fmt.Errorf("expose the registry to %s: %w", nodeName(i), err)
+		}
+		listeners = append(listeners, l)
+		for _, name := range c.opts.Mirrored {
 			dir := filepath.Join(c.nodeDir(i), "hosts", name)
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				return err
@@ -68,6 +72,12 @@ func (c *Cluster) exposeRegistry() error {
 				return err
 			}
 		}
+	}
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	c.forwards = append(c.forwards, listeners...)
+	for _, l := range listeners {
+		go forward(l, target)
 	}
 	return nil
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command keeper keeps the processes of one test cluster and makes sure that
 // nothing of them stays.
 //
