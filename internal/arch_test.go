@@ -74,7 +74,7 @@ var rooms = map[string][]string{
 var modules = map[string][]string{
 	"github.com/rogpeppe/go-internal":        {"cmd/cairn"},
 	"modernc.org/sqlite":                     {"internal/db"},
-	"golang.org/x/sys":                       {"internal/blob", "internal/serve", "bench/…"},
+	"golang.org/x/sys":                       {"internal/blob", "internal/serve", "bench/…", "test/cluster"},
 	"golang.org/x/sync":                      {"internal/…"},
 	"github.com/spf13/cobra":                 {"cmd/cairn"},
 	"github.com/spf13/pflag":                 {"cmd/cairn"},
@@ -83,7 +83,15 @@ var modules = map[string][]string{
 	"github.com/prometheus/client_golang":    {"internal/serve"},
 	"github.com/google/go-containerregistry": {"test/…"},
 	"github.com/opencontainers/go-digest":    {"internal/…", "test/…"},
-	"k8s.io/client-go":                       {"test/…"},
+	"k8s.io/client-go":                       {"internal/agent/kube", "test/…"},
+	"k8s.io/api":                             {"internal/agent/kube", "test/…"},
+	"k8s.io/apimachinery":                    {"internal/agent/kube", "test/…"},
+	"k8s.io/klog/v2":                         {"internal/agent/kube"},
+	"github.com/go-logr/logr":                {"internal/agent/kube"},
+	"k8s.io/cri-api":                         {"internal/agent/cri"},
+	"google.golang.org/grpc":                 {"internal/agent/cri"},
+	"github.com/coreos/go-oidc/v3":           {"internal/access"},
+	"github.com/go-jose/go-jose/v4":          {"internal/access"},
 }
 
 // pure lists packages and single files that decide without looking at the
