@@ -144,9 +144,6 @@ func New(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Nodes < 0 || o.Nodes > 4 || o.FakeNodes < 0 {
 		return nil, fmt.Errorf("start a cluster: %d nodes and %d fake ones: there may be 0 to 4 real nodes", o.Nodes, o.FakeNodes)
 	}
-	if o.Progress == nil {
-		o.Progress = os.Stderr
-	}
 	if o.Mirrored == nil {
 		o.Mirrored = []string{"docker.io"}
 	}
@@ -314,6 +311,9 @@ type programs map[string]string
 
 // find builds what the cluster needs, unless it is there.
 func find(ctx context.Context, o Options) (programs, error) {
+	if o.Progress == nil {
+		o.Progress = os.Stderr
+	}
 	names := []string{"keeper", "kubernetes"}
 	if o.FakeNodes > 0 {
 		names = append(names, "kwok")
