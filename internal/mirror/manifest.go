@@ -213,7 +213,11 @@ func (m *Mirror) ask(ctx context.Context, u *upstream, repository, there, name s
 				m.mu.Lock()
 				defer m.mu.Unlock()
 				hold := u.TTL
-				if e != nil && e.Kind != NotFound {
+				switch {
+				case e == nil || e.Kind == NotFound:
+				case u.gate.closed(m.clock.Mono()):
+					hold = 0 // the gate answers next time, and knows until when
+				default:
 					hold = min(hold, failureTTL)
 				}
 				if e != nil || d != t.digest {
