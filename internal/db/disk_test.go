@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"cairn.dev/cairn/test/parts"
 )
 
 // smallDisk mounts a file system of the given size.
@@ -18,10 +20,10 @@ func smallDisk(t *testing.T, size string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if os.Geteuid() != 0 {
-		t.Skip("mounting a small file system needs root")
+		parts.Missing(t, "mounting a small file system needs root: run the tests as root")
 	}
 	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "cairn-test", dir).CombinedOutput(); err != nil {
-		t.Skipf("cannot mount: %s", out)
+		parts.Missing(t, fmt.Sprintf("a small file system; this machine cannot mount one: %s", out))
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
@@ -175,6 +177,9 @@ func fill(t testing.TB, d *DB, n int) {
 // TestLogStaysBounded: readers that overlap without a gap, each of them short,
 // do not make the write-ahead log grow for ever.
 func TestLogStaysBounded(t *testing.T) {
+	if testing.Short() {
+		return // nothing here is about races
+	}
 	d := open(t, Config{Sync: Normal})
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -213,6 +218,9 @@ func TestLogStaysBounded(t *testing.T) {
 // TestLogShrinks: after a long read, which does make the log grow, it becomes
 // small again.
 func TestLogShrinks(t *testing.T) {
+	if testing.Short() {
+		return // nothing here is about races
+	}
 	d := open(t, Config{Sync: Normal})
 	fill(t, d, 1000)
 	must(t, d.Read(t.Context(), func(q Query) error {

@@ -139,7 +139,7 @@ func FuzzGlob(f *testing.F) {
 	f.Add("**/*-?*/**z", "q/w-e/r/z")
 	f.Fuzz(func(t *testing.T, g, s string) {
 		if len(g) > 40 || len(s) > 60 {
-			t.Skip()
+			return // the reference is slow
 		}
 		if got, want := Glob(g).Match(s), slowMatch(g, s); got != want {
 			t.Fatalf("%q matches %q: %v, want %v", g, s, got, want)
