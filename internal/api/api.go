@@ -124,6 +124,15 @@ func actor(ctx context.Context) string {
 	return "anonymous"
 }
 
+// mayList refuses who may not pull from any repository: an empty list would
+// read as an empty registry.
+func (a *API) mayList(ctx context.Context) error {
+	if c := callerOf(ctx); c != nil && len(c.Scope(access.Pull)) > 0 {
+		return nil
+	}
+	return a.may(ctx, access.Pull, "")
+}
+
 // may reports whether the caller may do something with a repository; with
 // none, whether it may do so everywhere.
 func (a *API) may(ctx context.Context, action access.Action, repository string) error {

@@ -40,6 +40,9 @@ type imagesInput struct {
 }
 
 func (a *API) listImages(ctx context.Context, in *imagesInput) (*output[wire.ImageList], error) {
+	if err := a.mayList(ctx); err != nil {
+		return nil, err
+	}
 	after, err := parseCursor(in.After)
 	if err != nil {
 		return nil, err
@@ -338,6 +341,9 @@ type pinsInput struct {
 }
 
 func (a *API) listPins(ctx context.Context, in *pinsInput) (*output[wire.PinList], error) {
+	if err := a.mayList(ctx); err != nil {
+		return nil, err
+	}
 	pins, err := a.Content.Pins(ctx, in.Repository)
 	if err != nil {
 		return nil, a.problem(err, "list pins")

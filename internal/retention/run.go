@@ -174,7 +174,7 @@ func (e *Engine) runLocked(ctx context.Context, opts RunOptions, loop bool, r *R
 	}
 	r.Applied = mayExpire
 	// While something is in doubt, the policies have not shown what they do.
-	if mayExpire && changed && sum.Live > 0 && x.v.clockOK && len(e.openIntervals()) == 0 || opts.Yes && mayExpire {
+	if mayExpire && changed && x.v.clockOK && len(e.openIntervals()) == 0 || opts.Yes && mayExpire {
 		return e.deps.Memory.SetApplied(ctx, e.fingerprint)
 	}
 	return nil
