@@ -278,20 +278,20 @@ func TestRetention(t *testing.T) {
 // TestEverythingIsHeld: a policy that was shortened too far is stopped before
 // it empties the registry.
 func TestEverythingIsHeld(t *testing.T) {
-	fake, data := clock.NewFake(servetest.Epoch), t.TempDir()
-	with := func(after time.Duration) *servetest.Server {
-		return servetest.Start(t, fake, func(c *config.Config) {
+	data := t.TempDir()
+	with := func(now time.Time, after time.Duration) *servetest.Server {
+		return servetest.Start(t, clock.NewFake(now), func(c *config.Config) {
 			c.Data = data
 			c.Retention.Policies[0].After = config.Duration(after)
 		})
 	}
-	s := with(60 * 24 * time.Hour)
+	s := with(servetest.Epoch, 60*24*time.Hour)
 	s.Push(t, "app/web", "1.0", "one")
 	s.Pass(t, 31*24*time.Hour)
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	s = with(30 * 24 * time.Hour)
+	s = with(s.Clock.Now(), 30*24*time.Hour)
 	s.Pass(t, time.Hour)
 	for _, sc := range []scenario{
 		{method: "GET", path: "/api/v1/status", status: 200, wants: []string{`"held":{"expire":1,"live":1}`}},
