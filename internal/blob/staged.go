@@ -15,8 +15,9 @@ import (
 )
 
 // writeBack is after how many appended bytes the kernel is asked to begin
-// writing them: the sync at the end then finds at most this much to do, and
-// the memory that one upload dirties is bounded.
+// writing them, so that the sync at the end, and the syncs of others until
+// then, find little to do. Nothing waits for it: waiting would take the error
+// of a failed write away from the sync that has to report it.
 const writeBack = 32 << 20
 
 // staged is one upload in a file. Until its first Close the file has no name,
