@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -122,7 +121,7 @@ func (c *Cluster) readyNodes(ctx context.Context) (int, error) {
 	return n, nil
 }
 
-// each calls do for 0 to n-1, several at once, and joins what fails.
+// each calls do for 0 to n-1, several at once, and returns the first failure.
 func each(n int, do func(i int) error) error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
@@ -135,5 +134,10 @@ func each(n int, do func(i int) error) error {
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -195,7 +195,7 @@ func (c *Cluster) start(ctx context.Context, slot int) error {
 			return err
 		}
 	}
-	err := c.keeper.plan(wire.Plan{Bridge: c.Name, Address: n.host() + "/24", Cgroup: c.Name, Machines: machines})
+	err := c.keeper.plan(ctx, wire.Plan{Bridge: c.Name, Address: n.host() + "/24", Cgroup: c.Name, Machines: machines})
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"cairn.dev/cairn/test/cluster/keeper/wire"
 )
@@ -31,12 +32,24 @@ func (c *Cluster) fake() (*wire.Process, error) {
 // makeFakes makes the nodes that kwok then plays.
 func (c *Cluster) makeFakes(ctx context.Context) error {
 	type object = map[string]any
+	// A node may be made ready, as kubelets do; kwok keeps it so.
+	now := time.Now().UTC().Format(time.RFC3339)
+	condition := func(kind, status, reason string) object {
+		return object{"type": kind, "status": status, "reason": reason, "lastHeartbeatTime": now, "lastTransitionTime": now}
+	}
+	resources := object{"cpu": "1k", "memory": "1Ti", "pods": "1M"}
+	status := object{"phase": "Running", "allocatable": resources, "capacity": resources,
+		"conditions": []object{condition("Ready", "True", "KubeletReady"), condition("MemoryPressure", "False", "KubeletHasSufficientMemory"),
+			condition("DiskPressure", "False", "KubeletHasNoDiskPressure"), condition("PIDPressure", "False", "KubeletHasSufficientPID")},
+		"nodeInfo": object{"architecture": "amd64", "operatingSystem": "linux", "bootID": "", "machineID": "", "systemUUID": "", "osImage": "",
+			"kernelVersion": "fake", "kubeletVersion": "fake", "kubeProxyVersion": "fake", "containerRuntimeVersion": "fake://0"}}
 	return each(c.opts.FakeNodes, func(i int) error {
 		name := fmt.Sprintf("fake-%d", i)
 		node := object{"apiVersion": "v1", "kind": "Node",
 			"metadata": object{"name": name,
 				"annotations": object{"kwok.x-k8s.io/node": "fake"},
 				"labels":      object{"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64", "type": "kwok"}},
+			"status": status,
 		}
 		if c.opts.Nodes > 0 {
 			node["spec"] = object{"taints": []object{{"key": "kwok.x-k8s.io/node", "value": "fake", "effect": "NoSchedule"}}}

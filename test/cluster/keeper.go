@@ -27,17 +27,19 @@ type keeper struct {
 	stderr *strings.Builder
 	failed chan error // the first failure nobody asked for
 	gone   chan struct{}
+	booted chan struct{} // all machines are there
 
-	lock    sync.Mutex
-	next    int
-	answers map[int]chan wire.Event
-	pids    map[int]int            // of the machines
-	exits   map[string]chan string // of processes that were told to end
-	stopped map[string]bool        // by us: their end is no failure
+	lock     sync.Mutex
+	next     int
+	answers  map[int]chan wire.Event
+	machines int
+	pids     map[int]int            // of the machines
+	exits    map[string]chan string // of processes that were told to end
+	stopped  map[string]bool        // by us: their end is no failure
 }
 
 func startKeeper(ctx context.Context, program string) (*keeper, wire.Slot, error) {
-	k := &keeper{cmd: exec.Command(program, "run", Folder), stderr: &strings.Builder{}, failed: make(chan error, 1), gone: make(chan struct{}),
+	k := &keeper{cmd: exec.Command(program, "run", Folder), stderr: &strings.Builder{}, failed: make(chan error, 1), gone: make(chan struct{}), booted: make(chan struct{}),
 		answers: map[int]chan wire.Event{}, pids: map[int]int{}, exits: map[string]chan string{}, stopped: map[string]bool{}}
 	k.cmd.Stderr = k.stderr
 	// A group of its own: what is meant for the test is not meant for it.
@@ -90,6 +92,9 @@ func (k *keeper) listen(lines *bufio.Reader) {
 			}
 		case e.PID != 0:
 			k.pids[e.Machine] = e.PID
+			if len(k.pids) == k.machines {
+				close(k.booted)
+			}
 		case e.Exited != "":
 			key := process(e.Machine, e.Exited)
 			if c, ok := k.exits[key]; ok {
@@ -115,7 +120,24 @@ func (k *keeper) fail(err error) {
 	}
 }
 
-func (k *keeper) plan(p wire.Plan) error { return k.write(p) }
+// plan hands over what to run, and returns when the machines and their network
+// are there. Before, the addresses of the cluster lead somewhere else.
+func (k *keeper) plan(ctx context.Context, p wire.Plan) error {
+	k.lock.Lock()
+	k.machines = len(p.Machines)
+	k.lock.Unlock()
+	if err := k.write(p); err != nil {
+		return err
+	}
+	select {
+	case <-k.booted:
+		return nil
+	case err := <-k.failed:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
 
 func (k *keeper) write(v any) error {
 	b, err := json.Marshal(v)

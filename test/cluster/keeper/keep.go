@@ -96,6 +96,9 @@ type cluster struct {
 }
 
 func (c *cluster) start(tell func(wire.Event)) error {
+	if err := removeLinks(c.plan.Bridge); err != nil {
+		return err
+	}
 	if err := ip("link", "add", c.plan.Bridge, "type", "bridge"); err != nil {
 		return err
 	}
@@ -185,6 +188,29 @@ func (c *cluster) stop() {
 func ip(args ...string) error {
 	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// removeLinks removes a bridge and the ports of machines. The kernel drops the
+// ports with the networks at their other ends, but in its own time.
+func removeLinks(bridge string) error {
+	names, err := filepath.Glob("/sys/class/net/" + bridge + "m[0-9]*")
+	if err != nil {
+		return err
+	}
+	there := func(name string) bool {
+		_, err := os.Stat("/sys/class/net/" + name)
+		return err == nil
+	}
+	for _, name := range append(names, bridge) {
+		name = filepath.Base(name)
+		if !there(name) {
+			continue
+		}
+		if err := ip("link", "del", name); err != nil && there(name) {
+			return err
+		}
 	}
 	return nil
 }
@@ -297,8 +323,8 @@ func (s *slot) clear() error {
 		if err := json.Unmarshal(b, &p); err != nil {
 			return fmt.Errorf("read %s: %w; remove it, after a look at what runs", s.record, err)
 		}
-		if _, err := os.Stat("/sys/class/net/" + p.Bridge); p.Bridge != "" && err == nil {
-			errs = append(errs, ip("link", "del", p.Bridge))
+		if p.Bridge != "" {
+			errs = append(errs, removeLinks(p.Bridge))
 		}
 		if p.Cgroup != "" {
 			errs = append(errs, removeCgroups(p.Cgroup))
