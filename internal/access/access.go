@@ -1,11 +1,13 @@
 // Package access decides who a request comes from and what they may do.
 //
-// It owns accounts and their secrets, the access tokens of the registry's
+// It owns accounts and their secrets, the trust in the ServiceAccounts of
+// clusters, the access tokens of the registry's
 // token endpoint, the challenges that lead clients there, and the guard of
 // open mode. It promises that wrong credentials are an error and never turn
 // into an anonymous request, that revoking or expiring an account ends its
 // access tokens at once, that no secret is stored, logged or listed, and that
-// authenticating a request needs no database and no disk. It does not route
+// authenticating a request needs no database and no disk, but for the keys of
+// clusters, which are read again now and then. It does not route
 // requests, does not know what an image is, and writes no answers but those of
 // the token endpoint and of [Guard.Protect].
 package access
@@ -55,6 +57,8 @@ const (
 	ViaSecret
 	// ViaOpen: nobody is asked; see [Config.Open].
 	ViaOpen
+	// ViaCluster: a ServiceAccount token of a cluster in [Config.Clusters].
+	ViaCluster
 )
 
 // A Principal is who a request comes from. It is immutable and safe for
@@ -66,7 +70,11 @@ type Principal struct {
 	Counts    bool
 	Anonymous bool // no account stands behind the request
 	Via       Via
+	// Cluster is the name of the cluster whose ServiceAccount this is. It may
+	// report for that cluster only; see [Cluster].
+	Cluster string
 
+	until  time.Time // when the credentials end; zero when the account says so
 	grants []Grant
 	limit  []scope // what the access token is for; nil when no token limits
 }

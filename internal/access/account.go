@@ -142,8 +142,9 @@ func (n *NewAccount) check(now time.Time) error {
 	if err := CheckName(n.Name); err != nil {
 		return err
 	}
-	// These names stand for requests without an account in the audit log.
-	if n.Name == anonymousName || n.Name == openName {
+	// These names stand for requests without an account in the audit log, and
+	// before the names of clusters that report.
+	if n.Name == anonymousName || n.Name == openName || n.Name == clusterName {
 		return fmt.Errorf("%w: name %q is taken by Cairn itself: choose another", ErrInvalid, n.Name)
 	}
 	switch n.Kind {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -48,8 +49,10 @@ type Config struct {
 	ExternalURL string
 	// Secret signs access tokens: see [SigningKey]. Not needed when Open.
 	Secret []byte
-	Clock  clock.Clock
-	Log    *slog.Logger // failed logins; discarded when nil
+	// Clusters whose ServiceAccounts sign on with their own tokens.
+	Clusters []Cluster
+	Clock    clock.Clock
+	Log      *slog.Logger // failed logins; discarded when nil
 }
 
 // Guard authenticates requests and keeps the accounts. It is safe for
@@ -60,6 +63,7 @@ type Guard struct {
 	anonymous *Principal
 	open      *Principal
 	failures  *limiter
+	clusters  []*trust
 
 	mu       sync.Mutex // serialises changes of accounts
 	accounts atomic.Pointer[map[string]*account]
@@ -85,6 +89,16 @@ func New(ctx context.Context, cfg Config) (*Guard, error) {
 	g.anonymous = &Principal{Name: anonymousName, Counts: true, Anonymous: true}
 	if len(cfg.AnonymousPull) > 0 {
 		g.anonymous.grants = []Grant{{Repositories: cfg.AnonymousPull, Actions: []Action{Pull}}}
+	}
+	for _, c := range cfg.Clusters {
+		t, err := newTrust(c, g)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(g.clusters, func(o *trust) bool { return o.Name == t.Name }) {
+			return nil, fmt.Errorf("cluster %q is configured twice", t.Name)
+		}
+		g.clusters = append(g.clusters, t)
 	}
 	if cfg.ExternalURL != "" {
 		u, err := url.Parse(cfg.ExternalURL)
@@ -162,6 +176,9 @@ func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
 			name, _ := secretAccount(rest)
 			return g.login(r, name, rest)
 		}
+		if signed(rest) {
+			return g.clusterLogin(r, rest)
+		}
 		p, why := g.checkToken(rest)
 		if p == nil {
 			return nil, g.failed(r, "", why)
@@ -182,6 +199,9 @@ func parseBasic(s string) (name, secret string, ok bool) {
 // login checks a name and a secret. What is wrong with them is only told to
 // who holds a right secret.
 func (g *Guard) login(r *http.Request, name, secret string) (*Principal, error) {
+	if signed(secret) { // the token says whose it is, whatever the name
+		return g.clusterLogin(r, secret)
+	}
 	const wrong = "the account or its secret is wrong"
 	owner, ok := secretAccount(secret)
 	if !ok {

@@ -29,6 +29,7 @@ type claims struct {
 	Service string  `json:"s"`
 	Account string  `json:"n,omitempty"` // empty: anonymous
 	ID      int64   `json:"i,omitempty"`
+	Robot   string  `json:"k,omitempty"` // cluster/namespace/name of a ServiceAccount
 	Issued  int64   `json:"t"`
 	Expires int64   `json:"e"`
 	Access  []scope `json:"x"`
@@ -89,6 +90,14 @@ func (g *Guard) checkToken(token string) (*Principal, string) {
 		return nil, fmt.Sprintf("the access token is for the service %q", c.Service)
 	case now.Unix() >= c.Expires || c.Issued > now.Add(clockSlack).Unix():
 		return nil, "the access token expired: get a new one"
+	}
+	if c.Robot != "" {
+		p := g.clusterAccount(c.Robot)
+		if p == nil {
+			return nil, fmt.Sprintf("the ServiceAccount %q is no longer trusted", c.Robot)
+		}
+		p.Via, p.limit = ViaToken, c.Access
+		return p, ""
 	}
 	p := &Principal{Via: ViaToken, limit: c.Access}
 	if c.Account == "" {
@@ -191,7 +200,13 @@ const TokenPath = "/auth/token"
 func (g *Guard) issue(p *Principal, access []scope) (*tokenReply, error) {
 	now := g.now()
 	c := claims{Service: g.cfg.Service, Issued: now.Unix(), Expires: now.Add(tokenLife).Unix(), Access: access}
-	if !p.Anonymous {
+	switch {
+	case p.Cluster != "":
+		c.Robot = p.Name
+		if !p.until.IsZero() { // no longer than the token it was given for
+			c.Expires = min(c.Expires, p.until.Unix())
+		}
+	case !p.Anonymous:
 		a := g.live()[p.Name]
 		if a == nil {
 			return nil, fmt.Errorf("the account %q was revoked", p.Name)
@@ -206,7 +221,7 @@ func (g *Guard) issue(p *Principal, access []scope) (*tokenReply, error) {
 	for _, s := range access {
 		words = append(words, s.String())
 	}
-	return &tokenReply{Token: token, AccessToken: token, TokenType: "Bearer", ExpiresIn: int(tokenLife / time.Second),
+	return &tokenReply{Token: token, AccessToken: token, TokenType: "Bearer", ExpiresIn: int(c.Expires - c.Issued),
 		IssuedAt: now.Format(time.RFC3339), Scope: strings.Join(words, " ")}, nil
 }
 
