@@ -50,7 +50,7 @@ var rooms = map[string][]string{
 
 	"internal/config":   {"internal/image", "internal/retention"},
 	"internal/api/wire": {"internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/config"},
-	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access"},
+	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/mirror"},
 	"internal/client":   {"internal/api/wire", "internal/image"},
 
 	// agent knows a server by its API only; what it looks at is below it.

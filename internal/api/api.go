@@ -35,6 +35,7 @@ type Deps struct {
 	Ledger    *usage.Ledger
 	Retention *retention.Engine
 	Guard     *access.Guard
+	Mirror    Mirror // nil: nothing is mirrored
 	Clock     clock.Clock
 	Log       *slog.Logger
 	Version   wire.Version
@@ -67,6 +68,7 @@ func New(d Deps) *API {
 	a.retentionRoutes()
 	a.accessRoutes()
 	a.upkeepRoutes()
+	a.mirrorRoutes()
 	a.mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, refuse(http.StatusNotFound, "/api/openapi.json lists the routes and their methods", "there is no %s %s", r.Method, r.URL.Path))
 	})

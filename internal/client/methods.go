@@ -200,6 +200,21 @@ func (c *Client) Scrub(ctx context.Context, progress func(wire.Progress)) (r wir
 	}, &r)
 }
 
+// MirrorPull makes the server fetch an image of a mirrored registry, telling
+// progress as it goes.
+func (c *Client) MirrorPull(ctx context.Context, p wire.MirrorPull, progress func(wire.Progress)) (r wire.MirrorPulled, err error) {
+	return r, c.lines(ctx, http.MethodPost, "/api/v1/mirror/pull", nil, p, func(b []byte) error {
+		var l struct {
+			Progress wire.Progress `json:"progress"`
+		}
+		if err := json.Unmarshal(b, &l); err != nil {
+			return err
+		}
+		progress(l.Progress)
+		return nil
+	}, &r)
+}
+
 // values is a query of the pairs that have a value.
 func values(pairs ...string) url.Values {
 	v := url.Values{}

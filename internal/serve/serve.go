@@ -265,12 +265,13 @@ func policies(c config.Retention) retention.Config {
 
 // build makes the handlers.
 func (s *Server) build() error {
-	s.api = api.New(api.Deps{Content: s.content, Ledger: s.ledger, Retention: s.retention, Guard: s.guard,
-		Clock: s.deps.Clock, Log: s.log, Version: s.deps.Version, Open: s.cfg.Open, ExternalURL: s.cfg.ExternalURL})
+	ad := api.Deps{Content: s.content, Ledger: s.ledger, Retention: s.retention, Guard: s.guard,
+		Clock: s.deps.Clock, Log: s.log, Version: s.deps.Version, Open: s.cfg.Open, ExternalURL: s.cfg.ExternalURL}
 	rc := registry.Config{Content: s.content, Access: s.guard, Pulls: s.ledger, Expires: s.retention.Expires, Log: s.log}
 	if s.mirror != nil {
-		rc.Mirror = s.mirror
+		rc.Mirror, ad.Mirror = s.mirror, s.mirror
 	}
+	s.api = api.New(ad)
 	reg := registry.New(rc)
 	counted := s.metrics.count("registry", reg)
 	mux := http.NewServeMux()

@@ -196,6 +196,22 @@ type Version struct {
 	Go      string `json:"go"`
 }
 
+// MirrorPull asks for an image of a mirrored registry.
+type MirrorPull struct {
+	Ref       string   `json:"ref" doc:"With its host, such as docker.io/library/busybox:1.37." minLength:"1"`
+	Platforms []string `json:"platforms,omitempty" doc:"Of an index, only these, such as linux/amd64. All by default."`
+}
+
+// MirrorPulled is what came, or was here already.
+type MirrorPulled struct {
+	Repository string       `json:"repository"`
+	Tag        string       `json:"tag,omitempty"`
+	Digest     image.Digest `json:"digest"`
+	Images     int          `json:"images" doc:"How many images of an index are here now; else 1."`
+	Bytes      int64        `json:"bytes" doc:"In their blobs."`
+	Warning    string       `json:"warning,omitempty" doc:"Why the upstream was of no help and this is what was here."`
+}
+
 // Progress of long work, one JSON line at a time.
 type Progress struct {
 	Done  int64 `json:"done"`
