@@ -105,14 +105,41 @@ func (a *API) report(r *http.Request) (*wire.Receipt, error) {
 		return nil, a.usageProblem(err, "report uses")
 	}
 	id := usage.Identity{Name: c.Name, Scope: scope}
-	if a.Open {
+	switch {
+	case a.Open:
 		id.Name = "" // the reporter's own name is all there is
+	case c.Cluster != "":
+		if err := ofCluster(c.Cluster, &s); err != nil {
+			return nil, err
+		}
+		id.Name = "cluster/" + c.Cluster
 	}
 	rec, err := a.Ledger.Report(r.Context(), id, s)
 	if err != nil {
 		return nil, a.usageProblem(err, "report uses")
 	}
 	return &wire.Receipt{Accepted: rec.Accepted, Applied: rec.Applied, Enrolled: rec.Enrolled, Period: wire.Duration(rec.Period), Warnings: rec.Warnings}, nil
+}
+
+// ofCluster holds the agents of a cluster to it: they may only speak for it,
+// as a whole or, after a colon, for one of its nodes, and of its workloads.
+func ofCluster(cluster string, s *usage.Statement) error {
+	const hint = "an agent that signs on with the token of its cluster reports for that cluster alone"
+	node, isNode := strings.CutPrefix(s.Reporter, cluster+":")
+	switch {
+	case s.Reporter == "" || s.Reporter == cluster:
+		s.Reporter = ""
+	case isNode && node != "":
+		s.Reporter = node
+	default:
+		return refuse(http.StatusForbidden, hint, "report uses: the token is of the cluster %s and may not speak for %.80q", cluster, s.Reporter)
+	}
+	for i, u := range s.Uses {
+		if u.Subject != "" && !strings.HasPrefix(u.Subject, cluster+"/") {
+			return refuse(http.StatusForbidden, hint, "report uses: uses[%d].subject: %.80q is not of the cluster %s: subjects begin with %s/", i, u.Subject, cluster, cluster)
+		}
+	}
+	return nil
 }
 
 func (a *API) usageProblem(err error, tried string) error {

@@ -27,6 +27,7 @@ type Config struct {
 	Log         Log       `yaml:"log" json:"log" doc:"Log lines go to standard error."`
 	Access      Access    `yaml:"access" json:"access" doc:"Who may do what without an account. Accounts are made with cairn token create."`
 	Mirrors     []Mirror  `yaml:"mirrors,omitempty" json:"mirrors,omitempty" doc:"Registries whose images are kept here as well, fetched when somebody pulls them. Clients name them by the host in front (this.server/docker.io/library/busybox) or, as containerd does, by ?ns=. See docs/mirrors.md."`
+	Clusters    []Cluster `yaml:"clusters,omitempty" json:"clusters,omitempty" doc:"Kubernetes clusters whose ServiceAccounts sign on with the tokens their cluster gives them: its agent to report what runs, its nodes to pull. See docs/agent.md."`
 	Retention   Retention `yaml:"retention" json:"retention" doc:"When unused images are deleted."`
 	Usage       Usage     `yaml:"usage" json:"usage" doc:"The ledger of who used what."`
 	Collect     Collect   `yaml:"collect" json:"collect" doc:"Removing the blobs that no image needs any more."`
@@ -50,6 +51,17 @@ type Log struct {
 // Access is what needs no account.
 type Access struct {
 	AnonymousPull []string `yaml:"anonymous_pull" json:"anonymous_pull" glob:"repository" doc:"Repositories that may be pulled without an account, as globs." example:"[public/**]"`
+}
+
+// Cluster is one Kubernetes cluster whose ServiceAccount tokens are accepted.
+type Cluster struct {
+	Name     string   `yaml:"name" json:"name" doc:"What to call the cluster: it reports as cluster/NAME and nobody else may. a-z, 0-9, '.', '_' and '-'." example:"prod"`
+	Issuer   string   `yaml:"issuer" json:"issuer" doc:"Issuer of the tokens: --service-account-issuer of its API server, or kubectl get --raw /.well-known/openid-configuration." example:"https://kubernetes.default.svc.cluster.local"`
+	JWKS     string   `yaml:"jwks" json:"jwks" doc:"The issuer's public keys, as a file (what kubectl get --raw /openid/v1/jwks prints; relative to this file) or as an https:// address. Read again when a token does not fit." example:"prod.jwks"`
+	CAFile   string   `yaml:"ca_file,omitempty" json:"ca_file,omitempty" doc:"File with the certificates to trust when jwks is an address, PEM; those of the system when not set. Relative to this file." example:"prod-ca.crt"`
+	Audience string   `yaml:"audience" json:"audience" doc:"Whom the tokens must be meant for."`
+	Agent    []string `yaml:"agent,omitempty" json:"agent,omitempty" doc:"ServiceAccounts that may report what the cluster uses, as namespace/name. One or a list." example:"[cairn-agent/cairn-agent]"`
+	Pull     []string `yaml:"pull,omitempty" json:"pull,omitempty" glob:"repository" doc:"Repositories that every ServiceAccount of the cluster may pull, as globs: for kubelets with cairn credential-provider." example:"[\"**\"]"`
 }
 
 // Mirror is one registry whose images are kept here as well.
@@ -130,6 +142,10 @@ func defaultPolicy() Policy { return Policy{Repositories: []string{"**"}, After:
 func defaultMirror() Mirror {
 	return Mirror{TTL: Duration(time.Minute), Allow: []string{"**"}, MaxBlob: 64 << 30}
 }
+
+// defaultCluster is what an entry of clusters starts from. Its name and issuer
+// have to be given.
+func defaultCluster() Cluster { return Cluster{Audience: "cairn"} }
 
 // DefaultData is the data folder when none is set.
 func DefaultData() string {

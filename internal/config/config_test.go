@@ -52,6 +52,9 @@ mirrors:
   password_file: hub.password
   ca_file: /ca.pem
 - {host: "registry.local:5000", url: "http://10.0.0.1:5000/hub", ttl: 5m, allow: [a/**, b], offline: true, max_blob: 1GiB}
+clusters:
+- {name: prod, issuer: "https://k", jwks: prod.jwks, agent: cairn/agent, pull: [a/**, b]}
+- {name: dev, issuer: "https://k", jwks: "https://k/keys", ca_file: /ca.pem, audience: me, pull: "**"}
 retention:
   interval: 5m
   keep: 1d12h
@@ -79,6 +82,10 @@ collect: {grace: 2d}
 		Mirrors: []Mirror{
 			{Host: "docker.io", TTL: hour / 60, Allow: []string{"**"}, Username: "robot", PasswordFile: "/etc/cairn/hub.password", CAFile: "/ca.pem", MaxBlob: 64 << 30},
 			{Host: "registry.local:5000", URL: "http://10.0.0.1:5000/hub", TTL: hour / 12, Allow: []string{"a/**", "b"}, Offline: true, MaxBlob: 1 << 30},
+		},
+		Clusters: []Cluster{
+			{Name: "prod", Issuer: "https://k", JWKS: "/etc/cairn/prod.jwks", Audience: "cairn", Agent: []string{"cairn/agent"}, Pull: []string{"a/**", "b"}},
+			{Name: "dev", Issuer: "https://k", JWKS: "https://k/keys", CAFile: "/ca.pem", Audience: "me", Pull: []string{"**"}},
 		},
 		Retention: Retention{Interval: hour / 12, Keep: 36 * hour, WarnWithin: 0, Explicit: true, Policies: []Policy{
 			{Name: "ci", Repositories: []string{"ci/**", "*/ci"}, After: 2 * Day, UntaggedAfter: 6 * hour, MinAge: hour, KeepLast: 3, Protect: []string{"stable", "V*"}, MaxBytes: 10 << 30},
@@ -175,6 +182,16 @@ func TestMistakes(t *testing.T) {
 		{policies + "  - repositories: a/**\n  - repositories: [b/**, c]\n  - repositories: [b/x, a/y]", `f.yaml:5: retention.policies#3: policy 3 can never match: policy 2 and policy 1 take everything it names`},
 		{policies + "  - repositories: a/**\n  - repositories: '**'\n  - repositories: a/y", `f.yaml:5: retention.policies#3: policy 3 can never match: policy 2 takes everything;`},
 		{policies + "  - repositories: 'a?'\n  - repositories: 'a?'", `f.yaml:4: retention.policies#2: policy 2 can never match`},
+		{"clusters: [{}]", `f.yaml:1: clusters#1: cluster 1 has no name: write name: prod`},
+		{"clusters:\n- {name: A, issuer: x, jwks: f, pull: a}", `f.yaml:2: clusters#1.name: "A": use 1 to 64 of`},
+		{"clusters:\n- {name: a, issuer: x, jwks: f, pull: a}\n- {name: a, issuer: x, jwks: f, pull: a}", `f.yaml:3: clusters#2.name: cluster 1 has this name too`},
+		{"clusters:\n- {name: a, issuer: x, pull: a}", `f.yaml:2: clusters#1: cluster 1 has no jwks`},
+		{"clusters:\n- {name: a, issuer: x, jwks: 'https://u@k', pull: a}", `f.yaml:2: clusters#1.jwks: "https://u@k": write https://host/path`},
+		{"clusters:\n- {name: a, issuer: x, jwks: 'http://k', pull: a}", `f.yaml:2: clusters#1.jwks: "http://k": write https://host/path`},
+		{"clusters:\n- {name: a, jwks: f, pull: a}", `f.yaml:2: clusters#1: cluster 1 has no issuer`},
+		{"clusters:\n- {name: a, issuer: x, jwks: f, audience: '', pull: a}", `f.yaml:2: clusters#1.audience: no audience`},
+		{"clusters:\n- {name: a, issuer: x, jwks: f, agent: me}", `f.yaml:2: clusters#1.agent: "me": write namespace/name`},
+		{"clusters:\n- {name: a, issuer: x, jwks: f}", `f.yaml:2: clusters#1: cluster 1 may do nothing`},
 		{"mirrors: docker.io", `f.yaml:1: mirrors: this is a single value: write a list, each entry after a dash`},
 		{"mirrors:\n- docker.io", `f.yaml:2: mirrors#1: this is a single value: write keys and values, of host, url`},
 		{"mirrors: [{url: https://a}]", `f.yaml:1: mirrors#1: mirror 1 names no host: write host: docker.io`},

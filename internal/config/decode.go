@@ -65,6 +65,13 @@ func parse(name string, b []byte, env func(string) string) (*Config, error) {
 		key := fmt.Sprintf("mirrors#%d.", i+1)
 		files[key+"password_file"], files[key+"ca_file"] = &m.PasswordFile, &m.CAFile
 	}
+	for i := range c.Clusters {
+		key := fmt.Sprintf("clusters#%d.", i+1)
+		files[key+"ca_file"] = &c.Clusters[i].CAFile
+		if k := &c.Clusters[i]; !strings.Contains(k.JWKS, "://") {
+			files[key+"jwks"] = &k.JWKS
+		}
+	}
 	for key, p := range files {
 		if from, ok := d.lines[key]; ok && from.env == "" && *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(name), *p)
@@ -387,6 +394,9 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string, tag reflect.S
 		}
 		if m, ok := e.Addr().Interface().(*Mirror); ok {
 			*m = defaultMirror()
+		}
+		if m, ok := e.Addr().Interface().(*Cluster); ok {
+			*m = defaultCluster()
 		}
 		before := len(d.problems)
 		d.value(item, e, key, tag)

@@ -25,6 +25,9 @@ func entry(t reflect.Type) reflect.Value {
 	if t == reflect.TypeFor[Mirror]() {
 		return reflect.ValueOf(defaultMirror())
 	}
+	if t == reflect.TypeFor[Cluster]() {
+		return reflect.ValueOf(defaultCluster())
+	}
 	return reflect.ValueOf(defaultPolicy())
 }
 
@@ -49,6 +52,8 @@ func schemaOf(v reflect.Value, tag reflect.StructTag) map[string]any {
 			switch v.Type() {
 			case reflect.TypeFor[Policy]():
 				s["required"] = []string{"repositories"}
+			case reflect.TypeFor[Cluster]():
+				s["required"] = []string{"name", "issuer", "jwks"}
 			case reflect.TypeFor[Mirror]():
 				s["required"] = []string{"host"}
 			}

@@ -55,6 +55,7 @@ func (c *Config) validate(at func(key, format string, args ...any) Problem) (out
 
 	second, century := Duration(time.Second), maxDuration
 	out = append(out, c.validateMirrors(at)...)
+	out = append(out, c.validateClusters(at)...)
 	r := c.Retention
 	between("retention.interval", r.Interval, second, Day)
 	between("retention.keep", r.Keep, 0, century)
@@ -134,6 +135,57 @@ func (c *Config) validateMirrors(at func(key, format string, args ...any) Proble
 		}
 	}
 	return out
+}
+
+var (
+	clusterRE = regexp.MustCompile(`^[a-z0-9._-]{1,64}$`)
+	accountRE = regexp.MustCompile(`^[a-z0-9.-]+/[a-z0-9.-]+$`)
+)
+
+func (c *Config) validateClusters(at func(key, format string, args ...any) Problem) (out []Problem) {
+	for i, k := range c.Clusters {
+		key := fmt.Sprintf("clusters#%d", i+1)
+		fail := func(sub, format string, args ...any) { out = append(out, at(key+sub, format, args...)) }
+		switch {
+		case k.Name == "":
+			fail("", "cluster %d has no name: write name: prod", i+1)
+		case !clusterRE.MatchString(k.Name):
+			fail(".name", "%.80q: use 1 to 64 of a-z, 0-9, '.', '_' and '-'", k.Name)
+		}
+		for j, o := range c.Clusters[:i] {
+			if o.Name == k.Name && k.Name != "" {
+				fail(".name", "cluster %d has this name too: keep one of them", j+1)
+				break
+			}
+		}
+		if k.Issuer == "" && k.Name != "" {
+			fail("", "cluster %d has no issuer: kubectl get --raw /.well-known/openid-configuration shows it", i+1)
+		}
+		if k.JWKS == "" && k.Name != "" {
+			fail("", "cluster %d has no jwks, the keys its tokens are verified with: name the file with what kubectl get --raw /openid/v1/jwks prints", i+1)
+		} else if strings.Contains(k.JWKS, "://") {
+			if u, err := url.Parse(k.JWKS); err != nil || u.Scheme != "https" && !(u.Scheme == "http" && loopback(u.Hostname())) || u.Hostname() == "" || u.User != nil {
+				fail(".jwks", "%.80q: write https://host/path: whoever changes what comes from there can sign on as anybody", k.JWKS)
+			}
+		}
+		if k.Audience == "" {
+			fail(".audience", "no audience: tokens for anybody would be accepted; remove the key to have cairn")
+		}
+		for _, a := range k.Agent {
+			if !accountRE.MatchString(a) {
+				fail(".agent", "%.80q: write namespace/name of a ServiceAccount", a)
+			}
+		}
+		if len(k.Agent) == 0 && len(k.Pull) == 0 && k.Name != "" {
+			fail("", "cluster %d may do nothing: write agent, who reports for it, or pull, what it may pull", i+1)
+		}
+	}
+	return out
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // unreachable finds policies that no repository ever comes to, because those

@@ -198,6 +198,15 @@ func (s *Server) open(ctx context.Context) (err error) {
 	s.closers = append(s.closers, s.content.Close)
 
 	guard := access.Config{Open: s.cfg.Open, AnonymousPull: s.cfg.Access.AnonymousPull, ExternalURL: s.cfg.ExternalURL, Clock: s.deps.Clock, Log: s.log}
+	for _, c := range s.cfg.Clusters {
+		var keys access.KeySource = access.KeyFile(c.JWKS)
+		if strings.Contains(c.JWKS, "://") {
+			if keys, err = access.NewKeyURL(c.JWKS, c.CAFile); err != nil {
+				return fmt.Errorf("keys of the cluster %s: %w", c.Name, err)
+			}
+		}
+		guard.Clusters = append(guard.Clusters, access.Cluster{Name: c.Name, Issuer: c.Issuer, Audience: c.Audience, Keys: keys, Agents: c.Agent, Pull: c.Pull})
+	}
 	if !s.cfg.Open {
 		if guard.DB, err = openDB("access.db", access.Schema, db.Full); err != nil {
 			return err

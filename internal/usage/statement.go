@@ -56,7 +56,7 @@ type Receipt struct {
 
 // An Identity is who reports, as found out by whoever let the report in.
 type Identity struct {
-	Name  string   // of the account; "" in open mode. Contains no '/'
+	Name  string   // of the account, without '/', or cluster/NAME; "" in open mode
 	Scope []string // repository globs it may report for; none means "**"
 }
 
