@@ -231,6 +231,33 @@ spec:
 			if got := c.Kubectl("exec", "shell", "--", "wget", "-q", "-O", "-", "http://"+c.Registry()+"/v2/library/busybox/tags/list"); !strings.Contains(got, "latest") {
 				t.Errorf("the registry says to pods %q", got)
 			}
+			if !old {
+				c.Apply(`
+apiVersion: v1
+kind: Pod
+metadata: {name: volume}
+spec:
+  terminationGracePeriodSeconds: 0
+  volumes: [{name: image, image: {reference: "127.0.0.1:5000/library/busybox:latest"}}]
+  containers:
+  - {name: c, image: busybox, command: [sleep, "1000"], volumeMounts: [{name: image, mountPath: /image}]}
+`)
+				c.Kubectl("wait", "--for=condition=ready", "pod/volume", "--timeout=60s")
+				if got := c.Kubectl("exec", "volume", "--", "cat", "/image/etc/group"); !strings.Contains(got, "nobody") {
+					t.Errorf("the image volume holds %q", got)
+				}
+			}
+			pod := `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "static"}, "spec": {"containers": [{"name": "c", "image": "busybox", "command": ["sleep", "1000"]}]}}`
+			if err := os.WriteFile(filepath.Join(c.StaticPods(0), "static.json"), []byte(pod), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			err := c.poll(t.Context(), "the static pod", func() error {
+				_, err := c.RunKubectl(t.Context(), "", "wait", "--for=condition=ready", "pod/static-node1", "--timeout=30s")
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
 			if out, err := c.Command(t.Context(), 0, "ctr", "-n", "k8s.io", "containers", "ls", "-q").CombinedOutput(); err != nil || len(strings.Fields(string(out))) < 4 {
 				t.Errorf("ctr on the node: %v: %s", err, out)
 			}

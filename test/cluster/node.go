@@ -31,6 +31,10 @@ func (c *Cluster) CRI(node int) string {
 	return filepath.Join(c.nodeDir(node), strings.TrimPrefix(containerdSocket, "/"))
 }
 
+// StaticPods is the folder of a node (0 is node1) in which files with pods make
+// its kubelet run them, whoever asks.
+func (c *Cluster) StaticPods(node int) string { return filepath.Join(c.nodeDir(node), "static") }
+
 // addNode makes a machine a node: its network, container runtime and kubelet.
 func (c *Cluster) addNode(n network, i int, m *wire.Machine) error {
 	dir := c.nodeDir(i)
@@ -41,7 +45,7 @@ func (c *Cluster) addNode(n network, i int, m *wire.Machine) error {
 	m.Binds = []wire.Bind{{From: at("run"), To: "/run"}, {From: at("log"), To: "/var/log"}}
 	m.Files = kubeletSysctls()
 
-	for _, d := range []string{"bin", "cni", "hosts", "run", "log"} {
+	for _, d := range []string{"bin", "cni", "hosts", "run", "log", "static"} {
 		if err := os.MkdirAll(at(d), 0o755); err != nil {
 			return err
 		}
@@ -57,7 +61,7 @@ func (c *Cluster) addNode(n network, i int, m *wire.Machine) error {
 			return err
 		}
 	}
-	kubelet, err := kubeletConfig(dir, m.Cgroup)
+	kubelet, err := kubeletConfig(dir, m.Cgroup, c.StaticPods(i))
 	if err != nil {
 		return err
 	}
@@ -98,7 +102,7 @@ func kubeletSysctls() []wire.File {
 	}
 }
 
-func kubeletConfig(dir, cgroup string) (string, error) {
+func kubeletConfig(dir, cgroup, static string) (string, error) {
 	type object = map[string]any
 	b, err := json.MarshalIndent(object{
 		"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
@@ -113,7 +117,7 @@ func kubeletConfig(dir, cgroup string) (string, error) {
 		"imageGCHighThresholdPercent": 100,
 		"podLogsDir":                  filepath.Join(dir, "log", "pods"),
 		"resolvConf":                  "",
-		"staticPodPath":               filepath.Join(dir, "static"),
+		"staticPodPath":               static,
 		// What a test waits for.
 		"syncFrequency": "10s", "nodeStatusUpdateFrequency": "4s",
 		"registerNode": true, "maxPods": 200, "serializeImagePulls": false, "registryPullQPS": 0, "eventRecordQPS": 0, "kubeAPIQPS": 500, "kubeAPIBurst": 500,
@@ -121,7 +125,7 @@ func kubeletConfig(dir, cgroup string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return string(b), os.MkdirAll(filepath.Join(dir, "static"), 0o755)
+	return string(b), nil
 }
 
 func containerdConfig(dir string, old bool) string {
