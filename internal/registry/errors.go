@@ -148,7 +148,10 @@ func first[T any](s []T) (v T) {
 // fail answers a call with an error.
 func (h *handler) fail(c *call, err error) {
 	f := failureOf(err, c.route)
-	if f.status >= 500 && c.r.Context().Err() == nil {
+	switch {
+	case f.status == http.StatusBadGateway: // another registry's fault
+		h.log.Warn("a mirrored registry is of no help", "method", c.r.Method, "path", c.r.URL.Path, "err", err)
+	case f.status >= 500 && c.r.Context().Err() == nil:
 		h.log.Error("registry call failed", "method", c.r.Method, "path", c.r.URL.Path, "status", f.status, "err", err)
 	}
 	var body bytes.Buffer
