@@ -105,6 +105,42 @@ func TestSignOnToCairn(t *testing.T) {
 	}
 }
 
+// Who may cause a fetch: who may pull the repository that it ends in, by
+// whichever name it is asked for.
+func TestWhoMayFetch(t *testing.T) {
+	r := newRig(t, nil)
+	r.push(t, "library/x", []string{"1"}, "config")
+	r.push(t, "public/x", []string{"1"}, "config")
+	pull := []access.Action{access.Pull}
+	guard, secrets := registrytest.Guard(t, r.clock,
+		access.NewAccount{Name: "node", Kind: "robot", Grants: []access.Grant{{Repositories: []string{"docker.io/**"}, Actions: pull}}},
+		access.NewAccount{Name: "other", Kind: "robot", Grants: []access.Grant{{Repositories: []string{"library/**", "public/**"}, Actions: []access.Action{access.Pull, access.Push}}}})
+	addr := registrytest.Serve(t, registrytest.WithTokens(guard, registry.New(registry.Config{Content: r.local, Mirror: r.mirror, Access: guard, Log: quiet()})))
+	for _, path := range []string{"/v2/library/x/manifests/1?ns=docker.io", "/v2/docker.io/library/x/manifests/1", "/v2/docker.io/x/manifests/1", "/v2/public/x/manifests/1?ns=docker.io"} {
+		for who, want := range map[string]int{"": 401, "other": 403, "node": 200} {
+			before := len(r.all())
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
+			if who != "" {
+				req.SetBasicAuth(who, secrets[who])
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != want {
+				t.Errorf("%s by %q: %d, want %d", path, who, resp.StatusCode, want)
+			}
+			if want != 200 && len(r.all()) != before {
+				t.Errorf("%s by %q: the upstream was asked", path, who)
+			}
+			if c := resp.Header.Get("WWW-Authenticate"); want == 401 && !strings.Contains(c, `scope="repository:docker.io/`) {
+				t.Errorf("%s: the challenge %q does not name the repository here", path, c)
+			}
+		}
+	}
+}
+
 // Basic, as ECR has it; blobs come from another host, which must not see the
 // password.
 func TestBasicAndRedirect(t *testing.T) {

@@ -3,10 +3,13 @@ package mirror_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +18,7 @@ import (
 	"time"
 
 	"cairn.dev/cairn/internal/mirror"
+	"cairn.dev/cairn/internal/registry"
 	"cairn.dev/cairn/internal/registry/registrytest"
 )
 
@@ -321,6 +325,68 @@ func TestClientsLeave(t *testing.T) {
 	r.get(t, blobPath+d).wantBytes(t, []byte(blob))
 	if n := r.count("GET "); n != 1 {
 		t.Errorf("%d downloads", n)
+	}
+}
+
+// A bad end is one in HTTP/2 as well.
+func TestBrokenInHTTP2(t *testing.T) {
+	r := newRig(t, nil)
+	blob := noise(1 << 20)
+	gate := make(chan struct{})
+	r.set(func(w http.ResponseWriter, q *http.Request) bool {
+		w.Header().Set("Content-Length", strconv.Itoa(len(blob)))
+		_, _ = io.WriteString(w, blob[:1<<19])
+		_ = http.NewResponseController(w).Flush()
+		<-gate
+		_, _ = io.WriteString(w, blob[1<<19:len(blob)-1]+"?")
+		return true
+	})
+	srv := httptest.NewUnstartedServer(registry.New(registry.Config{Content: r.local, Mirror: r.mirror, Log: quiet()}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	resp, err := srv.Client().Get(srv.URL + blobPath + string(registrytest.Digest([]byte(blob))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	close(gate)
+	b, err := io.ReadAll(resp.Body)
+	if resp.ProtoMajor != 2 || err == nil || len(b) == len(blob) {
+		t.Errorf("%s: %d of %d bytes, %v", resp.Proto, len(b), len(blob), err)
+	}
+}
+
+// A large blob takes no more memory than a small one.
+func TestMemory(t *testing.T) {
+	const size = 64 << 20
+	r := newRig(t, nil)
+	piece := []byte(noise(1 << 16))
+	h := sha256.New()
+	for range size / len(piece) {
+		h.Write(piece)
+	}
+	r.set(func(w http.ResponseWriter, q *http.Request) bool {
+		w.Header().Set("Content-Length", strconv.Itoa(size))
+		for range size / len(piece) {
+			_, _ = w.Write(piece)
+		}
+		return true
+	})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	resp, err := http.Get("http://" + r.addr + blobPath + fmt.Sprintf("sha256:%x", h.Sum(nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	n, err := io.Copy(io.Discard, resp.Body)
+	if n != size || err != nil {
+		t.Fatalf("%d bytes, %v", n, err)
+	}
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 8<<20 {
+		t.Errorf("%d bytes were allocated for a blob of %d", got, size)
 	}
 }
 

@@ -104,7 +104,7 @@ func (m *Mirror) Manifest(ctx context.Context, repository, reference string, wan
 		}
 		return nil, "", err
 	}
-	m.pending.tag(w, reference)
+	m.pending.tag(repository, reference, w)
 	// The new one would be of no use without its blobs.
 	if u.gate.closed(m.clock.Mono()) {
 		if c, err := m.content.Manifest(ctx, repository, reference); err == nil {
@@ -169,6 +169,7 @@ func (m *Mirror) instead(ctx context.Context, repository, reference string, e *E
 
 // point makes content's tag name what the upstream's names.
 func (m *Mirror) point(ctx context.Context, u *upstream, repository, name string, d image.Digest) error {
+	m.pending.tag(repository, name, nil)
 	i, err := m.content.Peek(ctx, repository, name)
 	if err != nil && !notHere(err) {
 		return err

@@ -104,7 +104,7 @@ type Mirror struct {
 	closed    bool
 	tags      map[string]*tag
 	fetches   map[string]*fetch
-	pending   pending
+	pending   *pending
 }
 
 // New returns a mirror of the upstreams. It contacts nobody.

@@ -35,13 +35,16 @@ type waiting struct {
 
 // pending holds what waits. Safe for concurrent use.
 type pending struct {
-	mu    *sync.Mutex
-	byKey map[string]*waiting
-	order []string // oldest first
-	bytes int
+	mu     sync.Mutex
+	byKey  map[string]*waiting
+	byRepo map[string]map[string]*waiting // the same
+	order  []string                       // oldest first
+	bytes  int
 }
 
-func newPending() pending { return pending{mu: &sync.Mutex{}, byKey: map[string]*waiting{}} }
+func newPending() *pending {
+	return &pending{byKey: map[string]*waiting{}, byRepo: map[string]map[string]*waiting{}}
+}
 
 func pendingKey(repository string, d image.Digest) string { return repository + "@" + string(d) }
 
@@ -60,6 +63,10 @@ func (p *pending) put(w *waiting) *waiting {
 		return old
 	}
 	p.byKey[key] = w
+	if p.byRepo[w.repository] == nil {
+		p.byRepo[w.repository] = map[string]*waiting{}
+	}
+	p.byRepo[w.repository][key] = w
 	p.order = append(p.order, key)
 	p.bytes += len(w.m.Body)
 	for p.bytes > maxPending && len(p.order) > 1 {
@@ -73,6 +80,9 @@ func (p *pending) drop(key string) {
 	if w := p.byKey[key]; w != nil {
 		p.bytes -= len(w.m.Body)
 		delete(p.byKey, key)
+		if delete(p.byRepo[w.repository], key); len(p.byRepo[w.repository]) == 0 {
+			delete(p.byRepo, w.repository)
+		}
 		p.order = slices.DeleteFunc(p.order, func(k string) bool { return k == key })
 	}
 }
@@ -81,10 +91,8 @@ func (p *pending) drop(key string) {
 func (p *pending) of(repository string) (out []*waiting) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, w := range p.byKey {
-		if w.repository == repository {
-			out = append(out, w)
-		}
+	for _, w := range p.byRepo[repository] {
+		out = append(out, w)
 	}
 	return out
 }
@@ -99,16 +107,17 @@ func (p *pending) size(repository string, d image.Digest) (int64, bool) {
 	return 0, false
 }
 
-// tag adds a tag to set, and takes it from what else waited for it.
-func (p *pending) tag(w *waiting, tag string) {
+// tag says which of a repository's is to have the tag once it is here: w, or
+// none of them if that is nil.
+func (p *pending) tag(repository, tag string, w *waiting) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, o := range p.byKey {
-		if o != w && o.repository == w.repository {
+	for _, o := range p.byRepo[repository] {
+		if o != w {
 			o.tags = slices.DeleteFunc(o.tags, func(t string) bool { return t == tag })
 		}
 	}
-	if !slices.Contains(w.tags, tag) {
+	if w != nil && !slices.Contains(w.tags, tag) {
 		w.tags = append(w.tags, tag)
 	}
 }
