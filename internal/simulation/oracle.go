@@ -337,9 +337,10 @@ func (o *Oracle) sawPlan(w *World) {
 }
 
 // truth finds out from the bare state of the world. part: in the middle of a
-// tick. Then what was pushed or pinned since it began counts for itself and what it
-// needs, and not for the indexes that list it, nor does it carry uses there: the
-// tick cannot know.
+// tick. Then what was pushed since it began counts for itself and what it needs,
+// and not for the indexes that list it, nor does it carry uses there; and a new
+// pin counts for what is pinned. The tick cannot know more, and is as good as
+// one that was over before.
 func (o *Oracle) truth(l *Lab, w *World, r int, part bool) truth {
 	var t truth
 	rs := &w.repo[r]
@@ -399,7 +400,7 @@ func (o *Oracle) truth(l *Lab, w *World, r int, part bool) truth {
 		if rs.pin[m] {
 			up := l.credited.here[edges][m]
 			if part && !o.planPin[r][m] {
-				up = l.credited.there[edges][m]
+				up = 1 << m
 			}
 			give(up, 0, true, -1)
 		}
@@ -467,10 +468,6 @@ func (o *Oracle) truth(l *Lab, w *World, r int, part bool) truth {
 			}
 		}
 	}
-	if o.behind != 0 {
-		t.kept |= t.live
-		t.merits |= t.live
-	}
 	t.kept |= t.used
 	for range nMan {
 		for m := range nMan {
@@ -486,6 +483,10 @@ func (o *Oracle) truth(l *Lab, w *World, r int, part bool) truth {
 				}
 			}
 		}
+	}
+	if o.behind != 0 { // nothing goes, and nothing comes back for that
+		t.kept |= t.live
+		t.merits |= t.live
 	}
 	return t
 }
