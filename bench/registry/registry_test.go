@@ -50,7 +50,7 @@ func TestRatioIsOfRounds(t *testing.T) {
 }
 
 func TestNumber(t *testing.T) {
-	for v, want := range map[float64]string{0: "0.00", 0.954: "0.95", 12.34: "12.3", 123.4: "123", 1234: "1,234", 1234567: "1,234,567"} {
+	for v, want := range map[float64]string{0: "0.00", 0.00412: "0.0041", 0.954: "0.95", 12.34: "12.3", 123.4: "123", 1234: "1,234", 1234567: "1,234,567"} {
 		if got := number(v); got != want {
 			t.Errorf("number(%v) = %s, want %s", v, got, want)
 		}
