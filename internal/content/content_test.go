@@ -42,7 +42,7 @@ func TestSuite(t *testing.T) { contenttest.Run(t, open) }
 func TestSoak(t *testing.T) {
 	images := 25
 	if contenttest.Long() {
-		images = 5000
+		images = 500
 	}
 	contenttest.Soak(t, open, images)
 }
