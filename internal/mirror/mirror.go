@@ -103,6 +103,7 @@ type Mirror struct {
 	mu        sync.Mutex
 	closed    bool
 	tags      map[string]*tag
+	lists     map[string]list
 	fetches   map[string]*fetch
 	pending   *pending
 }
@@ -125,7 +126,7 @@ func New(cfg Config) (*Mirror, error) {
 		cfg.Stall = defaultStall
 	}
 	m := &Mirror{cfg: cfg, content: cfg.Content, clock: cfg.Clock, log: cfg.Log, byHost: map[string]*upstream{}, byPrefix: map[string]*upstream{},
-		slot: make(chan struct{}, ahead), tags: map[string]*tag{}, fetches: map[string]*fetch{}, pending: newPending()}
+		slot: make(chan struct{}, ahead), tags: map[string]*tag{}, lists: map[string]list{}, fetches: map[string]*fetch{}, pending: newPending()}
 	for _, c := range cfg.Upstreams {
 		u, err := newUpstream(cfg, c)
 		if err != nil {
@@ -200,6 +201,25 @@ func firstPart(repository string) string {
 		return "" // a repository here may be called like a host
 	}
 	return first
+}
+
+// A Place is where what a client asked for is here.
+type Place struct {
+	Repository string
+	Mirrored   bool // it is a copy
+	Writable   bool // clients may push to it
+}
+
+// Locate finds the place of a repository that a client asked for; see
+// [Mirror.Name]. The error is an [*Error].
+func (m *Mirror) Locate(ns, repository string) (Place, error) {
+	name, err := m.Name(ns, repository)
+	if err != nil {
+		return Place{}, err
+	}
+	p := Place{Repository: name}
+	p.Mirrored, p.Writable = m.Mirrors(name)
+	return p, nil
 }
 
 // Mirrors reports whether the repository is a copy, and whether clients may

@@ -195,8 +195,11 @@ func (u *upstream) once(ctx context.Context, q question) (resp *http.Response, e
 			return nil, unreachable(u.Host, "cannot be asked for that: %v", e), false
 		}
 		req.Header.Set("User-Agent", u.agent)
-		if strings.HasPrefix(q.what, "manifests/") {
+		switch kind, _, _ := strings.Cut(q.what, "/"); kind {
+		case "manifests":
 			req.Header.Set("Accept", manifestTypes)
+		case "referrers":
+			req.Header.Set("Accept", image.MediaTypeIndex)
 		}
 		if q.offset > 0 {
 			req.Header.Set("Range", "bytes="+strconv.FormatInt(q.offset, 10)+"-")

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -143,7 +144,13 @@ func (h *handler) referrers(c *call) error {
 			return err
 		}
 	}
-	ds, more, err := h.content.Referrers(c.r.Context(), c.repository, d, artifactType, after, n)
+	find := h.content.Referrers
+	if c.mirrored {
+		find = func(_ context.Context, _ string, d image.Digest, artifactType string, after image.Digest, n int) ([]image.Descriptor, bool, error) {
+			return h.mirroredReferrers(c, d, artifactType, after, n)
+		}
+	}
+	ds, more, err := find(c.r.Context(), c.repository, d, artifactType, after, n)
 	if err != nil && !errors.Is(err, content.ErrRepositoryUnknown) && !errors.Is(err, content.ErrManifestUnknown) {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -27,12 +28,11 @@ func (h *handler) locate(c *call) error {
 	if strings.EqualFold(ns, c.r.Host) {
 		ns = "" // the client talks to whom it believes to talk to
 	}
-	name, err := h.mirror.Name(ns, c.repository)
+	p, err := h.mirror.Locate(ns, c.repository)
 	if err != nil {
 		return err
 	}
-	c.repository = name
-	c.mirrored, _ = h.mirror.Mirrors(name)
+	c.repository, c.mirrored, c.readOnly = p.Repository, p.Mirrored, p.Mirrored && !p.Writable
 	if asked != "" {
 		c.w.Header()["Oci-Namespace"] = []string{asked}
 	}
@@ -93,6 +93,48 @@ func (h *handler) streamBlob(c *call, d image.Digest) error {
 			panic(http.ErrAbortHandler)
 		}
 	}
+}
+
+// maxMerged bounds a list of referrers of a mirrored image.
+const maxMerged = 4096
+
+// mirroredReferrers is content.Referrers with what the upstream has as well.
+func (h *handler) mirroredReferrers(c *call, d image.Digest, artifactType string, after image.Digest, n int) (ds []image.Descriptor, more bool, err error) {
+	for last, rest := image.Digest(""), true; rest && len(ds) < maxMerged; {
+		var some []image.Descriptor
+		some, rest, err = h.content.Referrers(c.r.Context(), c.repository, d, artifactType, last, maxReferrerPage)
+		if err != nil && !errors.Is(err, content.ErrRepositoryUnknown) && !errors.Is(err, content.ErrManifestUnknown) {
+			return nil, false, err
+		}
+		if len(some) == 0 {
+			break
+		}
+		ds, last = append(ds, some...), some[len(some)-1].Digest
+	}
+	there, err := h.mirror.Referrers(c.r.Context(), c.repository, d)
+	if err != nil {
+		return nil, false, err
+	}
+	have := map[image.Digest]bool{}
+	for _, r := range ds {
+		have[r.Digest] = true
+	}
+	for _, r := range there {
+		if !have[r.Digest] && (artifactType == "" || r.ArtifactType == artifactType) && len(ds) < maxMerged {
+			have[r.Digest] = true
+			ds = append(ds, r)
+		}
+	}
+	slices.SortFunc(ds, func(a, b image.Descriptor) int { return strings.Compare(string(a.Digest), string(b.Digest)) })
+	begin := 0
+	for begin < len(ds) && ds[begin].Digest <= after {
+		begin++
+	}
+	ds = ds[begin:]
+	if len(ds) > n {
+		return ds[:n], true, nil
+	}
+	return ds, false, nil
 }
 
 // warningValue is the header that carries a text to people

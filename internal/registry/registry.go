@@ -22,6 +22,7 @@ import (
 	"cairn.dev/cairn/internal/blob"
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/mirror"
 )
 
 // Limits of requests.
@@ -59,12 +60,9 @@ type Pulls interface {
 
 // A Mirror keeps copies of images of other registries. *mirror.Mirror is one.
 type Mirror interface {
-	// Name is what a repository is called here that was asked for under the
+	// Locate finds where a repository is here that was asked for under the
 	// name ns of a host, or "".
-	Name(ns, repository string) (string, error)
-	// Mirrors reports whether a repository is a copy, and whether clients may
-	// push to it.
-	Mirrors(repository string) (mirrored, writable bool)
+	Locate(ns, repository string) (mirror.Place, error)
 	// Manifest is content's, fetched if need be; wanted says that its blobs
 	// will be as well. The warning is for the client.
 	Manifest(ctx context.Context, repository, reference string, wanted bool) (m *content.Manifest, warning string, err error)
@@ -74,6 +72,8 @@ type Mirror interface {
 	Blob(ctx context.Context, repository string, d image.Digest, whole bool) (blob.Reader, error)
 	// StatBlob is the size of a blob that is not in content.
 	StatBlob(ctx context.Context, repository string, d image.Digest) (content.Blob, error)
+	// Referrers is what refers to an image elsewhere. Others may be here.
+	Referrers(ctx context.Context, repository string, d image.Digest) ([]image.Descriptor, error)
 }
 
 // A Config is what the registry is made of.
@@ -134,8 +134,9 @@ type call struct {
 	w   http.ResponseWriter
 	r   *http.Request
 	who *access.Principal // nil without Access
-	// mirrored: the repository is a copy of another registry's.
-	mirrored bool
+	// mirrored: the repository is a copy of another registry's; readOnly: and
+	// clients do not push to it.
+	mirrored, readOnly bool
 }
 
 // Header values that never change are shared by all responses: net/http only
@@ -183,12 +184,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if c.mirrored && action == access.Push {
-		if _, writable := h.mirror.Mirrors(c.repository); !writable {
-			h.fail(&c, failf(http.StatusForbidden, codeDenied,
-				"%s is a copy of another registry's and is not pushed to: push to another repository, or let an operator set offline: true for this mirror", c.repository))
-			return
-		}
+	if c.readOnly && action == access.Push {
+		h.fail(&c, failf(http.StatusForbidden, codeDenied,
+			"%s is a copy of another registry's and is not pushed to: push to another repository, or let an operator set offline: true for this mirror", c.repository))
+		return
 	}
 	if err := do(&c); err != nil {
 		h.fail(&c, err)
