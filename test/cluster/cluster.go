@@ -113,6 +113,11 @@ func Start(t testing.TB, o Options) *Cluster {
 	c.tb = t
 	t.Cleanup(func() {
 		if t.Failed() {
+			select {
+			case err := <-c.keeper.failed:
+				t.Log(err)
+			default:
+			}
 			t.Log(c.Logs(15))
 		}
 		if err := c.Close(); err != nil {
@@ -273,7 +278,8 @@ func (c *Cluster) poll(ctx context.Context, what string, try func() error) error
 	}
 }
 
-// Close ends the cluster and returns when nothing of it is left.
+// Close ends the cluster and returns when nothing of it is left. A test may
+// call it before its end.
 func (c *Cluster) Close() error {
 	c.lock.Lock()
 	for _, l := range c.forwards {

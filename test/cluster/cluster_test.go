@@ -287,6 +287,12 @@ spec:
 			t.Errorf("the pod of %s says %q", c.Name, got)
 		}
 	}
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := b.Ready(t.Context()); err != nil {
+		t.Errorf("after the end of the other one: %v", err)
+	}
 	if a.Server == b.Server || a.Dir == b.Dir {
 		t.Errorf("both are %s in %s", a.Server, a.Dir)
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -28,6 +27,9 @@ type keeper struct {
 	failed chan error // the first failure nobody asked for
 	gone   chan struct{}
 	booted chan struct{} // all machines are there
+
+	closing sync.Once
+	ended   error
 
 	lock     sync.Mutex
 	next     int
@@ -208,14 +210,15 @@ func (k *keeper) pid(machine int) int {
 	return k.pids[machine]
 }
 
-// close ends the keeper, and waits until it has removed everything.
+// close ends the keeper, and waits until it has removed everything. It may be
+// called again.
 func (k *keeper) close() error {
-	k.in.Close()
-	<-k.gone
-	err := k.cmd.Wait()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) || errors.Is(err, os.ErrClosed) {
-		return fmt.Errorf("the keeper of the cluster: %w: %s", err, strings.TrimSpace(k.stderr.String()))
-	}
-	return err
+	k.closing.Do(func() {
+		k.in.Close()
+		<-k.gone
+		if err := k.cmd.Wait(); err != nil {
+			k.ended = fmt.Errorf("the keeper of the cluster: %w: %s", err, strings.TrimSpace(k.stderr.String()))
+		}
+	})
+	return k.ended
 }
