@@ -213,6 +213,7 @@ func (f *fetch) part(ctx context.Context, in *content.Intake) (err error, again 
 			if _, err := in.Write(buf[:n]); err != nil {
 				return err, false
 			}
+			f.u.counters.bytes.Add(int64(n))
 			f.change(func() { f.have = in.Size() })
 		}
 		switch {

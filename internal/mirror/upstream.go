@@ -52,6 +52,8 @@ type upstream struct {
 	agent   string
 	timeout time.Duration
 	stall   time.Duration
+
+	counters counters
 }
 
 func newUpstream(cfg Config, c Upstream) (*upstream, error) {
@@ -159,6 +161,10 @@ func (u *upstream) ask(ctx context.Context, q question) (*http.Response, *Error)
 			return nil, e
 		}
 		resp, err, again := u.once(ctx, q)
+		u.counters.requests.Add(1)
+		if err != nil && err.Kind != NotFound && ctx.Err() == nil {
+			u.counters.failed.Add(1)
+		}
 		if ctx.Err() != nil {
 			u.gate.cancel()
 			if resp != nil {

@@ -9,7 +9,9 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"time"
 
+	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/serve/servetest"
 )
 
@@ -19,7 +21,9 @@ const metricsPage = "../../docs/metrics.md"
 
 // docs/metrics.md lists what /metrics shows.
 func TestMetricsAreDocumented(t *testing.T) {
-	s := servetest.Start(t, nil, nil)
+	s := servetest.Start(t, nil, func(c *config.Config) { // all that can be shown
+		c.Mirrors = []config.Mirror{{Host: "docker.io", TTL: config.Duration(time.Minute), MaxBlob: 1 << 30}}
+	})
 	text := s.Do(t, http.MethodGet, "/metrics", "", nil).Body
 	kind := map[string]string{}
 	for _, m := range regexp.MustCompile(`(?m)^# TYPE (cairn_\S+) (\S+)$`).FindAllStringSubmatch(text, -1) {

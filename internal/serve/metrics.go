@@ -104,24 +104,28 @@ type state metrics
 
 // Descriptions of what is read when somebody asks.
 var (
-	descImages    = desc("cairn_images", "Images by state.", "state")
-	descRepos     = desc("cairn_repositories", "Repositories with a live image.")
-	descBlobs     = desc("cairn_blobs", "Stored blobs.")
-	descBytes     = desc("cairn_blob_bytes", "Bytes in stored blobs, each once.")
-	descCorrupt   = desc("cairn_blobs_corrupt", "Blobs known to be corrupt. Alert on it.")
-	descUploads   = desc("cairn_uploads", "Pushes in progress.")
-	descUses      = desc("cairn_uses", "Uses in the ledger.")
-	descFailing   = desc("cairn_ledger_failing", "1 while the ledger cannot be written. Alert on it.")
-	descReporters = desc("cairn_reporters", "Reporters of uses.", "state")
-	descClock     = desc("cairn_clock_ok", "0 while the clock is in doubt and nothing is deleted.")
-	descUncovered = desc("cairn_retention_uncovered_intervals", "Open intervals of doubt: nothing is deleted in their scope. Alert on it.")
-	descPlanning  = desc("cairn_retention_planning_only", "1 while retention only plans.")
-	descHeld      = desc("cairn_retention_held", "1 while a run that would expire everything waits for a person. Alert on it.")
-	descSoon      = desc("cairn_retention_expiring_soon", "Images that go within the time of warning.")
-	descSeconds   = desc("cairn_retention_last_run_seconds", "How long the last run took.")
-	descRuns      = desc("cairn_retention_runs_total", "Runs of retention by result.", "result")
-	descActions   = desc("cairn_retention_images_total", "Images by what retention did to them.", "action")
-	descExpired   = desc("cairn_retention_expired_bytes_total", "Bytes of expired images, shared blobs counted each time.")
+	descImages         = desc("cairn_images", "Images by state.", "state")
+	descRepos          = desc("cairn_repositories", "Repositories with a live image.")
+	descBlobs          = desc("cairn_blobs", "Stored blobs.")
+	descBytes          = desc("cairn_blob_bytes", "Bytes in stored blobs, each once.")
+	descCorrupt        = desc("cairn_blobs_corrupt", "Blobs known to be corrupt. Alert on it.")
+	descUploads        = desc("cairn_uploads", "Pushes in progress.")
+	descUses           = desc("cairn_uses", "Uses in the ledger.")
+	descFailing        = desc("cairn_ledger_failing", "1 while the ledger cannot be written. Alert on it.")
+	descReporters      = desc("cairn_reporters", "Reporters of uses.", "state")
+	descClock          = desc("cairn_clock_ok", "0 while the clock is in doubt and nothing is deleted.")
+	descUncovered      = desc("cairn_retention_uncovered_intervals", "Open intervals of doubt: nothing is deleted in their scope. Alert on it.")
+	descMirrorAsked    = desc("cairn_mirror_asked", "0 while an upstream is left alone because it failed, asked for it, or is offline.", "host")
+	descMirrorRequests = desc("cairn_mirror_requests_total", "Requests to upstreams of mirrors by result.", "host", "result")
+	descMirrorBytes    = desc("cairn_mirror_fetched_bytes_total", "Bytes of blobs fetched from upstreams.", "host")
+	descMirrorWaiting  = desc("cairn_mirror_waiting", "Images of an upstream that are not here in whole yet.", "host")
+	descPlanning       = desc("cairn_retention_planning_only", "1 while retention only plans.")
+	descHeld           = desc("cairn_retention_held", "1 while a run that would expire everything waits for a person. Alert on it.")
+	descSoon           = desc("cairn_retention_expiring_soon", "Images that go within the time of warning.")
+	descSeconds        = desc("cairn_retention_last_run_seconds", "How long the last run took.")
+	descRuns           = desc("cairn_retention_runs_total", "Runs of retention by result.", "result")
+	descActions        = desc("cairn_retention_images_total", "Images by what retention did to them.", "action")
+	descExpired        = desc("cairn_retention_expired_bytes_total", "Bytes of expired images, shared blobs counted each time.")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -131,7 +135,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (c *state) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descImages, descRepos, descBlobs, descBytes, descCorrupt, descUploads, descUses, descFailing, descReporters, descClock,
-		descUncovered, descPlanning, descHeld, descSoon, descSeconds, descRuns, descActions, descExpired} {
+		descMirrorAsked, descMirrorRequests, descMirrorBytes, descMirrorWaiting, descUncovered, descPlanning, descHeld, descSoon, descSeconds, descRuns, descActions, descExpired} {
 		ch <- d
 	}
 }
@@ -154,6 +158,16 @@ func (c *state) Collect(ch chan<- prometheus.Metric) {
 		gauge(descBytes, float64(st.BlobBytes))
 		gauge(descCorrupt, float64(st.Corrupt))
 		gauge(descUploads, float64(st.Uploads))
+	}
+	if m.s.mirror != nil {
+		for _, h := range m.s.mirror.Stats() {
+			gauge(descMirrorAsked, number(h.Asked), h.Host)
+			gauge(descMirrorWaiting, float64(h.Waiting), h.Host)
+			for result, n := range map[string]int64{"ok": h.Requests - h.Failed, "error": h.Failed} {
+				ch <- prometheus.MustNewConstMetric(descMirrorRequests, prometheus.CounterValue, float64(n), h.Host, result)
+			}
+			ch <- prometheus.MustNewConstMetric(descMirrorBytes, prometheus.CounterValue, float64(h.Bytes), h.Host)
+		}
 	}
 	u := m.s.ledger.Stats()
 	gauge(descUses, float64(u.Uses))

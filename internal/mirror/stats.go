@@ -1,0 +1,38 @@
+package mirror
+
+import (
+	"slices"
+	"strings"
+	"sync/atomic"
+)
+
+// Stats of one upstream.
+type Stats struct {
+	Host     string
+	Requests int64 // sent to it, for manifests, tags and blobs
+	Failed   int64 // of those: no answer, no use, or a request to be left alone
+	Bytes    int64 // of blobs that came
+	Asked    bool  // it is asked now; false while it is left alone, or offline
+	Waiting  int   // images that are not here in whole
+}
+
+// counters of an upstream.
+type counters struct{ requests, failed, bytes atomic.Int64 }
+
+// Stats are those of all upstreams, by host.
+func (m *Mirror) Stats() []Stats {
+	var out []Stats
+	waiting := map[string]int{}
+	m.pending.mu.Lock()
+	for _, w := range m.pending.byKey {
+		waiting[w.u.Host]++
+	}
+	m.pending.mu.Unlock()
+	for _, u := range m.byHost {
+		failed := u.counters.failed.Load() // first: it is never more than all
+		out = append(out, Stats{Host: u.Host, Requests: u.counters.requests.Load(), Failed: failed, Bytes: u.counters.bytes.Load(),
+			Asked: !u.Offline && !u.gate.closed(m.clock.Mono()), Waiting: waiting[u.Host]})
+	}
+	slices.SortFunc(out, func(a, b Stats) int { return strings.Compare(a.Host, b.Host) })
+	return out
+}
