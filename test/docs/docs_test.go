@@ -56,6 +56,7 @@ func TestSame(t *testing.T) {
 		{"expires 2026-01-02", "expires 2026-01-03", true},
 		{"http://127.0.0.1:5080/", "http://127.0.0.1:41234/", true},
 		{"12 MiB in 3ms", "1.5 KiB in 1m 2s", true},
+		{"a\nb", "a\n  … 27d20h\nb", true},
 		{"3 images", "4 images", false},
 		{"kept: pinned", "kept: in use", false},
 	} {
