@@ -59,10 +59,12 @@ var rooms = map[string][]string{
 	"internal/agent/cri":    {"internal/agent", "internal/image", "internal/clock", "internal/usage"},
 	"internal/agent/docker": {"internal/agent", "internal/image", "internal/clock", "internal/usage"},
 
+	"internal/credential": {},
+
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
-	"cmd/cairn":      {"internal/agent/…", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
+	"cmd/cairn":      {"internal/agent/…", "internal/credential", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
 	"test/parts/build": {"test/parts"},
 	"bench/…":          {"internal/…", "test/parts", "bench/…"},
@@ -101,6 +103,7 @@ var pure = []string{
 	"internal/usage/credit.go",
 	"internal/usage/covered.go",
 	"internal/retention/decide.go",
+	"internal/credential",
 	"internal/agent/inventory.go",
 	"internal/agent/name.go",
 }

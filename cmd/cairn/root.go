@@ -69,7 +69,7 @@ last use, in two steps, and says why.
 		}
 		root.AddCommand(cmds...)
 	}
-	in("run", a.demoCommand(), a.serveCommand(), a.configCommand(), a.scrubCommand())
+	in("run", a.demoCommand(), a.serveCommand(), a.agentCommand(), a.credentialCommand(), a.configCommand(), a.scrubCommand())
 	in("images", a.whyCommand(), a.imageCommand(), a.tagCommand(), a.mirrorCommand())
 	in("manage", a.statusCommand(), a.retentionCommand(), a.clusterCommand(), a.tokenCommand())
 	root.AddCommand(a.versionCommand(), a.schemaCommand(), exitCodesTopic())

@@ -373,3 +373,33 @@ func wrap(err error, tried string) error {
 type unsure struct{ error }
 
 func (e *unsure) Unwrap() error { return e.error }
+
+// Look looks once, without a word to the server but to ask what tags name, and
+// returns what a statement would say. It waits for the source to be sure until
+// ctx ends. unresolved are references that the server was not asked for, or
+// has no image for.
+func (a *Agent) Look(ctx context.Context) (uses []usage.Use, unresolved []Wanted, err error) {
+	watch, cancel := context.WithCancel(ctx)
+	defer cancel()
+	failed := make(chan error, 1)
+	go func() { failed <- a.source.Run(watch, func(...usage.Use) {}) }()
+	for {
+		snap, err := a.source.Snapshot(ctx)
+		if err == nil {
+			found, _ := a.names.resolve(ctx, snap.Wanted)
+			for _, w := range snap.Wanted {
+				if len(found[w.Reference]) == 0 {
+					unresolved = append(unresolved, w)
+				}
+			}
+			return Compose(snap.Uses, snap.Wanted, found), unresolved, nil
+		}
+		select {
+		case e := <-failed:
+			return nil, nil, errors.Join(e, err)
+		case <-ctx.Done():
+			return nil, nil, fmt.Errorf("%w (%w)", err, ctx.Err())
+		case <-a.clock.After(100 * time.Millisecond):
+		}
+	}
+}
