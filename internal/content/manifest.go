@@ -43,17 +43,9 @@ const manifestColumns = `SELECT m.digest, m.media_type, m.subject, m.pushed, m.s
 // comes back by this: whoever asks for it by digest, or by a tag it had and
 // nobody has now, gets it. ErrManifestUnknown, ErrRepositoryUnknown.
 func (s *Store) Manifest(ctx context.Context, repo, ref string) (*Manifest, error) {
-	if m, ok := s.manifests.get(repo, ref); ok {
-		return m, nil
-	}
-	gen := s.changes.of(repo).Load()
-	m, state, err := s.readManifest(ctx, repo, ref)
-	if err != nil {
-		return nil, err
-	}
-	if state == Live {
-		s.manifests.put(repo, ref, gen, m, int64(len(m.Body)+len(m.MediaType)+200))
-		return m, nil
+	m, state, err := s.manifest(ctx, repo, ref)
+	if err != nil || state == Live {
+		return m, err
 	}
 	why := "pulled by digest"
 	if !isDigest(ref) {
@@ -68,6 +60,30 @@ func (s *Store) Manifest(ctx context.Context, repo, ref string) (*Manifest, erro
 		s.log.Error("cannot revive an expired image that was pulled", "repository", repo, "digest", m.Digest, "error", err)
 	}
 	return m, nil
+}
+
+// LiveManifest is [Store.Manifest] for those whose pulls are not a use, such as
+// scanners: nothing comes back for them, a hidden image is ErrManifestUnknown.
+func (s *Store) LiveManifest(ctx context.Context, repo, ref string) (*Manifest, error) {
+	m, state, err := s.manifest(ctx, repo, ref)
+	if err == nil && state != Live {
+		return nil, fmt.Errorf("%w: %s of %s is %s", ErrManifestUnknown, ref, repo, state)
+	}
+	return m, err
+}
+
+// manifest finds a live manifest, in the cache or the database, or an expired
+// one that ref may revive.
+func (s *Store) manifest(ctx context.Context, repo, ref string) (*Manifest, State, error) {
+	if m, ok := s.manifests.get(repo, ref); ok {
+		return m, Live, nil
+	}
+	gen := s.changes.of(repo).Load()
+	m, state, err := s.readManifest(ctx, repo, ref)
+	if err == nil && state == Live {
+		s.manifests.put(repo, ref, gen, m, int64(len(m.Body)+len(m.MediaType)+200))
+	}
+	return m, state, err
 }
 
 // readManifest finds a live manifest, or an expired one that ref may revive.

@@ -13,6 +13,7 @@ import (
 
 	"cairn.dev/cairn/internal/access"
 	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/registry"
 	"cairn.dev/cairn/internal/registry/registrytest"
@@ -211,4 +212,31 @@ func TestWarning(t *testing.T) {
 		{call: "GET /v2/app/web/manifests/v1", status: 200, want: "Warning: "},
 	}...))
 	run(t, h, with(login["scanner"], row{call: "GET /v2/app/old/manifests/v1", status: 200, want: theirs}))
+}
+
+// A scanner's look at an expired image brings nothing back; a pull that counts
+// does.
+func TestScannersReviveNothing(t *testing.T) {
+	store := registrytest.Store(t, registrytest.Disk(t))
+	p := &pulls{}
+	g, secrets := registrytest.Guard(t, clock.NewFake(registrytest.Start),
+		access.NewAccount{Name: "root", Kind: access.KindAdmin},
+		access.NewAccount{Name: "scanner", Uncounted: true, Grants: []access.Grant{{Repositories: []string{"**"}, Actions: []access.Action{access.Pull}}}})
+	h := registry.New(registry.Config{Content: store, Access: g, Pulls: p})
+	login := func(name string) string {
+		return "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte(name+":"+secrets[name]))
+	}
+	run(t, h, with(login("root"), pushed("app/web", "v1")...))
+	im, err := store.Peek(t.Context(), "app/web", "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	errs, err := store.Expire(t.Context(), []content.Expiry{{Repository: "app/web", Digest: im.Digest, Version: im.Version, Reason: "unused"}})
+	if err != nil || errs[0] != nil {
+		t.Fatal(err, errs)
+	}
+	v1, byDigest := "GET /v2/app/web/manifests/v1", "GET /v2/app/web/manifests/"+string(im.Digest)
+	run(t, h, with(login("scanner"), []row{{call: v1, status: 404, code: "MANIFEST_UNKNOWN"}, {call: byDigest, status: 404, code: "MANIFEST_UNKNOWN"}}...))
+	run(t, h, with(login("root"), row{call: v1, status: 200}))
+	run(t, h, with(login("scanner"), row{call: v1, status: 200}))
 }

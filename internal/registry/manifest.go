@@ -34,10 +34,14 @@ func (h *handler) getManifest(c *call) error {
 	var m *content.Manifest
 	var warning string
 	var err error
-	if c.mirrored {
+	counts := c.who == nil || c.who.Counts
+	switch {
+	case c.mirrored:
 		m, warning, err = h.mirror.Manifest(c.r.Context(), c.repository, c.arg, c.r.Method == http.MethodGet)
-	} else {
+	case counts:
 		m, err = h.content.Manifest(c.r.Context(), c.repository, c.arg)
+	default: // what a scanner looks at stays where it is
+		m, err = h.content.LiveManifest(c.r.Context(), c.repository, c.arg)
 	}
 	if err != nil {
 		// Only now, so that what is there is not looked at twice.
@@ -46,7 +50,6 @@ func (h *handler) getManifest(c *call) error {
 		}
 		return err
 	}
-	counts := c.who == nil || c.who.Counts
 	if counts && h.pulls != nil {
 		// A 304 below is a pull as well: a node asked whether what it is
 		// about to start is still right.
