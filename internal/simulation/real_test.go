@@ -616,7 +616,7 @@ func TestReal(t *testing.T) {
 		want /= 20
 	}
 	if soak() {
-		want *= 20
+		want *= 5
 	}
 	start := time.Now()
 	var steps, histories, seed atomic.Int64
