@@ -44,6 +44,7 @@ func Run(t *testing.T, open Open) {
 		"busy":        busyUpload,
 		"restart":     restart,
 		"torn":        torn,
+		"intake":      intake,
 		"no space":    noSpace,
 		"blobs":       blobs,
 		"mount":       mount,
