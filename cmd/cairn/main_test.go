@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.yaml.in/yaml/v3"
 
+	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/serve/servetest"
 )
@@ -29,7 +30,8 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"cairn": main
 
 // TestScripts runs testdata/*.txtar. Beside `cairn`, a script has
 //
-//	server [open|closed] [policy]   start a server on a clock that stands
+//	server [open|closed] [AFTER]    start a server on a clock that stands, with a
+//	                                policy; a second one takes over data and time
 //	push REPOSITORY TAG TEXT        push an image; its digest becomes $DIGEST, shortened $SHORT
 //	report JSON                     state uses
 //	pass DURATION                   let time pass, loops included
@@ -127,9 +129,20 @@ func of(ts *testscript.TestScript) (*servetest.Server, testing.TB) {
 
 func cmdServer(ts *testscript.TestScript, _ bool, args []string) {
 	s := ts.Value("script").(*script)
-	s.server = servetest.Start(s, nil, func(c *config.Config) {
+	var now *clock.Fake
+	old := s.server
+	if old != nil {
+		ts.Check(old.Stop())
+		now = clock.NewFake(old.Clock.Now())
+	}
+	s.server = servetest.Start(s, now, func(c *config.Config) {
 		c.Open = len(args) == 0 || args[0] != "closed"
-		c.Retention.Explicit = len(args) > 1
+		if c.Retention.Explicit = len(args) > 1; c.Retention.Explicit {
+			ts.Check(c.Retention.Policies[0].After.UnmarshalText([]byte(args[1])))
+		}
+		if old != nil {
+			c.Data = old.Config.Data
+		}
 	})
 	ts.Setenv("CAIRN_SERVER", s.server.URL)
 	ts.Setenv("HOSTPORT", s.server.Addr().String())
