@@ -52,8 +52,9 @@ type Source interface {
 
 // A Snapshot is what a place uses at one moment. The agent owns it.
 type Snapshot struct {
-	Uses   []usage.Use // At is not read; the same one may come many times
-	Wanted []Wanted    // by reference, to be resolved by the server
+	Uses      []usage.Use      // At is not read; the same one may come many times
+	Wanted    []Wanted         // by reference, to be resolved by the server
+	Platforms []usage.Platform // of the nodes
 }
 
 // Wanted is an image that a workload names by tag, whether or not it runs.
@@ -297,7 +298,7 @@ func (a *Agent) state(ctx context.Context) error {
 	if err := a.deliver(ctx); err != nil {
 		return err
 	}
-	if err := a.say(ctx, uses, sure); err != nil {
+	if err := a.say(ctx, uses, snap.Platforms, sure); err != nil {
 		return err
 	}
 	a.spoke(len(uses), sure)
@@ -316,7 +317,7 @@ func (a *Agent) remember(uses []usage.Use, now time.Time) {
 
 // say sends the statement. Not sure means that it may lack something: then
 // what was stated before stays in force beside it.
-func (a *Agent) say(ctx context.Context, uses []usage.Use, sure bool) error {
+func (a *Agent) say(ctx context.Context, uses []usage.Use, platforms []usage.Platform, sure bool) error {
 	if a.cfg.Dated || !sure {
 		s := usage.Statement{Reporter: a.cfg.Reporter}
 		if !a.cfg.Dated {
@@ -337,13 +338,13 @@ func (a *Agent) say(ctx context.Context, uses []usage.Use, sure bool) error {
 	}
 	name := Name(uses)
 	if name == a.inForce {
-		_, err := a.sink.Report(ctx, usage.Statement{Reporter: a.cfg.Reporter, Period: a.cfg.Period, SameAs: name})
+		_, err := a.sink.Report(ctx, usage.Statement{Reporter: a.cfg.Reporter, Period: a.cfg.Period, SameAs: name, Platforms: platforms})
 		if err == nil || !errors.Is(err, usage.ErrUnknownStatement) {
 			return wrap(err, "restate what is in use")
 		}
 		a.inForce = "" // the server restarted: in full
 	}
-	parts := Parts(usage.Statement{Reporter: a.cfg.Reporter, Period: a.cfg.Period, Complete: true, Sources: slices.Clone(a.cfg.Sources), Statement: name, Uses: uses}, MaxPart)
+	parts := Parts(usage.Statement{Reporter: a.cfg.Reporter, Period: a.cfg.Period, Complete: true, Sources: slices.Clone(a.cfg.Sources), Statement: name, Platforms: platforms, Uses: uses}, MaxPart)
 	applied := false
 	for _, p := range parts {
 		rc, err := a.sink.Report(ctx, p)

@@ -45,7 +45,7 @@ func (p *place) Snapshot(context.Context) (Snapshot, error) {
 func (p *place) set(err error, wanted []Wanted, uses ...usage.Use) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.snap, p.err = Snapshot{uses, wanted}, err
+	p.snap, p.err = Snapshot{Uses: uses, Wanted: wanted}, err
 }
 
 // sink is a server that tests set. It keeps what it took, as lines.

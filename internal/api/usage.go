@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"reflect"
@@ -35,6 +36,7 @@ func (a *API) usageRoutes() {
 	resolve.Description = "For who reports uses: a template names its image by tag. It is not a pull and not a use."
 	huma.Register(a.huma, resolve, a.resolve)
 	huma.Register(a.huma, op("list-reporters", http.MethodGet, "/api/v1/reporters", "usage", "List who states uses"), a.listReporters)
+	huma.Register(a.huma, op("inspect-reporter", http.MethodGet, "/api/v1/reporter", "usage", "Say what one reporter states to be in use", 404), a.inspectReporter)
 	huma.Register(a.huma, op("forget-reporter", http.MethodDelete, "/api/v1/reporters", "usage", "Forget a reporter that will not come back", 404), a.forgetReporter)
 	huma.Register(a.huma, op("trust-clock", http.MethodPost, "/api/v1/clock/trust", "usage", "Take the clock for right although later times were seen"), a.trustClock)
 	huma.Register(a.huma, op("list-intervals", http.MethodGet, "/api/v1/intervals", "usage", "List the time covered by doubt"), a.listIntervals)
@@ -43,14 +45,15 @@ func (a *API) usageRoutes() {
 // statement describes usage.Statement, which reads itself, to the OpenAPI
 // document.
 type statement struct {
-	Reporter  string   `json:"reporter,omitempty" doc:"who speaks: a host, a cluster, a CI job" example:"host-a" maxLength:"255"`
-	Period    string   `json:"period,omitempty" doc:"speaks again within this time, or falls silent; clamped to 5s to 1h" example:"60s"`
-	Complete  bool     `json:"complete,omitempty" doc:"these and only these are in use now, of the sources named"`
-	Sources   []string `json:"sources,omitempty" enum:"pull,container,workload,code,run" doc:"what a complete statement replaces; those of its uses when left out"`
-	Statement string   `json:"statement,omitempty" doc:"its name, to come in parts and to be restated" maxLength:"512"`
-	Part      int      `json:"part,omitempty" minimum:"1"`
-	Parts     int      `json:"parts,omitempty" minimum:"1" maximum:"1000"`
-	SameAs    string   `json:"same_as,omitempty" doc:"restates the statement of this name without its uses; 409 asks for it in full" maxLength:"512"`
+	Reporter  string           `json:"reporter,omitempty" doc:"who speaks: a host, a cluster, a CI job" example:"host-a" maxLength:"255"`
+	Period    string           `json:"period,omitempty" doc:"speaks again within this time, or falls silent; clamped to 5s to 1h" example:"60s"`
+	Complete  bool             `json:"complete,omitempty" doc:"these and only these are in use now, of the sources named"`
+	Sources   []string         `json:"sources,omitempty" enum:"pull,container,workload,code,run" doc:"what a complete statement replaces; those of its uses when left out"`
+	Statement string           `json:"statement,omitempty" doc:"its name, to come in parts and to be restated" maxLength:"512"`
+	Part      int              `json:"part,omitempty" minimum:"1"`
+	Parts     int              `json:"parts,omitempty" minimum:"1" maximum:"1000"`
+	Platforms []usage.Platform `json:"platforms,omitempty" doc:"how many nodes of each platform the reporter has" maxItems:"100"`
+	SameAs    string           `json:"same_as,omitempty" doc:"restates the statement of this name without its uses; 409 asks for it in full" maxLength:"512"`
 	Uses      []struct {
 		Digest     string    `json:"digest" example:"sha256:…" doc:"of an index, a manifest or a config"`
 		Repository string    `json:"repository,omitempty" doc:"any repository when left out"`
@@ -192,9 +195,30 @@ func (a *API) reporters(silent bool) []wire.Reporter {
 		if silent && !r.Silent {
 			continue
 		}
-		out = append(out, wire.Reporter{Name: r.Name, Scope: notNil(r.Scope), Period: wire.Duration(r.Period), First: r.First, Last: r.Last, Silent: r.Silent, Digests: r.Digests})
+		out = append(out, wire.Reporter{Name: r.Name, Scope: notNil(r.Scope), Period: wire.Duration(r.Period), First: r.First, Last: r.Last, Silent: r.Silent, Digests: r.Digests, Platforms: r.Platforms})
 	}
 	return out
+}
+
+type inspectInput struct {
+	Name  string `query:"name" required:"true" doc:"as listed" maxLength:"600"`
+	Limit int    `query:"limit" default:"10000" minimum:"0" maximum:"1000000" doc:"uses in the answer"`
+}
+
+func (a *API) inspectReporter(ctx context.Context, in *inspectInput) (*output[wire.ReporterUses], error) {
+	if err := a.may(ctx, access.Admin, ""); err != nil {
+		return nil, err
+	}
+	uses, err := a.Ledger.InForce(in.Name, in.Limit)
+	if err != nil {
+		return nil, a.usageProblem(err, "inspect the reporter "+in.Name)
+	}
+	for _, r := range a.reporters(false) {
+		if r.Name == in.Name {
+			return &output[wire.ReporterUses]{wire.ReporterUses{Reporter: r, Uses: uses}}, nil
+		}
+	}
+	return nil, a.usageProblem(fmt.Errorf("reporter %s: %w", in.Name, usage.ErrUnknownReporter), "")
 }
 
 type reporterInput struct {

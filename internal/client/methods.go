@@ -83,6 +83,16 @@ func (c *Client) Reporters(ctx context.Context) (l wire.ReporterList, err error)
 	return l, c.call(ctx, http.MethodGet, "/api/v1/reporters", nil, nil, &l)
 }
 
+// Reporter is one of them and what it states to be in use now, at most limit of
+// it; 0 is the server's choice.
+func (c *Client) Reporter(ctx context.Context, name string, limit int) (r wire.ReporterUses, err error) {
+	v := values("name", name)
+	if limit > 0 {
+		v.Set("limit", strconv.Itoa(limit))
+	}
+	return r, c.call(ctx, http.MethodGet, "/api/v1/reporter", v, nil, &r)
+}
+
 // Forget drops a reporter: its statement no longer counts, and its silence no
 // longer is doubt. The time it was silent stays uncovered.
 func (c *Client) Forget(ctx context.Context, reporter string) error {

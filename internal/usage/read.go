@@ -109,7 +109,8 @@ type parser struct {
 }
 
 var (
-	statementKeys = []string{"reporter", "period", "complete", "sources", "statement", "part", "parts", "same_as", "uses"}
+	statementKeys = []string{"reporter", "period", "complete", "sources", "statement", "part", "parts", "same_as", "platforms", "uses"}
+	platformKeys  = []string{"os", "architecture", "count"}
 	useKeys       = []string{"digest", "repository", "source", "subject", "at"}
 )
 
@@ -145,6 +146,15 @@ func (p *parser) statement(s *Statement) error {
 			s.Parts, err = p.number("parts")
 		case "same_as":
 			s.SameAs, err = p.text("same_as")
+		case "platforms":
+			err = p.array("platforms", func(i int) error {
+				if i >= maxPlatforms {
+					return bad("platforms", "there are more than %d", maxPlatforms)
+				}
+				pl, err := p.platform(fmt.Sprintf("platforms[%d]", i))
+				s.Platforms = append(s.Platforms, pl)
+				return err
+			})
 		case "uses":
 			err = p.array("uses", func(i int) error {
 				if i >= MaxUses {
@@ -171,6 +181,22 @@ func (p *parser) statement(s *Statement) error {
 		return bad("", "something follows it")
 	}
 	return nil
+}
+
+func (p *parser) platform(path string) (pl Platform, err error) {
+	err = p.object(path, platformKeys, func(key int) (err error) {
+		at := path + "." + platformKeys[key]
+		switch platformKeys[key] {
+		case "os":
+			pl.OS, err = p.text(at)
+		case "architecture":
+			pl.Architecture, err = p.text(at)
+		case "count":
+			pl.Count, err = p.number(at)
+		}
+		return err
+	})
+	return pl, err
 }
 
 func (p *parser) use() (u Use, err error) {

@@ -207,6 +207,9 @@ func (l *Ledger) stated(ctx context.Context, s Statement, who string, scope []st
 	}
 	l.mu.Lock()
 	r.held = len(r.force)
+	if len(s.Platforms) > 0 && !slices.Equal(s.Platforms, r.platforms) {
+		r.platforms, r.unsaved = slices.Clone(s.Platforms), true
+	}
 	stored := r.stored
 	if rc.Applied || enrolled {
 		l.hear(r, l.nowLocked(), rc.Period, scope)

@@ -1,6 +1,7 @@
 package usage
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -20,6 +21,8 @@ type Reporter struct {
 	Last    time.Time     `json:"last"`    // last statement
 	Silent  bool          `json:"silent"`  // for more than three periods, or not heard since the start
 	Digests int           `json:"digests"` // uses in force
+	// Platforms of its nodes, as it said last.
+	Platforms []Platform `json:"platforms,omitempty"`
 }
 
 // reporter is one in memory. Its statement is guarded by mu, which is taken
@@ -36,6 +39,8 @@ type reporter struct {
 	unsaved bool
 	stored  bool // there is a row
 	held    int  // len(force)
+	// platforms is replaced, never changed.
+	platforms []Platform
 
 	mu        sync.Mutex
 	gone      bool  // forgotten while somebody waited for mu
@@ -147,10 +152,38 @@ func (l *Ledger) Reporters() []Reporter {
 	now, mono := l.nowLocked(), l.clock.Mono()
 	out := make([]Reporter, 0, len(l.reporters))
 	for _, r := range l.reporters {
-		out = append(out, Reporter{Name: r.name, Scope: r.scope, Period: r.period, First: r.first, Last: r.last, Silent: !r.heard || r.silent(now, mono), Digests: r.held})
+		out = append(out, Reporter{Name: r.name, Scope: r.scope, Period: r.period, First: r.first, Last: r.last, Silent: !r.heard || r.silent(now, mono), Digests: r.held, Platforms: r.platforms})
 	}
 	slices.SortFunc(out, func(a, b Reporter) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// InForce is what a reporter states to be in use now, by digest, at most limit
+// of it. The error is [ErrUnknownReporter] if there is none of that name.
+func (l *Ledger) InForce(name string, limit int) ([]Use, error) {
+	l.mu.Lock()
+	r := l.reporters[name]
+	l.mu.Unlock()
+	if r == nil {
+		return nil, fmt.Errorf("reporter %s: %w", name, ErrUnknownReporter)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]Use, 0, min(len(r.force), limit))
+	for _, x := range r.force {
+		if len(out) == limit {
+			break
+		}
+		s := &l.shards[x&(1<<shardBits-1)]
+		s.mu.Lock()
+		row := &s.rows[x>>shardBits]
+		out = append(out, l.use(s.entries[row.entry].digest, row))
+		s.mu.Unlock()
+	}
+	slices.SortFunc(out, func(a, b Use) int {
+		return cmp.Or(cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Digest, b.Digest), cmp.Compare(a.Source, b.Source))
+	})
+	return out, nil
 }
 
 // EverEnrolled reports whether there ever was a reporter, forgotten ones

@@ -24,6 +24,8 @@ const (
 	MaxPeriod    = time.Hour
 	periods      = 3 // a reporter is silent after this many periods
 	maxReporters = 100_000
+	maxPlatforms = 100 // of one reporter
+	maxPlatform  = 64  // bytes of an operating system or architecture
 )
 
 // A Statement is what somebody reports. Without a Period it is a set of dated
@@ -42,7 +44,17 @@ type Statement struct {
 	Statement   string
 	Part, Parts int
 	SameAs      string // restates the statement of this name, without uses
-	Uses        []Use  // At: zero for the time of arrival. Now is ignored
+	// Platforms of the nodes of a reporter, for people; with any of its
+	// statements. Without them it keeps those it had.
+	Platforms []Platform
+	Uses      []Use // At: zero for the time of arrival. Now is ignored
+}
+
+// A Platform is how many nodes of a reporter are of one kind.
+type Platform struct {
+	OS           string `json:"os"`
+	Architecture string `json:"architecture"`
+	Count        int    `json:"count"`
 }
 
 // A Receipt says what became of a statement.
@@ -94,15 +106,16 @@ func bad(path, format string, args ...any) error {
 
 // wire is the JSON form of a statement, for writing.
 type wire struct {
-	Reporter  string    `json:"reporter,omitempty"`
-	Period    string    `json:"period,omitempty"`
-	Complete  bool      `json:"complete,omitempty"`
-	Sources   []Source  `json:"sources,omitempty"`
-	Statement string    `json:"statement,omitempty"`
-	Part      int       `json:"part,omitempty"`
-	Parts     int       `json:"parts,omitempty"`
-	SameAs    string    `json:"same_as,omitempty"`
-	Uses      []wireUse `json:"uses,omitempty"`
+	Reporter  string     `json:"reporter,omitempty"`
+	Period    string     `json:"period,omitempty"`
+	Complete  bool       `json:"complete,omitempty"`
+	Sources   []Source   `json:"sources,omitempty"`
+	Statement string     `json:"statement,omitempty"`
+	Part      int        `json:"part,omitempty"`
+	Parts     int        `json:"parts,omitempty"`
+	SameAs    string     `json:"same_as,omitempty"`
+	Platforms []Platform `json:"platforms,omitempty"`
+	Uses      []wireUse  `json:"uses,omitempty"`
 }
 
 type wireUse struct {
@@ -115,7 +128,7 @@ type wireUse struct {
 
 // MarshalJSON writes the form that [ReadStatement] reads.
 func (s Statement) MarshalJSON() ([]byte, error) {
-	w := wire{Reporter: s.Reporter, Complete: s.Complete, Sources: s.Sources, Statement: s.Statement, Part: s.Part, Parts: s.Parts, SameAs: s.SameAs}
+	w := wire{Reporter: s.Reporter, Complete: s.Complete, Sources: s.Sources, Statement: s.Statement, Part: s.Part, Parts: s.Parts, SameAs: s.SameAs, Platforms: s.Platforms}
 	if s.Period != 0 {
 		w.Period = short(s.Period)
 	}
@@ -188,6 +201,17 @@ func (s *Statement) check() error {
 	}
 	for i, src := range s.Sources {
 		if err := checkSource(fmt.Sprintf("sources[%d]", i), src); err != nil {
+			return err
+		}
+	}
+	if len(s.Platforms) > maxPlatforms {
+		return bad("platforms", "there are %d, the limit is %d", len(s.Platforms), maxPlatforms)
+	}
+	for i, p := range s.Platforms {
+		if err := checkText(fmt.Sprintf("platforms[%d].os", i), p.OS, maxPlatform); err != nil {
+			return err
+		}
+		if err := checkText(fmt.Sprintf("platforms[%d].architecture", i), p.Architecture, maxPlatform); err != nil {
 			return err
 		}
 	}

@@ -27,6 +27,8 @@ CREATE TABLE reporter(name TEXT PRIMARY KEY, scope TEXT NOT NULL, period INTEGER
 	first INTEGER NOT NULL, last INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE uncovered(id INTEGER PRIMARY KEY, scope TEXT NOT NULL, since INTEGER NOT NULL, until INTEGER,
 	why TEXT NOT NULL, reporter TEXT NOT NULL, cure TEXT NOT NULL);
+`, `
+ALTER TABLE reporter ADD COLUMN platforms TEXT NOT NULL DEFAULT 'null';
 `}
 
 // Keys of meta. Times and durations are in milliseconds.
@@ -232,12 +234,15 @@ func (l *Ledger) deleteRows(ctx context.Context, query string, ids []uint32) err
 
 func (l *Ledger) loadReporters(ctx context.Context) error {
 	return l.db.Read(ctx, func(q db.Query) error {
-		err := each(ctx, q, "SELECT name, scope, period, first, last FROM reporter", nil, func(rows *sql.Rows) error {
+		err := each(ctx, q, "SELECT name, scope, period, first, last, platforms FROM reporter", nil, func(rows *sql.Rows) error {
 			r := &reporter{stored: true, stated: map[Source]stated{}}
-			var scope string
+			var scope, platforms string
 			var period, first, last int64
-			if err := rows.Scan(&r.name, &scope, &period, &first, &last); err != nil {
+			if err := rows.Scan(&r.name, &scope, &period, &first, &last, &platforms); err != nil {
 				return err
+			}
+			if err := json.Unmarshal([]byte(platforms), &r.platforms); err != nil {
+				return fmt.Errorf("the database is damaged: platforms of reporter %s: %w", r.name, err)
 			}
 			if err := json.Unmarshal([]byte(scope), &r.scope); err != nil {
 				return fmt.Errorf("the database is damaged: scope of reporter %s: %w", r.name, err)
@@ -529,7 +534,7 @@ func (l *Ledger) saveReporters(ctx context.Context) error {
 	for _, r := range l.reporters {
 		if r.unsaved {
 			r.unsaved = false
-			all = append(all, saved{r, Reporter{Name: r.name, Scope: r.scope, Period: r.period, First: r.first, Last: r.last}})
+			all = append(all, saved{r, Reporter{Name: r.name, Scope: r.scope, Period: r.period, First: r.first, Last: r.last, Platforms: r.platforms}})
 		}
 	}
 	l.mu.Unlock()
@@ -552,8 +557,12 @@ func (l *Ledger) saveReporters(ctx context.Context) error {
 				if err != nil {
 					return err
 				}
-				if _, err := tx.Exec("INSERT OR REPLACE INTO reporter(name, scope, period, first, last) VALUES(?, ?, ?, ?, ?)",
-					b.c.Name, string(scope), b.c.Period.Milliseconds(), b.c.First.UnixMilli(), b.c.Last.UnixMilli()); err != nil {
+				platforms, err := json.Marshal(b.c.Platforms)
+				if err != nil {
+					return err
+				}
+				if _, err := tx.Exec("INSERT OR REPLACE INTO reporter(name, scope, period, first, last, platforms) VALUES(?, ?, ?, ?, ?, ?)",
+					b.c.Name, string(scope), b.c.Period.Milliseconds(), b.c.First.UnixMilli(), b.c.Last.UnixMilli(), string(platforms)); err != nil {
 					return err
 				}
 			}

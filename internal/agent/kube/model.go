@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -136,6 +138,7 @@ func (m *model) snapshot() agent.Snapshot {
 			}
 		}
 	}
+	s.Platforms = m.platforms()
 	return s
 }
 
@@ -182,11 +185,19 @@ func tidy(kind, name, stem string) string {
 	return agent.Stem(name)
 }
 
-// platforms counts the nodes of each platform.
-func (m *model) platforms() map[[2]string]int {
-	out := map[[2]string]int{}
+// platforms counts the nodes of each platform, in order.
+func (m *model) platforms() []usage.Platform {
+	counts := map[usage.Platform]int{}
 	for _, n := range m.kinds[intern("Node")] {
-		out[[2]string{n.os.Value(), n.arch.Value()}]++
+		counts[usage.Platform{OS: n.os.Value(), Architecture: n.arch.Value()}]++
 	}
+	var out []usage.Platform
+	for p, n := range counts {
+		p.Count = n
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b usage.Platform) int {
+		return cmp.Or(cmp.Compare(a.OS, b.OS), cmp.Compare(a.Architecture, b.Architecture))
+	})
 	return out
 }

@@ -3,6 +3,7 @@ package kube
 import (
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +13,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
+	kruntime "k8s.io/apimachinery/pkg/runtime"
 
 	"cairn.dev/cairn/internal/usage"
 )
@@ -143,25 +144,25 @@ func TestSnapshot(t *testing.T) {
 
 	tests := []struct {
 		name    string
-		objects []runtime.Object
+		objects []kruntime.Object
 		uses    []string
 		wanted  []string
 	}{
 		{name: "nothing"},
-		{name: "a container that runs", objects: []runtime.Object{pod("p", "", corev1.PodRunning, runs("a", 5))}, uses: []string{"container a prod/shop/Pod/p"}},
-		{name: "every kind of container, and a volume", objects: []runtime.Object{whole},
+		{name: "a container that runs", objects: []kruntime.Object{pod("p", "", corev1.PodRunning, runs("a", 5))}, uses: []string{"container a prod/shop/Pod/p"}},
+		{name: "every kind of container, and a volume", objects: []kruntime.Object{whole},
 			uses: []string{"container a prod/shop/Pod/p", "container i prod/shop/Pod/p", "container e prod/shop/Pod/p", "container v prod/shop/Pod/p"}},
-		{name: "a volume whose digest nobody tells", objects: []runtime.Object{unmounted},
+		{name: "a volume whose digest nobody tells", objects: []kruntime.Object{unmounted},
 			uses:   []string{"container a prod/shop/Pod/p", "container i prod/shop/Pod/p", "container e prod/shop/Pod/p"},
 			wanted: []string{"vol:1 prod/shop/Pod/p"}},
-		{name: "one that never starts is wanted, not used", objects: []runtime.Object{pod("p", "", corev1.PodPending, never)}, wanted: []string{"spec:c0 prod/shop/Pod/p"}},
-		{name: "one that waits to start again is used", objects: []runtime.Object{pod("p", "", corev1.PodRunning, again)}, uses: []string{"container a prod/shop/Pod/p"}},
-		{name: "one that runs by name only is wanted", objects: []runtime.Object{pod("p", "", corev1.PodRunning, local)}, wanted: []string{"spec:c0 prod/shop/Pod/p"}},
-		{name: "what ended is no longer in use", objects: []runtime.Object{pod("p", "", corev1.PodSucceeded, ran("a", 1, 2))}},
-		{name: "nor wanted when it failed", objects: []runtime.Object{pod("p", "", corev1.PodFailed, never)}},
-		{name: "a sidecar that ended in a pod that runs", objects: []runtime.Object{pod("p", "", corev1.PodRunning, runs("a", 5), ran("b", 1, 2))},
+		{name: "one that never starts is wanted, not used", objects: []kruntime.Object{pod("p", "", corev1.PodPending, never)}, wanted: []string{"spec:c0 prod/shop/Pod/p"}},
+		{name: "one that waits to start again is used", objects: []kruntime.Object{pod("p", "", corev1.PodRunning, again)}, uses: []string{"container a prod/shop/Pod/p"}},
+		{name: "one that runs by name only is wanted", objects: []kruntime.Object{pod("p", "", corev1.PodRunning, local)}, wanted: []string{"spec:c0 prod/shop/Pod/p"}},
+		{name: "what ended is no longer in use", objects: []kruntime.Object{pod("p", "", corev1.PodSucceeded, ran("a", 1, 2))}},
+		{name: "nor wanted when it failed", objects: []kruntime.Object{pod("p", "", corev1.PodFailed, never)}},
+		{name: "a sidecar that ended in a pod that runs", objects: []kruntime.Object{pod("p", "", corev1.PodRunning, runs("a", 5), ran("b", 1, 2))},
 			uses: []string{"container a prod/shop/Pod/p", "container b prod/shop/Pod/p"}},
-		{name: "a Deployment", objects: []runtime.Object{
+		{name: "a Deployment", objects: []kruntime.Object{
 			&appsv1.Deployment{ObjectMeta: objectMeta("shop", "web"), Spec: appsv1.DeploymentSpec{Template: template("web:2")}},
 			&appsv1.ReplicaSet{ObjectMeta: objectMeta("shop", "web-5d9c7b8f6d", "Deployment/web"), Spec: appsv1.ReplicaSetSpec{Template: template("web:2")}},
 			&appsv1.ReplicaSet{ObjectMeta: objectMeta("shop", "web-6c8b9d7f5c", "Deployment/web"), Spec: appsv1.ReplicaSetSpec{Replicas: new(int32(0)), Template: template("web@" + dg("old"))}},
@@ -169,24 +170,24 @@ func TestSnapshot(t *testing.T) {
 			pod("web-5d9c7b8f6d-bbbbb", "ReplicaSet/web-5d9c7b8f6d", corev1.PodRunning, runs("a", 6))},
 			uses:   []string{"container a prod/shop/Deployment/web", "workload old prod/shop/Deployment/web"},
 			wanted: []string{"web:2 prod/shop/Deployment/web"}},
-		{name: "a pod that is heard of before its ReplicaSet", objects: []runtime.Object{early}, uses: []string{"container a prod/shop/Deployment/web"}},
-		{name: "a CronJob, suspended", objects: []runtime.Object{suspended}, wanted: []string{"job:1 prod/shop/CronJob/nightly"}},
-		{name: "a CronJob's pods", objects: []runtime.Object{
+		{name: "a pod that is heard of before its ReplicaSet", objects: []kruntime.Object{early}, uses: []string{"container a prod/shop/Deployment/web"}},
+		{name: "a CronJob, suspended", objects: []kruntime.Object{suspended}, wanted: []string{"job:1 prod/shop/CronJob/nightly"}},
+		{name: "a CronJob's pods", objects: []kruntime.Object{
 			suspended, &batchv1.Job{ObjectMeta: objectMeta("shop", "nightly-29384720", "CronJob/nightly"), Spec: batchv1.JobSpec{Template: template("job:1")}},
 			pod("nightly-29384720-x2x4z", "Job/nightly-29384720", corev1.PodRunning, runs("a", 5))},
 			uses: []string{"container a prod/shop/CronJob/nightly"}, wanted: []string{"job:1 prod/shop/CronJob/nightly"}},
-		{name: "a Job that is finished wants nothing", objects: []runtime.Object{finished}},
-		{name: "Jobs that come and go have one name", objects: []runtime.Object{
+		{name: "a Job that is finished wants nothing", objects: []kruntime.Object{finished}},
+		{name: "Jobs that come and go have one name", objects: []kruntime.Object{
 			pod("load-7xk2p-bbbbb", "Job/load-7xk2p", corev1.PodRunning, runs("a", 5)), pod("load-8xk2p-bbbbb", "Job/load-8xk2p", corev1.PodRunning, runs("a", 5))},
 			uses: []string{"container a prod/shop/Job/load"}},
-		{name: "owners of unknown kinds", objects: []runtime.Object{pod("hello-7xk2p-123", "Workflow/hello-7xk2p", corev1.PodRunning, runs("a", 5))},
+		{name: "owners of unknown kinds", objects: []kruntime.Object{pod("hello-7xk2p-123", "Workflow/hello-7xk2p", corev1.PodRunning, runs("a", 5))},
 			uses: []string{"container a prod/shop/Workflow/hello"}},
-		{name: "a static pod", objects: []runtime.Object{static}, uses: []string{"container a prod/shop/Pod/etcd"}},
-		{name: "a pod made from a prefix", objects: []runtime.Object{generated}, uses: []string{"container a prod/shop/Pod/run"}},
-		{name: "the other kinds of templates", objects: []runtime.Object{
+		{name: "a static pod", objects: []kruntime.Object{static}, uses: []string{"container a prod/shop/Pod/etcd"}},
+		{name: "a pod made from a prefix", objects: []kruntime.Object{generated}, uses: []string{"container a prod/shop/Pod/run"}},
+		{name: "the other kinds of templates", objects: []kruntime.Object{
 			&appsv1.StatefulSet{ObjectMeta: objectMeta("shop", "db"), Spec: appsv1.StatefulSetSpec{Template: template("db:1")}},
-			&appsv1.ControllerRevision{ObjectMeta: objectMeta("shop", "db-5d9c7b8f6d", "StatefulSet/db"), Data: runtime.RawExtension{Raw: raw}},
-			&appsv1.ControllerRevision{ObjectMeta: objectMeta("shop", "other"), Data: runtime.RawExtension{Raw: []byte(`"?"`)}},
+			&appsv1.ControllerRevision{ObjectMeta: objectMeta("shop", "db-5d9c7b8f6d", "StatefulSet/db"), Data: kruntime.RawExtension{Raw: raw}},
+			&appsv1.ControllerRevision{ObjectMeta: objectMeta("shop", "other"), Data: kruntime.RawExtension{Raw: []byte(`"?"`)}},
 			&appsv1.DaemonSet{ObjectMeta: objectMeta("shop", "log"), Spec: appsv1.DaemonSetSpec{Template: template("log:1")}},
 			&corev1.PodTemplate{ObjectMeta: objectMeta("shop", "pt"), Template: template("pt:1")},
 			&corev1.ReplicationController{ObjectMeta: objectMeta("shop", "rc"), Spec: corev1.ReplicationControllerSpec{Template: new(template("rc:1"))}},
@@ -212,6 +213,54 @@ func TestSnapshot(t *testing.T) {
 			slices.Sort(wanted)
 			compareLines(t, "wanted", wanted, tt.wanted)
 		})
+	}
+}
+
+func TestPlatforms(t *testing.T) {
+	m := newModel("prod")
+	for i, arch := range []string{"arm64", "amd64", "arm64"} {
+		n := &corev1.Node{ObjectMeta: objectMeta("", fmt.Sprint("n", i))}
+		n.Status.NodeInfo.OperatingSystem, n.Status.NodeInfo.Architecture = "linux", arch
+		i, err := shrink(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.put(i, true)
+	}
+	want := []usage.Platform{{OS: "linux", Architecture: "amd64", Count: 1}, {OS: "linux", Architecture: "arm64", Count: 2}}
+	if got := m.snapshot().Platforms; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// A hundred thousand pods fit into the memory that the agent is given: this
+// measures what one takes.
+func BenchmarkPods(b *testing.B) {
+	b.ReportAllocs()
+	const pods = 100_000
+	for range b.N {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		m := newModel("prod")
+		for n := range pods {
+			name := fmt.Sprintf("web-%d-5d9c7b8f6d-%05d", n/50, n)
+			p := pod(name, fmt.Sprintf("ReplicaSet/web-%d-5d9c7b8f6d", n/50), corev1.PodRunning, runs(fmt.Sprint(n/100), 5), runs("sidecar", 6))
+			p.Spec.NodeName = fmt.Sprint("node-", n%5000)
+			p.Labels = map[string]string{"pod-template-hash": "5d9c7b8f6d"}
+			i, err := shrink(p)
+			if err != nil {
+				b.Fatal(err)
+			}
+			m.put(i, true)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/pods, "B/pod")
+		began := time.Now()
+		s := m.snapshot()
+		b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms/snapshot")
+		b.ReportMetric(float64(len(s.Uses)), "uses")
 	}
 }
 

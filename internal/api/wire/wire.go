@@ -144,6 +144,15 @@ type Reporter struct {
 	Last    time.Time `json:"last"`
 	Silent  bool      `json:"silent"`  // unheard for three periods
 	Digests int       `json:"digests"` // in its statement in force
+	// Platforms of its nodes.
+	Platforms []usage.Platform `json:"platforms,omitempty"`
+}
+
+// ReporterUses is a reporter and what it states to be in use now. Uses are at
+// most as many as were asked for; Reporter.Digests says how many there are.
+type ReporterUses struct {
+	Reporter Reporter    `json:"reporter"`
+	Uses     []usage.Use `json:"uses"`
 }
 
 // ReporterList is all reporters.
