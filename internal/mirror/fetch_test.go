@@ -278,6 +278,48 @@ func TestRanges(t *testing.T) {
 	}
 }
 
+// A blob of another size than its manifest says is refused before a byte of it.
+func TestAnnouncedSize(t *testing.T) {
+	r := newRig(t, nil)
+	blob := noise(10_000)
+	r.push(t, "a/b", []string{"1"}, blob)
+	r.set(func(w http.ResponseWriter, q *http.Request) bool {
+		if !strings.Contains(q.URL.Path, "/blobs/") {
+			return false
+		}
+		_, _ = io.WriteString(w, "<html>"+strings.Repeat(" ", 1000))
+		return true
+	})
+	r.get(t, "/v2/docker.io/a/b/manifests/1")
+	a := r.get(t, blobPath+string(registrytest.Digest([]byte(blob))))
+	if a.status != http.StatusBadGateway || !strings.Contains(string(a.body), "not the size that was announced") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// What came since somebody looked is not fetched.
+func TestHereMeanwhile(t *testing.T) {
+	r := newRig(t, nil)
+	d := registrytest.Digest([]byte("blob"))
+	if _, err := r.local.PutBlob(t.Context(), "docker.io/a/b", strings.NewReader("blob"), d); err != nil {
+		t.Fatal(err)
+	}
+	for _, whole := range []bool{false, true} {
+		b, err := r.mirror.Blob(t.Context(), "docker.io/a/b", d, whole)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(b)
+		if string(got) != "blob" || err != nil || b.Size() != 4 {
+			t.Errorf("%q, %v", got, err)
+		}
+		b.Close()
+	}
+	if n := len(r.all()); n > 0 {
+		t.Errorf("%d requests to the upstream", n)
+	}
+}
+
 func TestSmallBlobs(t *testing.T) {
 	r := newRig(t, nil)
 	r.push(t, "a/b", []string{"1"}, "", "x", "{}")

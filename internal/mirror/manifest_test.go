@@ -421,6 +421,38 @@ func TestDeleted(t *testing.T) {
 	r.wait(t, "1", d)
 }
 
+// An image that comes late does not take a tag that has moved on.
+func TestLateImage(t *testing.T) {
+	r := newRig(t, nil)
+	one := r.push(t, "a/b", []string{"1"}, "config 1")
+	r.pull(t, "1", "")
+	r.wait(t, "1", one)
+	two := r.push(t, "a/b", []string{"1"}, "config 2")
+	gate := make(chan struct{})
+	r.set(func(w http.ResponseWriter, q *http.Request) bool {
+		if strings.Contains(q.URL.Path, "/blobs/") {
+			<-gate
+		}
+		return false
+	})
+	r.clock.Advance(time.Hour)
+	if a := r.get(t, "/v2/"+repo+"/manifests/1"); a.digest() != string(two) {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if err := r.store.SetTag(t.Context(), "a/b", one, "1", "test"); err != nil {
+		t.Fatal(err)
+	}
+	r.clock.Advance(time.Hour)
+	if a := r.get(t, "/v2/"+repo+"/manifests/1"); a.digest() != string(one) {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	close(gate)
+	until(t, "the late image is here", func() bool { return r.here(repo, string(two)) })
+	if i, err := r.local.Peek(t.Context(), repo, "1"); err != nil || i.Digest != one {
+		t.Errorf("the tag names %s (%v), want %s", i.Digest, err, one)
+	}
+}
+
 // A look (HEAD) brings no blobs.
 func TestLook(t *testing.T) {
 	r := newRig(t, nil)
