@@ -170,13 +170,15 @@ func (m *Mirror) fetchBlobs(ctx context.Context, w *waiting) error {
 		select {
 		case m.slot <- struct{}{}:
 		case <-ctx.Done():
-			return ctx.Err()
+			errs <- ctx.Err()
+			continue
 		}
 		go func() {
 			defer func() { <-m.slot }()
 			errs <- m.ensure(ctx, w.u, w.repository, w.there, d.Digest)
 		}()
 	}
+	// Nobody may be left at work when this ends: content closes after it.
 	var err error
 	for range ds {
 		err = errors.Join(err, <-errs)
