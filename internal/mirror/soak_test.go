@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,8 +22,8 @@ import (
 // is here is what is there.
 func TestSoak(t *testing.T) {
 	rounds := 150
-	if s := os.Getenv("CAIRN_SOAK"); s != "" { // how many, to look for longer
-		rounds, _ = strconv.Atoi(s)
+	if os.Getenv("CAIRN_SOAK") != "" {
+		rounds *= 10
 	}
 	r := newRig(t, func(c *mirror.Config) { c.Timeout = 100 * time.Millisecond })
 	r.run(t)
