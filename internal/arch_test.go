@@ -43,7 +43,9 @@ var rooms = map[string][]string{
 	// registry speaks the protocol; it does not decide what goes.
 	"internal/registry": {"internal/image", "internal/blob", "internal/content", "internal/access", "internal/usage", "internal/mirror"},
 	// mirror fetches what other registries have; it does not know who asks.
-	"internal/mirror": {"internal/image", "internal/clock", "internal/blob", "internal/content"},
+	"internal/mirror": {"internal/image", "internal/clock", "internal/blob", "internal/content", "internal/upstream"},
+	// upstream is how other registries are asked, for all who ask them.
+	"internal/upstream": {"internal/image", "internal/clock"},
 
 	// simulation is for tests; it goes through the rooms that decide and keep.
 	"internal/simulation": {"internal/image", "internal/clock", "internal/db", "internal/blob", "internal/usage", "internal/content", "internal/retention"},
@@ -120,7 +122,7 @@ var wallClock = map[string]string{
 	"internal/blob":               "measures what the disk costs, to choose among folders",
 	"internal/api":                "deadlines of connections are the kernel's, on its clock",
 	"internal/registry":           "deadlines of connections are the kernel's, on its clock",
-	"internal/mirror/patience.go": "deadlines of connections are the kernel's, on its clock",
+	"internal/upstream/patience.go": "deadlines of connections are the kernel's, on its clock",
 	"internal/db":                 "bounds how long a transaction stays open; no fact depends on it",
 	"internal/demo":               "a progress line for people who wait",
 	"cmd/cairn":                   "says how long something took, and prints ages to people",

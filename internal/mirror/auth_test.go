@@ -66,7 +66,7 @@ func TestSignOnToCairn(t *testing.T) {
 		{"main.cairn/private/x/manifests/2", 200, ""},
 		{"env.cairn/private/x/manifests/1", 200, ""},
 		{"strangers.cairn/public/x/manifests/1", 200, ""},
-		{"strangers.cairn/private/x/manifests/1", 404, "if it is private, its mirror needs an account"},
+		{"strangers.cairn/private/x/manifests/1", 404, "if it is private, it needs an account"},
 		{"main.cairn/other/x/manifests/1", 404, "main.cairn does not have other/x:1, or not for us"},
 		{"noenv.cairn/private/x/manifests/1", 502, "the environment has no NOBODY, which password_env names"},
 		{"wrong.cairn/private/x/manifests/1", 404, "its token server " + addr + " answers 401"},

@@ -1,42 +1,23 @@
 package mirror
 
-import (
-	"fmt"
-	"time"
-)
-
-// A Kind tells the ways in which an image cannot be had from its upstream.
-type Kind uint8
+import "cairn.dev/cairn/internal/upstream"
 
 // The kinds of an [Error].
 const (
-	// UnknownHost: nobody configured a mirror of it.
-	UnknownHost Kind = iota + 1
-	// NotAllowed: the mirror's allow list does not name the repository.
-	NotAllowed
-	// NotFound: the upstream does not have it, or not for us, and it is not here.
-	NotFound
-	// Busy: the upstream asked to be left alone for a while (429).
-	Busy
-	// Unreachable: the upstream did not answer, or answered nonsense.
-	Unreachable
+	UnknownHost = upstream.UnknownHost
+	NotAllowed  = upstream.NotAllowed
+	NotFound    = upstream.NotFound
+	Busy        = upstream.Busy
+	Unreachable = upstream.Unreachable
 )
 
 // An Error says why something cannot be had from an upstream, in words for
 // the client who asked.
-type Error struct {
-	Kind Kind
-	Host string
-	Why  string
-	// RetryAfter is how long to wait, of a Busy upstream.
-	RetryAfter time.Duration
-}
+type Error = upstream.Error
 
-func (e *Error) Error() string { return e.Why }
-
-// warning is what a client is told who gets the copy instead. People read it.
-func (e *Error) warning() string { return e.Why + "; this is the copy that is here" }
+// copyInstead is what a client is told who gets the copy instead. People read it.
+func copyInstead(e *Error) string { return e.Why + "; this is the copy that is here" }
 
 func unreachable(host, format string, args ...any) *Error {
-	return &Error{Kind: Unreachable, Host: host, Why: host + " " + fmt.Sprintf(format, args...)}
+	return upstream.Unreachablef(host, format, args...)
 }

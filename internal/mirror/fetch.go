@@ -14,6 +14,7 @@ import (
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/upstream"
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 // A fetch is one blob on its way in. Any number of readers follow it.
 type fetch struct {
 	m          *Mirror
-	u          *upstream
+	u          *source
 	repository string
 	there      string // the repository, as the upstream calls it
 	digest     image.Digest
@@ -48,7 +49,7 @@ type fetch struct {
 
 // join is the fetch of a blob; it begins if nobody fetches that blob. Call
 // leave in the end.
-func (m *Mirror) join(u *upstream, repository, there string, d image.Digest) (*fetch, error) {
+func (m *Mirror) join(u *source, repository, there string, d image.Digest) (*fetch, error) {
 	key := repository + "@" + string(d)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -169,10 +170,10 @@ func (f *fetch) download(ctx context.Context, in *content.Intake) error {
 
 // part is one request. again: what it brought is good, and there is more.
 func (f *fetch) part(ctx context.Context, in *content.Intake) (err error, again bool) {
-	ctx, body, cancel := patient(ctx, f.u.stall)
+	ctx, body, cancel := upstream.Patient(ctx, f.u.stall)
 	defer cancel()
 	from := in.Size()
-	resp, e := f.u.ask(ctx, question{method: http.MethodGet, repository: f.there, what: "blobs/" + string(f.digest), offset: from})
+	resp, e := f.u.client.Ask(ctx, upstream.Question{Method: http.MethodGet, Repository: f.there, What: "blobs/" + string(f.digest), Offset: from})
 	if e != nil {
 		// What ask did not get by asking several times it will not get now.
 		return e, false
@@ -213,7 +214,7 @@ func (f *fetch) part(ctx context.Context, in *content.Intake) (err error, again 
 			if _, err := in.Write(buf[:n]); err != nil {
 				return err, false
 			}
-			f.u.counters.bytes.Add(int64(n))
+			f.u.bytes.Add(int64(n))
 			f.change(func() { f.have = in.Size() })
 		}
 		switch {
@@ -308,11 +309,11 @@ func (m *Mirror) StatBlob(ctx context.Context, repository string, d image.Digest
 	if size, known := m.pending.size(repository, d); known {
 		return content.Blob{Digest: d, Size: size}, nil
 	}
-	resp, e := u.ask(ctx, question{method: http.MethodHead, repository: there, what: "blobs/" + string(d)})
+	resp, e := u.client.Ask(ctx, upstream.Question{Method: http.MethodHead, Repository: there, What: "blobs/" + string(d)})
 	if e != nil {
 		return content.Blob{}, e
 	}
-	drain(resp.Body)
+	upstream.Drain(resp.Body)
 	if resp.ContentLength < 0 {
 		return content.Blob{}, unreachable(u.Host, "does not say how large %s is", d)
 	}
@@ -320,7 +321,7 @@ func (m *Mirror) StatBlob(ctx context.Context, repository string, d image.Digest
 }
 
 // ensure waits until a blob is here.
-func (m *Mirror) ensure(ctx context.Context, u *upstream, repository, there string, d image.Digest) error {
+func (m *Mirror) ensure(ctx context.Context, u *source, repository, there string, d image.Digest) error {
 	if _, err := m.content.StatBlob(ctx, repository, d); err == nil {
 		return nil
 	}

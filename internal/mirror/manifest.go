@@ -1,10 +1,8 @@
 package mirror
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,6 +12,7 @@ import (
 
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/upstream"
 )
 
 const (
@@ -106,9 +105,9 @@ func (m *Mirror) Manifest(ctx context.Context, repository, reference string, wan
 	}
 	m.pending.tag(repository, reference, w)
 	// The new one would be of no use without its blobs.
-	if u.gate.closed(m.clock.Mono()) {
+	if u.client.Closed() {
 		if c, err := m.content.Manifest(ctx, repository, reference); err == nil {
-			return c, unreachable(u.Host, "does not answer now").warning(), nil
+			return c, copyInstead(unreachable(u.Host, "does not answer now")), nil
 		}
 	}
 	if w.manifest.Index {
@@ -128,7 +127,7 @@ func (m *Mirror) asked(ctx context.Context, c *content.Manifest, wanted bool) {
 	}
 }
 
-func (m *Mirror) byDigest(ctx context.Context, u *upstream, repository, there string, d image.Digest, wanted bool, refused error) (*content.Manifest, error) {
+func (m *Mirror) byDigest(ctx context.Context, u *source, repository, there string, d image.Digest, wanted bool, refused error) (*content.Manifest, error) {
 	c, err := m.content.Manifest(ctx, repository, string(d))
 	if err == nil {
 		m.asked(ctx, c, wanted)
@@ -164,11 +163,11 @@ func (m *Mirror) instead(ctx context.Context, repository, reference string, e *E
 	if err != nil {
 		return nil, "", err
 	}
-	return c, e.warning(), nil
+	return c, copyInstead(e), nil
 }
 
 // point makes content's tag name what the upstream's names.
-func (m *Mirror) point(ctx context.Context, u *upstream, repository, name string, d image.Digest) error {
+func (m *Mirror) point(ctx context.Context, u *source, repository, name string, d image.Digest) error {
 	m.pending.tag(repository, name, nil)
 	i, err := m.content.Peek(ctx, repository, name)
 	if err != nil && !notHere(err) {
@@ -193,7 +192,7 @@ func tagKey(repository, name string) string { return repository + ":" + name }
 
 // ask is what the upstream says about a tag now, or said within the last ttl.
 // Who asks at the same time shares one question.
-func (m *Mirror) ask(ctx context.Context, u *upstream, repository, there, name string) (tag, error) {
+func (m *Mirror) ask(ctx context.Context, u *source, repository, there, name string) (tag, error) {
 	key := tagKey(repository, name)
 	for {
 		m.mu.Lock()
@@ -216,7 +215,7 @@ func (m *Mirror) ask(ctx context.Context, u *upstream, repository, there, name s
 				hold := u.TTL
 				switch {
 				case e == nil || e.Kind == NotFound:
-				case u.gate.closed(m.clock.Mono()):
+				case u.client.Closed():
 					hold = 0 // the gate answers next time, and knows until when
 				default:
 					hold = min(hold, failureTTL)
@@ -268,23 +267,23 @@ func (m *Mirror) forget() {
 
 // head asks which manifest a tag names. It costs the upstream, and the
 // allowance it gives us, less than a GET.
-func (m *Mirror) head(ctx context.Context, u *upstream, there, name string) (image.Digest, *Error) {
+func (m *Mirror) head(ctx context.Context, u *source, there, name string) (image.Digest, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	resp, e := u.ask(ctx, question{method: http.MethodHead, repository: there, what: "manifests/" + name})
+	resp, e := u.client.Ask(ctx, upstream.Question{Method: http.MethodHead, Repository: there, What: "manifests/" + name})
 	if e != nil {
 		return "", e
 	}
-	drain(resp.Body)
+	upstream.Drain(resp.Body)
 	if d, err := image.ParseDigest(resp.Header.Get("Docker-Content-Digest")); err == nil {
 		return d, nil
 	}
 	// Some do not say; others are no registry at all. Both show in the whole.
-	resp, e = u.ask(ctx, question{method: http.MethodGet, repository: there, what: "manifests/" + name})
+	resp, e = u.client.Ask(ctx, upstream.Question{Method: http.MethodGet, Repository: there, What: "manifests/" + name})
 	if e != nil {
 		return "", e
 	}
-	body, _, e := readManifest(u, resp, "")
+	body, _, e := u.client.ReadManifest(resp, "")
 	if e != nil {
 		return "", e
 	}
@@ -293,7 +292,7 @@ func (m *Mirror) head(ctx context.Context, u *upstream, there, name string) (ima
 
 // fetched is a manifest that is not here, from what waits or from the
 // upstream. Who asks at the same time shares one download.
-func (m *Mirror) fetched(ctx context.Context, u *upstream, repository, there string, d image.Digest) (*waiting, error) {
+func (m *Mirror) fetched(ctx context.Context, u *source, repository, there string, d image.Digest) (*waiting, error) {
 	if w := m.pending.get(repository, d); w != nil {
 		return w, nil
 	}
@@ -315,14 +314,14 @@ func (m *Mirror) fetched(ctx context.Context, u *upstream, repository, there str
 	}
 }
 
-func (m *Mirror) fetchManifest(ctx context.Context, u *upstream, repository, there string, d image.Digest) (*waiting, *Error) {
+func (m *Mirror) fetchManifest(ctx context.Context, u *source, repository, there string, d image.Digest) (*waiting, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	resp, e := u.ask(ctx, question{method: http.MethodGet, repository: there, what: "manifests/" + string(d)})
+	resp, e := u.client.Ask(ctx, upstream.Question{Method: http.MethodGet, Repository: there, What: "manifests/" + string(d)})
 	if e != nil {
 		return nil, e
 	}
-	body, parsed, e := readManifest(u, resp, d)
+	body, parsed, e := u.client.ReadManifest(resp, d)
 	if e != nil {
 		return nil, e
 	}
@@ -336,34 +335,6 @@ func (m *Mirror) fetchManifest(ctx context.Context, u *upstream, repository, the
 		w.blobs[b.Digest] = b.Size
 	}
 	return w, nil
-}
-
-// readManifest reads an answer and believes nothing of it: a portal that wants
-// to be logged in to answers 200 to everything.
-func readManifest(u *upstream, resp *http.Response, want image.Digest) ([]byte, *image.Manifest, *Error) {
-	defer resp.Body.Close()
-	var b bytes.Buffer
-	_, err := b.ReadFrom(http.MaxBytesReader(nil, resp.Body, image.MaxManifest+1))
-	if err != nil && b.Len() <= image.MaxManifest {
-		return nil, nil, unreachable(u.Host, "broke off in the middle of a manifest: %v", err)
-	}
-	body := b.Bytes()
-	if want != "" && want.Algorithm().FromBytes(body) != want {
-		return nil, nil, unreachable(u.Host, "sent something that is not the manifest %s (%s)", want, describe(resp))
-	}
-	m, err := image.ParseManifest(resp.Header.Get("Content-Type"), body)
-	if err != nil && want != "" {
-		// These are the right bytes, whatever their label says.
-		m, err = image.ParseManifest("", body)
-	}
-	if err != nil {
-		return nil, nil, unreachable(u.Host, "sent something that is no manifest (%s): %v", describe(resp), err)
-	}
-	return body, m, nil
-}
-
-func describe(resp *http.Response) string {
-	return fmt.Sprintf("%.80s from %s", resp.Header.Get("Content-Type"), resp.Request.URL.Host)
 }
 
 // follow finds out what has to be here before a tag moves to the index w: what

@@ -90,8 +90,8 @@ type Mirror struct {
 	content  *content.Store
 	clock    clock.Clock
 	log      *slog.Logger
-	byHost   map[string]*upstream
-	byPrefix map[string]*upstream
+	byHost   map[string]*source
+	byPrefix map[string]*source
 
 	// Downloads go on when those who wait for them leave: work ends with stop.
 	ctx  context.Context
@@ -125,10 +125,10 @@ func New(cfg Config) (*Mirror, error) {
 	if cfg.Stall <= 0 {
 		cfg.Stall = defaultStall
 	}
-	m := &Mirror{cfg: cfg, content: cfg.Content, clock: cfg.Clock, log: cfg.Log, byHost: map[string]*upstream{}, byPrefix: map[string]*upstream{},
+	m := &Mirror{cfg: cfg, content: cfg.Content, clock: cfg.Clock, log: cfg.Log, byHost: map[string]*source{}, byPrefix: map[string]*source{},
 		slot: make(chan struct{}, ahead), tags: map[string]*tag{}, lists: map[string]list{}, fetches: map[string]*fetch{}, pending: newPending()}
 	for _, c := range cfg.Upstreams {
-		u, err := newUpstream(cfg, c)
+		u, err := newSource(cfg, c)
 		if err != nil {
 			return nil, fmt.Errorf("mirror of %s: %w", c.Host, err)
 		}
@@ -149,7 +149,7 @@ func (m *Mirror) Close() error {
 	m.stop()
 	m.work.Wait()
 	for _, u := range m.byHost {
-		u.http.CloseIdleConnections()
+		u.client.Close()
 	}
 	return nil
 }
@@ -231,7 +231,7 @@ func (m *Mirror) Mirrors(repository string) (mirrored, writable bool) {
 
 // upstreamOf is whose copy the repository is, and what it is called there. The
 // error is an [*Error].
-func (m *Mirror) upstreamOf(repository string) (u *upstream, there string, err error) {
+func (m *Mirror) upstreamOf(repository string) (u *source, there string, err error) {
 	u = m.byPrefix[firstPart(repository)]
 	if u == nil {
 		return nil, "", &Error{Kind: NotFound, Why: repository + " is not below a host that is mirrored here"}
@@ -247,4 +247,4 @@ func (m *Mirror) upstreamOf(repository string) (u *upstream, there string, err e
 }
 
 // actor is who changes what the mirror changes, in the audit log.
-func (u *upstream) actor() string { return "mirror of " + u.Host }
+func (u *source) actor() string { return "mirror of " + u.Host }

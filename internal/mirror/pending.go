@@ -21,7 +21,7 @@ const maxPending = 64 << 20
 type waiting struct {
 	repository string
 	there      string
-	u          *upstream
+	u          *source
 	m          *content.Manifest
 	manifest   *image.Manifest
 	blobs      map[image.Digest]int64

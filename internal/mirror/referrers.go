@@ -5,11 +5,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/upstream"
 )
 
 const (
@@ -68,17 +67,17 @@ func (m *Mirror) Referrers(ctx context.Context, repository string, d image.Diges
 	}
 }
 
-func (m *Mirror) fetchReferrers(ctx context.Context, u *upstream, there string, d image.Digest) ([]image.Descriptor, *Error) {
+func (m *Mirror) fetchReferrers(ctx context.Context, u *source, there string, d image.Digest) ([]image.Descriptor, *Error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	var out []image.Descriptor
 	what := "referrers/" + string(d)
 	for range maxReferrerPages {
-		resp, e := u.ask(ctx, question{method: http.MethodGet, repository: there, what: what})
+		resp, e := u.client.Ask(ctx, upstream.Question{Method: http.MethodGet, Repository: there, What: what})
 		if e != nil {
 			return nil, e
 		}
-		next := nextPage(resp.Header)
+		next := upstream.NextPage(resp.Header)
 		var b bytes.Buffer
 		_, err := b.ReadFrom(http.MaxBytesReader(nil, resp.Body, image.MaxManifest))
 		resp.Body.Close()
@@ -90,7 +89,7 @@ func (m *Mirror) fetchReferrers(ctx context.Context, u *upstream, there string, 
 			err = errors.New("it is no index")
 		}
 		if err != nil {
-			return nil, unreachable(u.Host, "sent something that is no list of referrers (%s): %v", describe(resp), err)
+			return nil, unreachable(u.Host, "sent something that is no list of referrers (%s): %v", upstream.Describe(resp), err)
 		}
 		out = append(out, index.Children...)
 		if next == "" {
@@ -99,19 +98,4 @@ func (m *Mirror) fetchReferrers(ctx context.Context, u *upstream, there string, 
 		what = "referrers/" + string(d) + "?" + next
 	}
 	return out, nil
-}
-
-// nextPage is the query of the page that follows (RFC 8288). Only that is
-// taken from it: the path is known.
-func nextPage(h http.Header) string {
-	for _, l := range h.Values("Link") {
-		target, params, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(l), "<"), ">")
-		if !ok || !strings.Contains(strings.ReplaceAll(params, `"`, ""), "rel=next") {
-			continue
-		}
-		if u, err := url.Parse(target); err == nil {
-			return u.RawQuery
-		}
-	}
-	return ""
 }

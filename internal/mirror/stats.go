@@ -3,7 +3,6 @@ package mirror
 import (
 	"slices"
 	"strings"
-	"sync/atomic"
 )
 
 // Stats of one upstream.
@@ -16,9 +15,6 @@ type Stats struct {
 	Waiting  int   // images that are not here in whole
 }
 
-// counters of an upstream.
-type counters struct{ requests, failed, bytes atomic.Int64 }
-
 // Stats are those of all upstreams, by host.
 func (m *Mirror) Stats() []Stats {
 	var out []Stats
@@ -29,9 +25,9 @@ func (m *Mirror) Stats() []Stats {
 	}
 	m.pending.mu.Unlock()
 	for _, u := range m.byHost {
-		failed := u.counters.failed.Load() // first: it is never more than all
-		out = append(out, Stats{Host: u.Host, Requests: u.counters.requests.Load(), Failed: failed, Bytes: u.counters.bytes.Load(),
-			Asked: !u.Offline && !u.gate.closed(m.clock.Mono()), Waiting: waiting[u.Host]})
+		requests, failed := u.client.Counts()
+		out = append(out, Stats{Host: u.Host, Requests: requests, Failed: failed, Bytes: u.bytes.Load(),
+			Asked: !u.Offline && !u.client.Closed(), Waiting: waiting[u.Host]})
 	}
 	slices.SortFunc(out, func(a, b Stats) int { return strings.Compare(a.Host, b.Host) })
 	return out

@@ -1,4 +1,4 @@
-package mirror
+package upstream
 
 import (
 	"context"
@@ -41,8 +41,13 @@ type bearer struct {
 }
 
 // passwordOf is how the configured password is read. Its error never holds it.
-func passwordOf(c Upstream, getenv func(string) string) (func() (string, error), error) {
+func passwordOf(c Config) (func() (string, error), error) {
 	switch {
+	case c.Password != "":
+		if c.Username == "" || c.PasswordFile != "" || c.PasswordEnv != "" {
+			return nil, errors.New("a password needs a username, and no other place of it")
+		}
+		return func() (string, error) { return c.Password, nil }, nil
 	case c.PasswordFile != "" && c.PasswordEnv != "":
 		return nil, errors.New("both password_file and password_env are set: keep one")
 	case c.PasswordFile == "" && c.PasswordEnv == "":
@@ -54,7 +59,7 @@ func passwordOf(c Upstream, getenv func(string) string) (func() (string, error),
 		return nil, errors.New("a password needs a username")
 	case c.PasswordEnv != "":
 		return func() (string, error) {
-			if p := getenv(c.PasswordEnv); p != "" {
+			if p := c.Getenv(c.PasswordEnv); p != "" {
 				return p, nil
 			}
 			return "", fmt.Errorf("the environment has no %s, which password_env names", c.PasswordEnv)
@@ -69,11 +74,11 @@ func passwordOf(c Upstream, getenv func(string) string) (func() (string, error),
 	}, nil
 }
 
-// add puts what is known to be wanted into a request for a repository, and
+// add puts what is known to be wanted into a request for what a token is granted for, and
 // reports whether that was anything.
-func (s *sign) add(req *http.Request, repository string, now time.Duration) (bool, error) {
+func (s *sign) add(req *http.Request, granted string, now time.Duration) (bool, error) {
 	s.mu.Lock()
-	t, basic := s.tokens[repository], s.basic
+	t, basic := s.tokens[granted], s.basic
 	s.mu.Unlock()
 	switch {
 	case t.value != "" && now < t.expires:
@@ -92,12 +97,12 @@ func (s *sign) add(req *http.Request, repository string, now time.Duration) (boo
 
 // answer does what a 401 asks for, and reports whether it is worth to ask
 // again.
-func (s *sign) answer(ctx context.Context, u *upstream, repository string, h http.Header) (bool, error) {
+func (s *sign) answer(ctx context.Context, u *Client, q Question, h http.Header) (bool, error) {
 	var basic bool
 	for _, c := range challenges(h) {
 		switch c.scheme {
 		case "bearer":
-			t, err := s.fetch(ctx, u, repository, c.params)
+			t, err := s.fetch(ctx, u, q, c.params)
 			if err != nil {
 				return false, err
 			}
@@ -105,7 +110,7 @@ func (s *sign) answer(ctx context.Context, u *upstream, repository string, h htt
 			if len(s.tokens) >= maxTokens {
 				clear(s.tokens)
 			}
-			s.tokens[repository] = t
+			s.tokens[u.granted(q)] = t
 			s.mu.Unlock()
 			return true, nil
 		case "basic":
@@ -122,15 +127,15 @@ func (s *sign) answer(ctx context.Context, u *upstream, repository string, h htt
 }
 
 // forget drops what an upstream no longer accepts.
-func (s *sign) forget(repository string) {
+func (s *sign) forget(granted string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.tokens, repository)
+	delete(s.tokens, granted)
 }
 
 // fetch asks the token server (distribution, "Token Authentication
 // Specification"), as the account if there is one.
-func (s *sign) fetch(ctx context.Context, u *upstream, repository string, params map[string]string) (bearer, error) {
+func (s *sign) fetch(ctx context.Context, u *Client, ask Question, params map[string]string) (bearer, error) {
 	realm, err := url.Parse(params["realm"])
 	if err != nil || realm.Host == "" || realm.Scheme != "https" && realm.Scheme != u.base.Scheme {
 		return bearer{}, fmt.Errorf("its sign-on leads to %.100q, which is no address that can be trusted with a password", params["realm"])
@@ -141,7 +146,10 @@ func (s *sign) fetch(ctx context.Context, u *upstream, repository string, params
 	}
 	scope := params["scope"]
 	if scope == "" {
-		scope = "repository:" + repository + ":pull"
+		scope = "repository:" + u.path + ask.Repository + ":pull"
+		if ask.changes() {
+			scope += ",push,delete"
+		}
 	}
 	q.Set("scope", scope)
 	if s.password != nil {
