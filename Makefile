@@ -52,7 +52,7 @@ race: compiler ## the race detector over the rooms that are pure or concurrent
 	CGO_ENABLED=1 $(CI) test race -- -race -short -timeout 15m $(RACE)
 
 real: ## tests against real programs: conformance, clients, kills, documentation
-	$(CI) test real -- -count=1 -timeout 15m $$($(GO) list ./test/... | grep -v /test/cluster)
+	$(CI) test real -- -count=1 -timeout 15m $$($(GO) list ./test/... | grep -v -e /test/cluster -e /test/agent -e /test/e2e)
 
 soak: compiler ## the long loops: all kill rounds, all simulation steps, again for SOAK_MINUTES=0
 	@test -n '$(SOAK)' || { echo 'no test reads CAIRN_SOAK'; exit 1; }
@@ -66,6 +66,8 @@ e2e: ## real clients, real clusters, and the demo as a stranger runs it: from a 
 	$(CI) test clients -- -count=1 -timeout 15m ./test/clients/...
 	$(CI) step cluster-parts -- $(GO) run ./test/parts/build -apt 'iproute2' $(CLUSTER_PARTS)
 	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test cluster -- -count=1 -timeout 20m ./test/cluster/...
+	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test agent -- -count=1 -timeout 20m ./test/agent/...
+	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test stories -- -count=1 -timeout 12m ./test/e2e/...
 	$(CI) step demo -- test/stranger
 
 parts: ## build everything that tests and benchmarks use, resumably
@@ -93,7 +95,10 @@ bench-registry: ## the registry against its peers, side by side; writes bench/re
 bench-usage: ## a million running containers, stated over HTTP
 	$(GO) run ./bench/registry -only containers
 
+bench-agent: ## what the agent costs, and how late it is; writes bench/agent.md
+	$(GO) run ./bench/agent -o bench/agent.md
+
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: help build demo test setup compiler lint unit race real soak e2e parts cluster cluster-stop vuln fuzz bench-registry bench-usage clean
+.PHONY: help build demo test setup compiler lint unit race real soak e2e parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent clean

@@ -47,12 +47,15 @@ var rooms = map[string][]string{
 	// upstream is how other registries are asked, for all who ask them.
 	"internal/upstream": {"internal/image", "internal/clock"},
 
+	// reap applies the plan where the images are another registry's.
+	"internal/reap": {"internal/image", "internal/clock", "internal/db", "internal/usage", "internal/content", "internal/retention", "internal/upstream"},
+
 	// simulation is for tests; it goes through the rooms that decide and keep.
 	"internal/simulation": {"internal/image", "internal/clock", "internal/db", "internal/blob", "internal/usage", "internal/content", "internal/retention"},
 
 	"internal/config":   {"internal/image", "internal/retention"},
-	"internal/api/wire": {"internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/config"},
-	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/mirror"},
+	"internal/api/wire": {"internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/config", "internal/reap"},
+	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/mirror", "internal/reap", "internal/upstream"},
 	"internal/client":   {"internal/api/wire", "internal/image"},
 
 	// agent knows a server by its API only; what it looks at is below it.
@@ -88,12 +91,12 @@ var modules = map[string][]string{
 	"github.com/google/go-containerregistry": {"test/…"},
 	"github.com/opencontainers/go-digest":    {"internal/…", "test/…"},
 	"k8s.io/client-go":                       {"internal/agent/kube", "test/…"},
-	"k8s.io/api":                             {"internal/agent/kube", "test/…"},
-	"k8s.io/apimachinery":                    {"internal/agent/kube", "test/…"},
+	"k8s.io/api":                             {"internal/agent/kube", "bench/agent", "test/…"},
+	"k8s.io/apimachinery":                    {"internal/agent/kube", "bench/agent", "test/…"},
 	"k8s.io/klog/v2":                         {"internal/agent/kube"},
 	"github.com/go-logr/logr":                {"internal/agent/kube"},
-	"k8s.io/cri-api":                         {"internal/agent/cri"},
-	"google.golang.org/grpc":                 {"internal/agent/cri"},
+	"k8s.io/cri-api":                         {"internal/agent/cri", "bench/agent"},
+	"google.golang.org/grpc":                 {"internal/agent/cri", "bench/agent"},
 	"github.com/coreos/go-oidc/v3":           {"internal/access"},
 	"github.com/go-jose/go-jose/v4":          {"internal/access"},
 }
@@ -116,18 +119,18 @@ var world = []string{"os", "os/exec", "net", "net/http", "database/sql", "io/fs"
 // wallClock lists packages and files that may ask the machine for the time, with the
 // reason. Everybody else takes a clock.Clock.
 var wallClock = map[string]string{
-	"internal/simulation":         "stops exploring when its time is up",
-	"internal/clock":              "it is the clock",
-	"internal/content/collect.go": "steps aside for as long as this machine needs",
-	"internal/blob":               "measures what the disk costs, to choose among folders",
-	"internal/api":                "deadlines of connections are the kernel's, on its clock",
-	"internal/registry":           "deadlines of connections are the kernel's, on its clock",
+	"internal/simulation":           "stops exploring when its time is up",
+	"internal/clock":                "it is the clock",
+	"internal/content/collect.go":   "steps aside for as long as this machine needs",
+	"internal/blob":                 "measures what the disk costs, to choose among folders",
+	"internal/api":                  "deadlines of connections are the kernel's, on its clock",
+	"internal/registry":             "deadlines of connections are the kernel's, on its clock",
 	"internal/upstream/patience.go": "deadlines of connections are the kernel's, on its clock",
-	"internal/db":                 "bounds how long a transaction stays open; no fact depends on it",
-	"internal/demo":               "a progress line for people who wait",
-	"cmd/cairn":                   "says how long something took, and prints ages to people",
-	"bench":                       "measures",
-	"test":                        "waits for real programs",
+	"internal/db":                   "bounds how long a transaction stays open; no fact depends on it",
+	"internal/demo":                 "a progress line for people who wait",
+	"cmd/cairn":                     "says how long something took, and prints ages to people",
+	"bench":                         "measures",
+	"test":                          "waits for real programs",
 }
 
 // file is one Go file of the repository.

@@ -138,7 +138,7 @@ func (a *app) agentSource(f *agentFlags) (agent.Source, agent.Config, error) {
 		s, err := docker.New(docker.Config{Socket: socket, Name: place}, docker.Deps{Clock: c, Log: log})
 		return s, cfg, asUsage(err)
 	}
-	s, err := cri.New(cri.Config{Socket: f.cri, Place: place, Kind: kind}, cri.Deps{Clock: c, Log: log})
+	s, err := cri.New(cri.Config{Socket: f.cri, Place: place, Node: f.node, Kind: kind}, cri.Deps{Clock: c, Log: log})
 	return s, cfg, asUsage(err)
 }
 

@@ -48,6 +48,9 @@ type Config struct {
 	Socket string
 	// Place begins all subjects: the name of the cluster, or of the host.
 	Place string
+	// Node is the name that the kubelet adds to those of static pods. May be
+	// empty.
+	Node string
 	// Kind stands before the names of pods in subjects; "Pod" in a cluster, so
 	// that they are as its own agent calls pods without an owner. May be empty.
 	Kind string
@@ -346,6 +349,9 @@ func (n *Node) subject(labels map[string]string, namespace, pod string) string {
 	}
 	if pod == "" {
 		pod = "container"
+	}
+	if n.cfg.Node != "" {
+		pod = strings.TrimSuffix(pod, "-"+n.cfg.Node)
 	}
 	return agent.Subject(n.cfg.Place, namespace, n.cfg.Kind, agent.Stem(pod))
 }

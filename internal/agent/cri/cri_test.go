@@ -152,7 +152,7 @@ func start(t *testing.T, f *fake) *node {
 	go s.Serve(l)
 	t.Cleanup(s.Stop)
 	n := &node{t: t, fake: f, clock: clock.NewFake(day0)}
-	n.Node, err = New(Config{Socket: "unix://" + socket, Place: "prod", Kind: "Pod"}, Deps{Clock: n.clock})
+	n.Node, err = New(Config{Socket: "unix://" + socket, Place: "prod", Kind: "Pod", Node: "node-a"}, Deps{Clock: n.clock})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,6 +315,25 @@ func TestNothingIsLost(t *testing.T) {
 	defer n.Node.mu.Unlock()
 	if len(n.known) != 0 {
 		t.Errorf("%d are kept", len(n.known))
+	}
+}
+
+func TestSubject(t *testing.T) {
+	n := start(t, &fake{})
+	for _, tt := range []struct{ namespace, pod, labels, want string }{
+		{"shop", "web-7d4b9c8f6d-x2x4z", "", "prod/shop/Pod/web"},
+		{"kube-system", "etcd-node-a", "", "prod/kube-system/Pod/etcd"}, // static
+		{"", "", "io.kubernetes.pod.name=db-0 io.kubernetes.pod.namespace=shop", "prod/shop/Pod/db"},
+		{"", "", "", "prod/Pod/container"},
+	} {
+		labels := map[string]string{}
+		for l := range strings.FieldsSeq(tt.labels) {
+			k, v, _ := strings.Cut(l, "=")
+			labels[k] = v
+		}
+		if got := n.subject(labels, tt.namespace, tt.pod); got != tt.want {
+			t.Errorf("%s/%s: %q, want %q", tt.namespace, tt.pod, got, tt.want)
+		}
 	}
 }
 

@@ -79,6 +79,10 @@ func connect(cfg *rest.Config) ([]*kind, error) {
 			if k.version.Group == "" {
 				c.APIPath = "/api"
 			}
+			// Pages are asked for one after the other, and the API server has its
+			// own fairness; the library's five a second would take a minute for
+			// a large cluster.
+			c.QPS = -1
 			if c.UserAgent == "" {
 				c.UserAgent = "cairn-agent"
 			}
