@@ -57,7 +57,7 @@ func podOf(i int) corev1.Pod {
 		Annotations:     map[string]string{"team.example.org/note": strings.Repeat("x", 1000)},
 		OwnerReferences: []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: set, Controller: new(true)}}}}
 	for range 30 {
-		p.ManagedFields = append(p.ManagedFields, metav1.ManagedFieldsEntry{Manager: "kubelet", FieldsV1: &metav1.FieldsV1{Raw: []byte(strings.Repeat("f", 60))}})
+		p.ManagedFields = append(p.ManagedFields, metav1.ManagedFieldsEntry{Manager: "kubelet", FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{"f:app":{},"f:pod-template-hash":{}}}}`)})
 	}
 	p.Spec.NodeName = fmt.Sprint("node", i%5000)
 	p.Status.Phase = corev1.PodRunning
