@@ -216,13 +216,22 @@ func (s *site) report(i int) *reporting {
 	}
 	s.t.Cleanup(r.stop)
 	s.agents = append(s.agents, r)
-	s.until("the first report of "+clusterName(i), func() error {
-		if r.Status().Reports == 0 {
-			return fmt.Errorf("%+v", r.Status())
+	s.reported(r)
+	return r
+}
+
+// reported waits for the next report of an agent, from which on it has to speak
+// in every period.
+func (s *site) reported(r *reporting) {
+	s.t.Helper()
+	before := r.Status().Reports
+	s.until("a report", func() error {
+		if st := r.Status(); st.Reports == before {
+			return fmt.Errorf("%+v", st)
 		}
 		return nil
 	})
-	return r
+	r.silent = false
 }
 
 // pulse is the agent's clock; it counts how often the agent has spoken and set
@@ -319,15 +328,20 @@ func (s *site) until(what string, ok func() error) {
 	s.t.Fatalf("never came: %s: %v", what, err)
 }
 
-// pass lets time pass. Agents speak as they do, and retention runs every hour.
+// pass lets time pass. Agents speak as they do, and retention runs after each
+// step; while all agents are silent nobody needs small ones.
 func (s *site) pass(d time.Duration) {
 	s.t.Helper()
 	for end := s.clock.Now().Add(d); s.clock.Now().Before(end); {
 		var spoke []int64
+		by := day / 2
 		for _, a := range s.agents {
 			spoke = append(spoke, a.pulse.spoke.Load())
+			if !a.silent {
+				by = step
+			}
 		}
-		s.clock.Advance(step)
+		s.clock.Advance(by)
 		s.settle(s.clock.Now(), spoke)
 	}
 }
