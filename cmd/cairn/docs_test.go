@@ -65,7 +65,8 @@ func describe(b *strings.Builder, c *cobra.Command) {
 			level = "###"
 		}
 		fmt.Fprintf(b, "\n%s %s\n\n%s\n", level, c.CommandPath(), text)
-		if c.HasAvailableSubCommands() {
+		parent := c.HasAvailableSubCommands()
+		if parent && !c.HasExample() { // it does nothing by itself
 			describe(b, c)
 			continue
 		}
@@ -76,6 +77,9 @@ func describe(b *strings.Builder, c *cobra.Command) {
 		b.WriteString("```\n")
 		if c.Example != "" {
 			fmt.Fprintf(b, "\n```sh\n%s\n```\n", strings.ReplaceAll(c.Example, "\n  ", "\n")[2:])
+		}
+		if parent {
+			describe(b, c)
 		}
 	}
 }

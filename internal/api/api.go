@@ -36,6 +36,7 @@ type Deps struct {
 	Retention *retention.Engine
 	Guard     *access.Guard
 	Mirror    Mirror // nil: nothing is mirrored
+	Reaper    Reaper // nil: nothing is reaped
 	Clock     clock.Clock
 	Log       *slog.Logger
 	Version   wire.Version
@@ -69,6 +70,7 @@ func New(d Deps) *API {
 	a.accessRoutes()
 	a.upkeepRoutes()
 	a.mirrorRoutes()
+	a.reapRoutes()
 	a.mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, refuse(http.StatusNotFound, "/api/openapi.json lists the routes and their methods", "there is no %s %s", r.Method, r.URL.Path))
 	})

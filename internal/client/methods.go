@@ -225,6 +225,42 @@ func (c *Client) MirrorPull(ctx context.Context, p wire.MirrorPull, progress fun
 	}, &r)
 }
 
+// ReapEvents are told what happens at another registry, in order. An error ends
+// the run.
+type ReapEvents struct {
+	Decided func(wire.ReapDecision) error
+	Skipped func(wire.ReapSkipped) error
+	Deleted func(wire.ReapRecord) error
+}
+
+// Reap says what retention would do at another registry, or does it.
+func (c *Client) Reap(ctx context.Context, q wire.ReapRequest, e ReapEvents) (s wire.ReapSummary, err error) {
+	return s, c.lines(ctx, http.MethodPost, "/api/v1/reap", nil, q, func(b []byte) error {
+		var l struct {
+			Item    *wire.ReapDecision `json:"item"`
+			Skipped *wire.ReapSkipped  `json:"skipped"`
+			Deleted *wire.ReapRecord   `json:"deleted"`
+		}
+		if err := json.Unmarshal(b, &l); err != nil {
+			return err
+		}
+		switch {
+		case l.Item != nil:
+			return e.Decided(*l.Item)
+		case l.Skipped != nil:
+			return e.Skipped(*l.Skipped)
+		case l.Deleted != nil:
+			return e.Deleted(*l.Deleted)
+		}
+		return nil
+	}, &s)
+}
+
+// ReapUndo pushes an image again that was deleted from another registry.
+func (c *Client) ReapUndo(ctx context.Context, u wire.ReapUndo) (r wire.ReapUndone, err error) {
+	return r, c.call(ctx, http.MethodPost, "/api/v1/reap/undo", nil, u, &r)
+}
+
 // values is a query of the pairs that have a value.
 func values(pairs ...string) url.Values {
 	v := url.Values{}

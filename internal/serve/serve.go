@@ -35,6 +35,7 @@ import (
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/db"
 	"cairn.dev/cairn/internal/mirror"
+	"cairn.dev/cairn/internal/reap"
 	"cairn.dev/cairn/internal/registry"
 	"cairn.dev/cairn/internal/retention"
 	"cairn.dev/cairn/internal/usage"
@@ -73,6 +74,7 @@ type Server struct {
 	retention *retention.Engine
 	guard     *access.Guard
 	mirror    *mirror.Mirror // nil: nothing is mirrored
+	reaper    *reap.Reaper
 	api       *api.API
 	metrics   *metrics
 
@@ -223,7 +225,13 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.retention = retention.New(policies(s.cfg.Retention), retention.Deps{Content: s.content, Ledger: s.ledger,
 		Memory: retention.FileMemory(s.dir.Path("policies")), Clock: s.deps.Clock, Log: s.log})
-	return nil
+	reapDB, err := openDB("reap.db", reap.Schema, db.Full)
+	if err != nil {
+		return err
+	}
+	s.reaper, err = reap.New(reap.Config{Policies: policies(s.cfg.Retention).Policies, Agent: "cairn/" + s.deps.Version.Version},
+		reap.Deps{DB: reapDB, Ledger: s.ledger, Pins: s.content, Clock: s.deps.Clock, Log: s.log})
+	return err
 }
 
 // openMirror makes the mirror of what is configured; of nothing, none. It
@@ -275,7 +283,7 @@ func policies(c config.Retention) retention.Config {
 // build makes the handlers.
 func (s *Server) build() error {
 	ad := api.Deps{Content: s.content, Ledger: s.ledger, Retention: s.retention, Guard: s.guard,
-		Clock: s.deps.Clock, Log: s.log, Version: s.deps.Version, Open: s.cfg.Open, ExternalURL: s.cfg.ExternalURL}
+		Clock: s.deps.Clock, Log: s.log, Version: s.deps.Version, Open: s.cfg.Open, ExternalURL: s.cfg.ExternalURL, Reaper: s.reaper}
 	rc := registry.Config{Content: s.content, Access: s.guard, Pulls: s.ledger, Expires: s.retention.Expires, Log: s.log}
 	if s.mirror != nil {
 		rc.Mirror, ad.Mirror = s.mirror, s.mirror

@@ -14,6 +14,7 @@ import (
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/reap"
 	"cairn.dev/cairn/internal/retention"
 	"cairn.dev/cairn/internal/usage"
 )
@@ -220,6 +221,47 @@ type MirrorPulled struct {
 	Bytes      int64        `json:"bytes" doc:"In their blobs."`
 	Warning    string       `json:"warning,omitempty" doc:"Why the upstream was of no help and this is what was here."`
 }
+
+// ReapAccount is how to reach a registry that is not Cairn's, and to sign on.
+type ReapAccount struct {
+	Registry string `json:"registry" doc:"URL of the registry." minLength:"1"`
+	Username string `json:"username,omitempty"`
+	Password string `json:"password,omitempty"`
+}
+
+// ReapRequest asks what retention would do at another registry, or to do it.
+type ReapRequest struct {
+	ReapAccount
+	Repositories []string `json:"repositories,omitempty" doc:"Names there, or globs of them; all when empty." maxItems:"1000"`
+	DryRun       bool     `json:"dry_run,omitempty" doc:"Delete nothing, whatever yes says."`
+	Yes          bool     `json:"yes,omitempty" doc:"Delete. Without it, the plan is only told."`
+	PerHour      int      `json:"per_hour,omitempty" minimum:"0" doc:"So many deletions in any hour at most; 100 by default."`
+	All          bool     `json:"all,omitempty" doc:"Also tell what stays."`
+}
+
+// ReapDecision is what retention makes of one image at another registry.
+type ReapDecision struct {
+	Decision
+	FirstSeen time.Time `json:"first_seen"`
+}
+
+// ReapSkipped is a repository, or an image in it, that stays as it is.
+type ReapSkipped = reap.Skipped
+
+// ReapRecord is what it takes to push a deleted image again.
+type ReapRecord = reap.Record
+
+// ReapSummary says what a run found and did.
+type ReapSummary = reap.Summary
+
+// ReapUndo asks to push a deleted image again.
+type ReapUndo struct {
+	ReapAccount
+	Record ReapRecord `json:"record"`
+}
+
+// ReapUndone says what came of it.
+type ReapUndone = reap.Undone
 
 // Progress of long work, one JSON line at a time.
 type Progress struct {
