@@ -32,6 +32,7 @@ type sign struct {
 
 	mu     sync.Mutex
 	basic  bool // the upstream takes the account itself
+	listed bool // it does so for what is of no repository
 	tokens map[string]bearer
 }
 
@@ -76,9 +77,9 @@ func passwordOf(c Config) (func() (string, error), error) {
 
 // add puts what is known to be wanted into a request for what a token is granted for, and
 // reports whether that was anything.
-func (s *sign) add(req *http.Request, granted string, now time.Duration) (bool, error) {
+func (s *sign) add(req *http.Request, q Question, granted string, now time.Duration) (bool, error) {
 	s.mu.Lock()
-	t, basic := s.tokens[granted], s.basic
+	t, basic := s.tokens[granted], s.basic || s.listed && q.Repository == ""
 	s.mu.Unlock()
 	switch {
 	case t.value != "" && now < t.expires:
@@ -102,6 +103,11 @@ func (s *sign) answer(ctx context.Context, u *Client, q Question, h http.Header)
 	for _, c := range challenges(h) {
 		switch c.scheme {
 		case "bearer":
+			if q.Repository == "" && c.params["scope"] == "" && s.password != nil {
+				// No token is for that; Cairn is such a registry.
+				basic = true
+				continue
+			}
 			t, err := s.fetch(ctx, u, q, c.params)
 			if err != nil {
 				return false, err
@@ -119,7 +125,11 @@ func (s *sign) answer(ctx context.Context, u *Client, q Question, h http.Header)
 	}
 	if basic && s.password != nil {
 		s.mu.Lock()
-		s.basic = true
+		if q.Repository == "" {
+			s.listed = true
+		} else {
+			s.basic = true
+		}
 		s.mu.Unlock()
 		return true, nil
 	}
@@ -145,13 +155,15 @@ func (s *sign) fetch(ctx context.Context, u *Client, ask Question, params map[st
 		q.Set("service", params["service"])
 	}
 	scope := params["scope"]
-	if scope == "" {
+	if scope == "" && ask.Repository != "" {
 		scope = "repository:" + u.path + ask.Repository + ":pull"
 		if ask.changes() {
 			scope += ",push,delete"
 		}
 	}
-	q.Set("scope", scope)
+	if scope != "" {
+		q.Set("scope", scope)
+	}
 	if s.password != nil {
 		q.Set("account", s.username)
 	}

@@ -263,7 +263,7 @@ func (u *Client) once(ctx context.Context, q Question) (resp *http.Response, err
 		if q.Offset > 0 {
 			req.Header.Set("Range", "bytes="+strconv.FormatInt(q.Offset, 10)+"-")
 		}
-		sent, e := u.sign.add(req, u.granted(q), u.clock.Mono())
+		sent, e := u.sign.add(req, q, u.granted(q), u.clock.Mono())
 		if e != nil {
 			return nil, Unreachablef(u.host, "cannot be signed on to: %v", e), false
 		}
@@ -316,6 +316,9 @@ func (u *Client) once(ctx context.Context, q Question) (resp *http.Response, err
 // missing is the error of what the upstream does not have, or does not show
 // to us: registries do not tell these apart to strangers.
 func (u *Client) missing(q Question, status int, why string) *Error {
+	if q.Repository == "" {
+		return &Error{Kind: NotFound, Status: status, Host: u.host, Why: fmt.Sprintf("%s does not answer that, or not for us (%s)", u.host, why)}
+	}
 	kind, ref, _ := strings.Cut(q.What, "/")
 	sep := ":"
 	if kind == "blobs" || strings.Contains(ref, ":") {
