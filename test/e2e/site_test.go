@@ -22,7 +22,9 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,13 +62,14 @@ type site struct {
 	push     string // address that takes pushes without a password
 	clusters []*cluster.Cluster
 	agents   []*reporting
+	period   time.Duration // of agents
 }
 
 // newSite starts a server that trusts the clusters, which are called prod,
 // prod2 and so on.
 func newSite(t *testing.T, options ...cluster.Options) *site {
 	t.Helper()
-	s := &site{t: t}
+	s := &site{t: t, period: period}
 	// The nodes must be told of a registry before there is one.
 	later := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(later.Close)
@@ -170,11 +173,11 @@ func on(ref string) string { return cluster.NodeRegistry + "/" + ref }
 // A reporting is the agent of a cluster, running.
 type reporting struct {
 	*agent.Agent
-	pulse  *pulse
-	link   *link
-	ledger *counted
-	silent bool // on purpose of the test: nobody waits for it
-	stop   func()
+	pulse   *pulse
+	link    *link
+	traffic *counted
+	silent  bool // on purpose of the test: nobody waits for it
+	stop    func()
 }
 
 // report runs the agent of a cluster as the manifest would.
@@ -184,19 +187,19 @@ func (s *site) report(i int) *reporting {
 	token := func(args ...string) string {
 		return strings.TrimSpace(c.Kubectl(append([]string{"create", "token", "cairn-agent", "-n", "cairn-agent"}, args...)...))
 	}
-	r := &reporting{pulse: &pulse{Fake: s.clock}, link: newLink(s.server.Addr().String()), ledger: &counted{}}
+	r := &reporting{pulse: &pulse{Fake: s.clock}, link: newLink(s.server.Addr().String()), traffic: &counted{}}
 	src, err := kube.New(kube.Config{Name: clusterName(i), REST: &rest.Config{Host: c.Server, BearerToken: token(), TLSClientConfig: rest.TLSClientConfig{CAFile: c.CA}}},
 		kube.Deps{Clock: theirs{s.clock}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	r.ledger.next = r.link
+	r.traffic.next = r.link
 	// A kubelet would give it a new token every hour.
-	cl, err := client.New(client.Config{Server: s.server.URL, Token: token("--audience", "cairn", "--duration", "8000h"), HTTP: &http.Client{Transport: r.ledger, Timeout: time.Minute}})
+	cl, err := client.New(client.Config{Server: s.server.URL, Token: token("--audience", "cairn", "--duration", "8000h"), HTTP: &http.Client{Transport: r.traffic, Timeout: time.Minute}})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	r.Agent, err = agent.New(agent.Config{Reporter: clusterName(i), Period: period}, agent.Deps{Source: &shifted{src, s.clock}, Sink: agent.Server{Client: cl}, Clock: r.pulse})
+	r.Agent, err = agent.New(agent.Config{Reporter: clusterName(i), Period: s.period}, agent.Deps{Source: &shifted{src, s.clock}, Sink: agent.Server{Client: cl}, Clock: r.pulse})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -302,15 +305,31 @@ func (l *link) RoundTrip(r *http.Request) (*http.Response, error) {
 	return l.http.RoundTrip(r)
 }
 
-// counted adds up what an agent sends.
+// counted adds up what an agent sends in each minute.
 type counted struct {
 	next  http.RoundTripper
-	bytes atomic.Int64
+	lock  sync.Mutex
+	begin time.Time
+	sent  []int64 // bytes, by minute
 }
 
 func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
-	c.bytes.Add(max(r.ContentLength, 0))
+	c.lock.Lock()
+	if c.begin.IsZero() {
+		c.begin = time.Now()
+	}
+	for m := int(time.Since(c.begin) / time.Minute); len(c.sent) <= m; {
+		c.sent = append(c.sent, 0)
+	}
+	c.sent[len(c.sent)-1] += r.ContentLength
+	c.lock.Unlock()
 	return c.next.RoundTrip(r)
+}
+
+func (c *counted) minutes() []int64 {
+	c.lock.Lock()
+	defer c.lock.Unlock()
+	return slices.Clone(c.sent)
 }
 
 // until waits for ok, which says what is missing. The clock moves on by a
@@ -323,9 +342,29 @@ func (s *site) until(what string, ok func() error) {
 		if err = ok(); err == nil {
 			return
 		}
-		s.clock.Advance(max(time.Minute, time.Since(s.clock.Now())))
+		if s.period == period {
+			s.clock.Advance(max(time.Minute, time.Since(s.clock.Now())))
+		}
 	}
 	s.t.Fatalf("never came: %s: %v", what, err)
+}
+
+// follow makes the clock that of the computer, for what is measured by the
+// minute.
+func (s *site) follow() {
+	s.period = time.Minute
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			s.clock.Advance(max(0, time.Since(s.clock.Now())))
+			_ = clock.Sleep(ctx, clock.Real(), 50*time.Millisecond)
+		}
+	})
+	s.t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
 }
 
 // pass lets time pass. Agents speak as they do, and retention runs after each
