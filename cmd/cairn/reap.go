@@ -56,7 +56,7 @@ Images that no tag leads to cannot be seen, and stay.`,
 	c.Flags().BoolVar(&q.All, "all", false, "also show what stays")
 	c.Flags().IntVar(&q.PerHour, "per-hour", 0, "delete at most so many images in any hour (default 100)")
 	c.Flags().StringVar(&file, "undo-file", "", "file for what is deleted (default cairn-reap-HOST-TIME.jsonl)")
-	c.AddCommand(a.reapUndoCommand())
+	c.AddCommand(a.reapUndoCommand(), a.reapDeletedCommand())
 	c.SuggestionsMinimumDistance = 2
 	return a.withOutput(c)
 }
@@ -84,7 +84,7 @@ func (a *app) reap(ctx context.Context, q wire.ReapRequest, file string) error {
 		Decided: func(d wire.ReapDecision) error { out.Images = append(out.Images, d); return nil },
 		Skipped: func(s wire.ReapSkipped) error { out.Skipped = append(out.Skipped, s); return nil },
 		Deleted: func(r wire.ReapRecord) error {
-			out.Deleted = append(out.Deleted, reaped{r.Repository, r.Digest, r.Tags})
+			out.Deleted = append(out.Deleted, reaped{r.Registry, r.Repository, r.Digest, r.Tags, r.At, r.Reason})
 			return undo.add(r)
 		},
 	})
@@ -153,9 +153,12 @@ func (a *app) reap(ctx context.Context, q wire.ReapRequest, file string) error {
 
 // reaped is what is printed of a deleted image; all of it is in the file.
 type reaped struct {
+	Registry   string       `json:"registry"`
 	Repository string       `json:"repository"`
 	Digest     image.Digest `json:"digest"`
 	Tags       []string     `json:"tags"`
+	At         time.Time    `json:"at"`
+	Reason     string       `json:"reason"`
 }
 
 // undoFile takes what was deleted, one JSON object per line.
@@ -258,6 +261,52 @@ it collects its garbage. A tag that names another image by now stays there.`,
 		},
 	}
 	at.add(c.Flags())
+	return a.withOutput(c)
+}
+
+func (a *app) reapDeletedCommand() *cobra.Command {
+	var registry, file string
+	c := &cobra.Command{
+		Use:     "deleted",
+		Short:   "List what was deleted from other registries",
+		Long:    "List what was deleted from other registries in the last 90 days, newest first.\nWith --undo-file, write it for `cairn reap undo`: the server has it, too.",
+		Example: "  cairn reap deleted\n  cairn reap deleted --registry https://registry.example.org --undo-file all.jsonl",
+		Args:    takes(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var records []wire.ReapRecord
+			if err := cl.ReapDeleted(cmd.Context(), registry, func(r wire.ReapRecord) error { records = append(records, r); return nil }); err != nil {
+				return err
+			}
+			if file != "" {
+				u := &undoFile{name: file}
+				if err := u.open(registry); err != nil {
+					return err
+				}
+				defer u.close()
+				for _, r := range slices.Backward(records) {
+					if err := u.add(r); err != nil {
+						return err
+					}
+				}
+			}
+			list := []reaped{}
+			for _, r := range records {
+				list = append(list, reaped{r.Registry, r.Repository, r.Digest, r.Tags, r.At, r.Reason})
+			}
+			return a.print(list, func(row func(...string)) {
+				row("DELETED", "REGISTRY", "IMAGE", "TAGS", "WHY")
+				for _, r := range list {
+					row(day(r.At), r.Registry, r.Repository+"@"+short(r.Digest), dash(strings.Join(r.Tags, ",")), r.Reason)
+				}
+			})
+		},
+	}
+	c.Flags().StringVar(&registry, "registry", "", "only from this one")
+	c.Flags().StringVar(&file, "undo-file", "", "also write it to this file")
 	return a.withOutput(c)
 }
 

@@ -82,6 +82,15 @@ func TestReapCommands(t *testing.T) {
 	if len(files) != 1 {
 		t.Fatalf("files: %v", files)
 	}
+	// The server has it as well, should the file be lost.
+	if out, _ := cairn(exitOK, "reap", "deleted", "--registry", other.URL, "--undo-file", "again.jsonl"); !strings.Contains(out, "app/old@sha256:") {
+		t.Errorf("deleted: %s", out)
+	}
+	a, _ := os.ReadFile(files[0])
+	b, _ := os.ReadFile("again.jsonl")
+	if string(a) != string(b) || len(a) == 0 {
+		t.Errorf("the server's records are others:\n%s\n%s", a, b)
+	}
 	if out, _ = cairn(exitOK, append(append([]string{"reap", "undo"}, account...), files[0])...); !strings.Contains(out, "app/old@sha256:") {
 		t.Errorf("undo: %s", out)
 	}

@@ -17,6 +17,7 @@ import (
 // A Reaper applies retention to other registries. *reap.Reaper is one.
 type Reaper interface {
 	Run(ctx context.Context, q reap.Request, sink reap.Sink) (reap.Summary, error)
+	Deleted(ctx context.Context, registry string, f func(reap.Record) error) error
 	Undo(ctx context.Context, a reap.Account, r reap.Record) (reap.Undone, error)
 }
 
@@ -24,6 +25,9 @@ func (a *API) reapRoutes() {
 	run := op("reap", http.MethodPost, "/api/v1/reap", "retention", "What retention would do at another registry, or do it", 400, 409)
 	run.Description = "One JSON object per line: {\"item\": decision} for each image, {\"skipped\": …} for what stays for a reason, {\"deleted\": record} for what went, then {\"end\": summary}, or {\"error\": problem} where it broke off."
 	huma.Register(a.huma, run, a.reap)
+	deleted := op("list-reaped", http.MethodGet, "/api/v1/reap/deleted", "retention", "What was deleted from other registries within 90 days, newest first", 400)
+	deleted.Description = "One JSON object per line: {\"deleted\": record}, then {\"end\": {}}, or {\"error\": problem}."
+	huma.Register(a.huma, deleted, a.reapDeleted)
 	undo := op("reap-undo", http.MethodPost, "/api/v1/reap/undo", "retention", "Push an image again that was deleted from another registry", 400, 409, 502)
 	undo.MaxBodyBytes = 8 << 20 // a manifest in base64
 	huma.Register(a.huma, undo, a.reapUndo)
@@ -88,6 +92,30 @@ func (l *reapLines) Skipped(s reap.Skipped) error {
 func (l *reapLines) Deleted(r reap.Record) error {
 	l.line(reapDeletedLine{r})
 	return l.ctx.Err()
+}
+
+type reapDeletedInput struct {
+	Registry string `query:"registry" doc:"URL of the registry; all when left out"`
+}
+
+func (a *API) reapDeleted(ctx context.Context, in *reapDeletedInput) (*huma.StreamResponse, error) {
+	if err := a.may(ctx, access.Admin, ""); err != nil {
+		return nil, err
+	}
+	if a.Reaper == nil {
+		return nil, refuse(http.StatusNotFound, "", "this server does not reap")
+	}
+	return a.stream(func(ctx context.Context, line func(any)) {
+		err := a.Reaper.Deleted(ctx, in.Registry, func(r reap.Record) error {
+			line(reapDeletedLine{r})
+			return ctx.Err()
+		})
+		if err != nil {
+			line(errorLine{asProblem(a.reapProblem(err, "list what was deleted"))})
+			return
+		}
+		line(endLine{struct{}{}})
+	}), nil
 }
 
 func (a *API) reapUndo(ctx context.Context, in *input[wire.ReapUndo]) (*output[wire.ReapUndone], error) {

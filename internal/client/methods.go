@@ -256,6 +256,20 @@ func (c *Client) Reap(ctx context.Context, q wire.ReapRequest, e ReapEvents) (s 
 	}, &s)
 }
 
+// ReapDeleted calls f with what was deleted from a registry, or from all when
+// it is empty, newest first.
+func (c *Client) ReapDeleted(ctx context.Context, registry string, f func(wire.ReapRecord) error) error {
+	return c.lines(ctx, http.MethodGet, "/api/v1/reap/deleted", values("registry", registry), nil, func(b []byte) error {
+		var l struct {
+			Deleted wire.ReapRecord `json:"deleted"`
+		}
+		if err := json.Unmarshal(b, &l); err != nil {
+			return err
+		}
+		return f(l.Deleted)
+	}, nil)
+}
+
 // ReapUndo pushes an image again that was deleted from another registry.
 func (c *Client) ReapUndo(ctx context.Context, u wire.ReapUndo) (r wire.ReapUndone, err error) {
 	return r, c.call(ctx, http.MethodPost, "/api/v1/reap/undo", nil, u, &r)

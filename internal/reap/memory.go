@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"cairn.dev/cairn/internal/db"
@@ -185,6 +186,37 @@ func (m *memory) prune(ctx context.Context, now time.Time) error {
 			return err
 		})
 		if err != nil || n < 100 {
+			return err
+		}
+	}
+}
+
+// gone calls f with what was deleted, or may have been, from a registry (all
+// when empty), newest first.
+func (m *memory) gone(ctx context.Context, host string, f func(Record) error) error {
+	for before := int64(math.MaxInt64); ; {
+		var rec Record
+		found := false
+		// One at a time: the caller may take its time, and a manifest is large.
+		err := m.db.ReadOne(ctx, func(q db.Query) (err error) {
+			var d, tags string
+			var at int64
+			found, err = q.Row(ctx, `SELECT id, registry, repository, digest, media_type, manifest, tags, reason, at FROM gone
+				WHERE id < ? AND state != ? AND (? = '' OR host = ?) ORDER BY id DESC LIMIT 1`, []any{before, stayed, host, host},
+				&before, &rec.Registry, &rec.Repository, &d, &rec.MediaType, &rec.Manifest, &tags, &rec.Reason, &at)
+			rec.Digest, rec.At = image.Digest(d), time.UnixMilli(at).UTC()
+			if err == nil && found {
+				err = json.Unmarshal([]byte(tags), &rec.Tags)
+			}
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("read what was deleted: %w", err)
+		}
+		if !found {
+			return nil
+		}
+		if err := f(rec); err != nil {
 			return err
 		}
 	}

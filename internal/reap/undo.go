@@ -62,6 +62,22 @@ func (r *Reaper) Undo(ctx context.Context, a Account, rec Record) (Undone, error
 	return out, nil
 }
 
+// Deleted calls f with the records of the last 90 days, newest first: of one
+// registry, or of all when its URL is empty. What may have been deleted, because
+// a registry or Cairn went away in the middle, is among them.
+func (r *Reaper) Deleted(ctx context.Context, registry string, f func(Record) error) error {
+	host := ""
+	if registry != "" {
+		p, err := r.open(Account{Registry: registry})
+		if err != nil {
+			return err
+		}
+		p.client.Close()
+		host = p.host
+	}
+	return r.memory.gone(ctx, host, f)
+}
+
 // check reports what is wrong with a record that came from outside.
 func (r *Record) check() error {
 	if err := image.CheckRepository(r.Repository); err != nil {
