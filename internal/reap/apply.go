@@ -288,7 +288,7 @@ func (w *work) one(ctx context.Context, r Record) error {
 		w.sum.Failed++
 		return skipf("%s: %s", r.Digest, fmt.Sprintf(format, args...))
 	}
-	err = w.at.delete(ctx, r.Repository, r.Digest)
+	err = w.at.driver.delete(ctx, r.Repository, r.Digest)
 	if e, ok := errors.AsType[*upstream.Error](err); ok {
 		switch e.Status {
 		case http.StatusMethodNotAllowed, http.StatusUnauthorized, http.StatusForbidden:

@@ -61,6 +61,8 @@ type Config struct {
 	Policies []retention.Policy
 	// Agent is what registries see as User-Agent.
 	Agent string
+	// Getenv gives the keys of clouds; none when nil.
+	Getenv func(string) string
 }
 
 // Deps are what a [Reaper] works with.
@@ -86,6 +88,9 @@ type Reaper struct {
 func New(cfg Config, deps Deps) (*Reaper, error) {
 	if deps.DB == nil || deps.Ledger == nil || deps.Pins == nil || deps.Clock == nil {
 		return nil, errors.New("reap: a database, a ledger, pins and a clock are needed")
+	}
+	if cfg.Getenv == nil {
+		cfg.Getenv = func(string) string { return "" }
 	}
 	if deps.Log == nil {
 		deps.Log = slog.Default()
@@ -192,20 +197,36 @@ type place struct {
 	url    string // as it was given, without a path
 	host   string // with its port
 	client *upstream.Client
+	driver driver
 }
 
-func (r *Reaper) open(a Account) (*place, error) {
-	s := a.Registry
+// locate reads the URL of a registry.
+func locate(registry string) (*place, error) {
+	s := registry
 	if !strings.Contains(s, "://") {
 		s = "https://" + s
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-		return nil, badRequest("%.200q is no URL of a registry: write https://registry.example.org, and what comes after that as repositories", a.Registry)
+		return nil, badRequest("%.200q is no URL of a registry: write https://registry.example.org, and what comes after that as repositories", registry)
 	}
-	p := &place{host: strings.ToLower(u.Host)}
-	p.url = u.Scheme + "://" + p.host
-	p.client, err = upstream.New(upstream.Config{Host: p.host, URL: u.Scheme + "://" + u.Host, Username: a.Username, Password: a.Password,
+	host := strings.ToLower(u.Host)
+	return &place{host: host, url: u.Scheme + "://" + host}, nil
+}
+
+// open prepares to talk to a registry.
+func (r *Reaper) open(ctx context.Context, a Account) (*place, error) {
+	p, err := locate(a.Registry)
+	if err != nil {
+		return nil, err
+	}
+	if p.driver, a, err = pickDriver(ctx, p.host, a, r.cfg.Getenv, r.deps.Clock, r.cfg.Agent); err != nil {
+		return nil, err
+	}
+	if p.driver == nil {
+		p.driver = oci{p}
+	}
+	p.client, err = upstream.New(upstream.Config{Host: p.host, URL: p.url, Username: a.Username, Password: a.Password,
 		Getenv: func(string) string { return "" }, Clock: r.deps.Clock, Agent: r.cfg.Agent, Timeout: timeout})
 	if err != nil {
 		return nil, badRequest("%v", err)
@@ -237,7 +258,7 @@ func (r *Reaper) Run(ctx context.Context, q Request, sink Sink) (Summary, error)
 		}
 	}
 	var err error
-	if x.at, err = r.open(q.Account); err != nil {
+	if x.at, err = r.open(ctx, q.Account); err != nil {
 		return x.sum, err
 	}
 	defer x.at.client.Close()
@@ -312,12 +333,15 @@ func (x *run) repositories(ctx context.Context) ([]string, error) {
 		}
 		return x.q.Repositories, nil
 	}
-	all, err := x.at.repositories(ctx)
+	all, err := x.at.driver.repositories(ctx, x.q.Repositories)
 	if err != nil {
 		return nil, fmt.Errorf("list the repositories of %s: %w; nothing was deleted. Name them one by one if it does not list them", x.at.host, err)
 	}
 	var out []string
 	for _, n := range all {
+		if err := image.CheckRepository(n); err != nil {
+			return nil, fmt.Errorf("list the repositories of %s: %w; nothing was deleted", x.at.host, err)
+		}
 		if len(x.q.Repositories) == 0 || image.MatchAny(x.q.Repositories, n) {
 			out = append(out, n)
 		}

@@ -3,6 +3,7 @@ package reap_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -612,5 +613,62 @@ func TestRequests(t *testing.T) {
 		if _, err := h.try(f, c.edit); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%v, want %q", err, c.says)
 		}
+	}
+}
+
+// When the answer to a deletion is lost, it is looked up what became of it; if
+// that is not known either, it counts as deleted, and can be pushed again.
+func TestLostAnswers(t *testing.T) {
+	for name, blind := range map[string]bool{"looked up": false, "not known": true} {
+		t.Run(name, func(t *testing.T) {
+			f, h := newForeign(t), newHouse(t)
+			d := f.push("app", "one", "v1")
+			f.push("zoo", "two", "v1") // waits: what may have gone counts
+			h.plan(f)
+			h.pass(25 * hour)
+			h.pump()
+			var direct http.Handler
+			lost := false
+			spoil := func(w http.ResponseWriter, r *http.Request) bool {
+				switch {
+				case r.Method == "DELETE" && !lost:
+					lost = true
+					direct.ServeHTTP(httptest.NewRecorder(), r)
+					w.WriteHeader(http.StatusBadGateway)
+					return true
+				case r.Method == "HEAD" && lost && blind:
+					w.WriteHeader(http.StatusBadGateway)
+					return true
+				}
+				return false
+			}
+			direct = f.proxy
+			f.spoil.Store(&spoil)
+			s, err := h.try(f, func(q *reap.Request) { q.PerHour = 1 })
+			f.spoil.Store(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if blind && (s.sum.Failed != 1 || len(s.skipped) != 1 || !strings.Contains(s.skipped[0].Why, "not known")) || !blind && s.sum.Deleted != 1 {
+				t.Errorf("%+v %+v", s.sum, s.skipped)
+			}
+			if s.sum.Waiting != 1 || !f.has("zoo", "v1") {
+				t.Errorf("the limit: %+v", s.sum)
+			}
+			if f.has("app", "v1") {
+				t.Fatal("the test deletes nothing")
+			}
+			h.restart()
+			var list []reap.Record
+			if err := h.reaper.Deleted(h.ctx, f.url, func(r reap.Record) error { list = append(list, r); return nil }); err != nil || len(list) != 1 || list[0].Digest != d {
+				t.Fatalf("%+v %v", list, err)
+			}
+			if _, err := h.reaper.Undo(h.ctx, reap.Account{Registry: f.url}, list[0]); err != nil || !f.has("app", "v1") {
+				t.Errorf("undo: %v", err)
+			}
+			if err := h.reaper.Deleted(h.ctx, "http://elsewhere", func(r reap.Record) error { t.Error("another registry's"); return nil }); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -27,8 +27,8 @@ const (
 	atOnce = 4
 )
 
-// repositories lists all of a registry (_catalog).
-func (p *place) repositories(ctx context.Context) ([]string, error) {
+// catalog lists the repositories of a registry.
+func (p *place) catalog(ctx context.Context) ([]string, error) {
 	return p.list(ctx, "", "_catalog", "repositories", image.CheckRepository)
 }
 
@@ -206,8 +206,8 @@ func (p *place) resolveAll(ctx context.Context, repo string) (map[string]image.D
 	return out, g.Wait()
 }
 
-// delete removes a manifest and all its tags.
-func (p *place) delete(ctx context.Context, repo string, d image.Digest) error {
+// deleteManifest removes a manifest and all its tags.
+func (p *place) deleteManifest(ctx context.Context, repo string, d image.Digest) error {
 	resp, e := p.client.Ask(ctx, upstream.Question{Method: http.MethodDelete, Repository: repo, What: "manifests/" + string(d)})
 	if e != nil {
 		return e

@@ -45,7 +45,8 @@ var epoch = time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)
 // answers.
 type foreign struct {
 	testing.TB
-	url string
+	url   string
+	proxy http.Handler // what is behind the hand
 	// spoil, if set, may answer in place of the registry.
 	spoil atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 	// seen is called with every request first.
@@ -97,7 +98,7 @@ func newForeign(t testing.TB) *foreign {
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(s.Close)
-	f.url = s.URL
+	f.url, f.proxy = s.URL, proxy
 	return f
 }
 

@@ -32,7 +32,7 @@ func (r *Reaper) Undo(ctx context.Context, a Account, rec Record) (Undone, error
 	if err := rec.check(); err != nil {
 		return out, err
 	}
-	p, err := r.open(a)
+	p, err := r.open(ctx, a)
 	if err != nil {
 		return out, err
 	}
@@ -68,11 +68,10 @@ func (r *Reaper) Undo(ctx context.Context, a Account, rec Record) (Undone, error
 func (r *Reaper) Deleted(ctx context.Context, registry string, f func(Record) error) error {
 	host := ""
 	if registry != "" {
-		p, err := r.open(Account{Registry: registry})
+		p, err := locate(registry)
 		if err != nil {
 			return err
 		}
-		p.client.Close()
 		host = p.host
 	}
 	return r.memory.gone(ctx, host, f)

@@ -229,7 +229,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.reaper, err = reap.New(reap.Config{Policies: policies(s.cfg.Retention).Policies, Agent: "cairn/" + s.deps.Version.Version},
+	s.reaper, err = reap.New(reap.Config{Policies: policies(s.cfg.Retention).Policies, Agent: "cairn/" + s.deps.Version.Version, Getenv: os.Getenv},
 		reap.Deps{DB: reapDB, Ledger: s.ledger, Pins: s.content, Clock: s.deps.Clock, Log: s.log})
 	return err
 }
