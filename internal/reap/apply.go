@@ -311,8 +311,13 @@ func (w *work) one(ctx context.Context, r Record) error {
 			return failed("the registry says that it is deleted, and still has it")
 		}
 		return failed("it was not deleted: %v", err)
-	default: // it counts as gone, and can be listed, until somebody knows
-		return failed("whether it was deleted is not known: %v", errors.Join(err, look))
+	default:
+		said := "done"
+		if err != nil {
+			said = err.Error()
+		}
+		// It counts as gone, and can be listed, until somebody knows
+		return failed("whether it was deleted is not known (it said: %s; then: %v); it can be pushed again from `cairn reap deleted`", said, look)
 	}
 	delete(w.there, r.Digest)
 	maps.DeleteFunc(w.s.tags, func(_ string, d image.Digest) bool { return d == r.Digest })

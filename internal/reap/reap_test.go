@@ -636,7 +636,7 @@ func TestLostAnswers(t *testing.T) {
 					direct.ServeHTTP(httptest.NewRecorder(), r)
 					w.WriteHeader(http.StatusBadGateway)
 					return true
-				case r.Method == "HEAD" && lost && blind:
+				case r.Method == "HEAD" && lost && blind && strings.HasPrefix(r.URL.Path, "/v2/app/"):
 					w.WriteHeader(http.StatusBadGateway)
 					return true
 				}
