@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -13,6 +14,11 @@ import (
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/serve"
 )
+
+// inDisk is how many threads are in a sync or a write of the disk at a time, more
+// or less. Go takes the processor of such a thread away only after a while, so
+// that with two cores and both in a sync nobody computes: a fifth fewer pushes.
+const inDisk = 4
 
 // Values of --log-level and --log-format.
 var (
@@ -66,6 +72,9 @@ configuration file, that over the defaults.`,
 			}
 			if err := c.Validate(); err != nil {
 				return usagef("%w", err)
+			}
+			if a.getenv("GOMAXPROCS") == "" {
+				runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + inDisk)
 			}
 			s, err := serve.New(cmd.Context(), serve.Config{Config: *c, Pprof: pprof}, serve.Deps{Clock: clock.Real(), Log: a.logger(c.Log), Stdout: a.stdout, Version: serve.Version(version)})
 			if err != nil {
