@@ -135,6 +135,12 @@ func TestDoubtKeeps(t *testing.T) {
 				h.Fatal(err)
 			}
 		},
+		"another's scope, over": func(h *house) {
+			iv := usage.Interval{Scope: []string{"quite/another"}, From: h.clock.Now().Add(-10 * hour), To: h.clock.Now(), Why: "a scan was stale"}
+			if _, err := h.ledger.OpenInterval(h.ctx, iv); err != nil {
+				h.Fatal(err)
+			}
+		},
 		"clock": func(h *house) { h.clock.Jump(-time.Hour) },
 		"nobody": func(h *house) {
 			if err := h.ledger.Forget(h.ctx, "prod"); err != nil {
@@ -670,5 +676,42 @@ func TestLostAnswers(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// What somebody else deleted and pushed again starts anew.
+func TestGoneInBetween(t *testing.T) {
+	f, h := newForeign(t), newHouse(t)
+	d := f.push("app", "one", "v1")
+	f.push("app", "two", "v2")
+	h.plan(f)
+	h.pass(20 * hour)
+	f.do("DELETE", "/v2/app/manifests/"+string(d), "", nil)
+	h.plan(f)
+	f.push("app", "one", "v1")
+	h.pass(5 * hour)
+	if s := h.reap(f); s.action[d] != "keep recent" || s.sum.Deleted != 1 {
+		t.Errorf("%v", s.action)
+	}
+}
+
+// Lists come page by page, as short as the registry likes.
+func TestPages(t *testing.T) {
+	f, h := newForeign(t), newHouse(t)
+	for _, repo := range []string{"a", "b", "c"} {
+		for _, tag := range []string{"1", "2", "3"} {
+			f.push(repo, repo+tag, tag)
+		}
+	}
+	spoil := func(w http.ResponseWriter, r *http.Request) bool {
+		if q := r.URL.Query(); q.Get("n") != "" {
+			q.Set("n", "1")
+			r.URL.RawQuery = q.Encode()
+		}
+		return false
+	}
+	f.spoil.Store(&spoil)
+	if s := h.plan(f); s.sum.Images != 9 || s.sum.Repositories != 3 {
+		t.Errorf("%+v %+v", s.sum, s.skipped)
 	}
 }
