@@ -139,7 +139,7 @@ func TestNothingThatRunsIsDeleted(t *testing.T) {
 	c.Kubectl("delete", "cronjob/suspended", "pod/mounts")
 	s.wantUse("app/suspended:1", usage.Workload, "prod/default/CronJob/suspended", false)
 	s.pass(31 * day)
-	s.kept("app/shop:1", "app/web:1", "app/zero:1", "app/monthly:1", "app/each:1")
+	s.kept("app/shop:1", "app/web:1", "app/web:2", "app/zero:1", "app/monthly:1", "app/each:1") // web:2 by the ReplicaSet it was rolled back from
 	s.gone("app/suspended:1", "app/volume:1")
 	s.swept("app/shop:2", "app/once:1")
 }

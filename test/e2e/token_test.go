@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"encoding/base64"
 	"fmt"
 	"net/http"
@@ -96,6 +98,25 @@ func TestTokens(t *testing.T) {
 				t.Errorf("the list of accounts answers %d", r.Status)
 			}
 		})
+	}
+
+	// A million uses at once are too many, however small they are made.
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	fmt.Fprint(z, `{"reporter": "prod", "uses": [`)
+	for i := range 1_000_000 {
+		if i > 0 {
+			fmt.Fprint(z, ",")
+		}
+		fmt.Fprintf(z, `{"source": "container", "subject": "prod/a/Pod/p%d", "digest": %q}`, i, d)
+	}
+	fmt.Fprint(z, "]}")
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	zh := http.Header{"Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}, "Authorization": {"Bearer " + good}}
+	if r := s.server.Send(t, http.MethodPost, "/api/v1/uses", zh, packed.Bytes()); r.Status != http.StatusBadRequest || !strings.Contains(r.Body, "send the statement in parts") {
+		t.Errorf("a million uses in %d bytes: %d %.300s", packed.Len(), r.Status, r.Body)
 	}
 
 	s.clock.Advance(2 * time.Hour)
