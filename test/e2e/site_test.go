@@ -266,7 +266,7 @@ type shifted struct {
 
 func (s *shifted) Run(ctx context.Context, seen func(...usage.Use)) error {
 	return s.Source.Run(ctx, func(uses ...usage.Use) {
-		by := s.clock.Now().Sub(time.Now())
+		by := time.Until(s.clock.Now())
 		for i := range uses {
 			if !uses[i].At.IsZero() {
 				uses[i].At = uses[i].At.Add(by)
