@@ -465,26 +465,8 @@ func (c *countReads) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// smallDisk mounts a file system of the given size.
-func smallDisk(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if os.Geteuid() != 0 {
-		parts.Missing(t, "mounting a small file system needs root: run the tests as root")
-	}
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "cairn-test", dir).CombinedOutput(); err != nil {
-		parts.Missing(t, fmt.Sprintf("a small file system: mount says %s; run as root where mounting is allowed", out))
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %s", out)
-		}
-	})
-	return dir
-}
-
 func TestDiskFull(t *testing.T) {
-	dir := smallDisk(t, "4m")
+	dir := parts.SmallDisk(t, "4m")
 	d, err := blob.OpenDisk(dir, blob.DiskConfig{})
 	must(t, err)
 	defer d.Close()
@@ -533,7 +515,7 @@ func TestDiskFull(t *testing.T) {
 }
 
 func TestDiskReadOnly(t *testing.T) {
-	dir := smallDisk(t, "4m")
+	dir := parts.SmallDisk(t, "4m")
 	d, err := blob.OpenDisk(dir, blob.DiskConfig{})
 	must(t, err)
 	g := digest.FromString("hello")

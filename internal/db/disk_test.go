@@ -15,26 +15,8 @@ import (
 	"cairn.dev/cairn/test/parts"
 )
 
-// smallDisk mounts a file system of the given size.
-func smallDisk(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if os.Geteuid() != 0 {
-		parts.Missing(t, "mounting a small file system needs root: run the tests as root")
-	}
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "cairn-test", dir).CombinedOutput(); err != nil {
-		parts.Missing(t, fmt.Sprintf("a small file system; this machine cannot mount one: %s", out))
-	}
-	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
-			t.Errorf("umount: %s", out)
-		}
-	})
-	return dir
-}
-
 func TestFullDisk(t *testing.T) {
-	dir := smallDisk(t, "4m")
+	dir := parts.SmallDisk(t, "4m")
 	path := filepath.Join(dir, "x.db")
 	d, err := Open(t.Context(), Config{Path: path, Schema: testSchema})
 	must(t, err)
@@ -95,7 +77,7 @@ func TestFullDisk(t *testing.T) {
 
 // TestFullDiskRecovers: room that comes back is used without a restart.
 func TestFullDiskRecovers(t *testing.T) {
-	dir := smallDisk(t, "4m")
+	dir := parts.SmallDisk(t, "4m")
 	d, err := Open(t.Context(), Config{Path: filepath.Join(dir, "x.db"), Schema: testSchema})
 	must(t, err)
 	defer d.Close()
@@ -119,7 +101,7 @@ func TestFullDiskRecovers(t *testing.T) {
 }
 
 func TestReadOnlyDisk(t *testing.T) {
-	dir := smallDisk(t, "4m")
+	dir := parts.SmallDisk(t, "4m")
 	path := filepath.Join(dir, "x.db")
 	d, err := Open(t.Context(), Config{Path: path, Schema: testSchema})
 	must(t, err)
