@@ -114,6 +114,8 @@ type DB struct {
 	dead  atomic.Pointer[error]
 
 	tendNext time.Time // when to look at the log again; the writer's
+	// How many frames are long, and too long: constants, but for tests.
+	longLog, tooLongLog int
 
 	stopOnce, closeOnce sync.Once
 	closeErr            error
@@ -146,7 +148,8 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", cfg.Path, mapError(err))
 	}
-	d := &DB{cfg: cfg, queue: make(chan *op, cfg.MaxBatch), stop: make(chan struct{}), done: make(chan struct{}), readers: make(chan *conn, cfg.Readers)}
+	d := &DB{cfg: cfg, queue: make(chan *op, cfg.MaxBatch), stop: make(chan struct{}), done: make(chan struct{}), readers: make(chan *conn, cfg.Readers),
+		longLog: longLog, tooLongLog: tooLongLog}
 	var err error
 	if d.write, err = sql.Open("sqlite", dsn(cfg, false)); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", cfg.Path, err)
@@ -435,14 +438,14 @@ func (d *DB) commit(batch []*op) []*op {
 // The engine moves the log into the file by itself, but begins the log anew
 // only when at that moment no reader is looking at it. Readers that overlap
 // without a gap would let it grow for ever. So from longLog frames of 4 KiB
-// on, the writer waits a little for them (new readers, which find everything
-// in the file, are not in the way), and from tooLongLog on as long as any read
-// may take. A reader that stays even longer must not stop the writes again
-// and again.
+// on, the writer waits a little for them, and from tooLongLog on it lets no
+// new one begin for as long as any read may take. A reader that stays even
+// longer must not stop the others again and again.
 const (
 	longLog    = 4096
 	tooLongLog = 32768
 	tendEvery  = 100 * time.Millisecond
+	longRead   = time.Second
 )
 
 // tendLog keeps the write-ahead log from growing, and returns when to do it
@@ -450,21 +453,41 @@ const (
 func (d *DB) tendLog() time.Duration {
 	ctx := context.Background()
 	var busy, frames, moved int
-	if ok, err := d.writer.Row(ctx, "PRAGMA wal_checkpoint(PASSIVE)", nil, &busy, &frames, &moved); !ok || err != nil || frames < longLog {
+	if ok, err := d.writer.Row(ctx, "PRAGMA wal_checkpoint(PASSIVE)", nil, &busy, &frames, &moved); !ok || err != nil || frames < d.longLog {
 		return tendEvery
 	}
-	wait, again := "PRAGMA busy_timeout = 10", tendEvery
-	if frames >= tooLongLog {
-		wait, again = "PRAGMA busy_timeout = 1000", time.Minute
+	if frames >= d.tooLongLog {
+		held, all := d.holdReads(longRead)
+		defer func() {
+			for _, c := range held {
+				d.readers <- c
+			}
+		}()
+		if !all {
+			return time.Minute
+		}
 	}
-	if err := d.writer.exec(wait); err == nil {
+	if err := d.writer.exec("PRAGMA busy_timeout = 10"); err == nil {
 		_, _ = d.writer.Row(ctx, "PRAGMA wal_checkpoint(RESTART)", nil, &busy, &frames, &moved)
 	}
 	_ = d.writer.exec("PRAGMA busy_timeout = 5000")
-	if busy == 0 {
-		return tendEvery
+	return tendEvery
+}
+
+// holdReads takes the connections that read, so that no read begins, and
+// waits at most so long for those in progress. The caller gives them back.
+func (d *DB) holdReads(most time.Duration) (held []*conn, all bool) {
+	late := time.NewTimer(most)
+	defer late.Stop()
+	for range d.cfg.Readers {
+		select {
+		case c := <-d.readers:
+			held = append(held, c)
+		case <-late.C:
+			return held, false
+		}
 	}
-	return again
+	return held, true
 }
 
 // end commits the transaction, or undoes it when err says that it is lost.
