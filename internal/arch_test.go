@@ -66,6 +66,18 @@ var rooms = map[string][]string{
 
 	"internal/credential": {},
 
+	// code, and what reads and writes it: newer images for Terraform and others.
+	"internal/code":      {"internal/image"},
+	"internal/terraform": {"internal/code", "internal/image"},
+	"internal/manifest":  {"internal/code", "internal/image"},
+	"internal/scan":      {"internal/code", "internal/terraform", "internal/manifest", "internal/image"},
+	"internal/catalog":   {"internal/image", "internal/clock", "internal/db", "internal/upstream", "internal/content"},
+	"internal/choose":    {"internal/image", "internal/catalog"},
+	"internal/rules":     {"internal/image", "internal/code", "internal/choose", "internal/config"},
+	"internal/forge/…":   {"internal/clock", "internal/forge/…"},
+	"internal/bump": {"internal/image", "internal/clock", "internal/db", "internal/usage", "internal/code", "internal/scan",
+		"internal/catalog", "internal/choose", "internal/rules", "internal/forge"},
+
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
@@ -109,6 +121,8 @@ var pure = []string{
 	"internal/usage/covered.go",
 	"internal/retention/decide.go",
 	"internal/credential",
+	"internal/code",
+	"internal/choose",
 	"internal/agent/inventory.go",
 	"internal/agent/name.go",
 }

@@ -1,0 +1,83 @@
+// Package choose decides which newer image code should run.
+//
+// It owns versions as tags spell them, and the rules by which one tag is a
+// newer one of another. It promises to be pure, never to choose something
+// older or something of which it is not sure, and to say why for every answer,
+// also when the answer is nothing. It asks no registry and edits no code.
+package choose
+
+import (
+	"time"
+
+	"cairn.dev/cairn/internal/catalog"
+	"cairn.dev/cairn/internal/image"
+)
+
+// A Policy says which images may be chosen. The zero Policy is a good default.
+type Policy struct {
+	// Versioning is "auto" (default), "semver", "docker", "calver", "pushed",
+	// "regex:EXPR" with named groups, or "digest".
+	Versioning string
+	// Range bounds versions: "~1.2", ">=1.2 <2", "1.x".
+	Range string
+	// Ignore are globs of tags that are never chosen.
+	Ignore []string
+	// Major says what to do with a new major version: "off" (default), "separate", "together".
+	Major string
+	// Prerelease allows them even when the current tag is none.
+	Prerelease bool
+	// Pin writes the digest beside the tag; nil: as the code has it now.
+	Pin *bool
+	// Cooldown is how long an image has to be known before it is chosen.
+	Cooldown time.Duration
+	// Signed requires a verified signature.
+	Signed bool
+	// Platforms that the image must have besides those of the current one: the nodes'.
+	Platforms []image.Platform
+}
+
+// A State is why there is a choice or none.
+type State string
+
+// The states of a choice.
+const (
+	Current     State = "current"     // nothing newer
+	Newer       State = "newer"       // To is to be proposed
+	Held        State = "held"        // a newer one waits: cooldown
+	Blocked     State = "blocked"     // a newer one lacks a platform or a signature
+	Unversioned State = "unversioned" // the tag is no version and has no digest to follow (latest)
+	Unknown     State = "unknown"     // the registry does not say
+)
+
+// A Choice is the answer about one reference.
+type Choice struct {
+	State State
+	// To is the reference to write, exactly as code should hold it; set when Newer.
+	To string
+	// Tag and Digest of To.
+	Tag    string
+	Digest image.Digest
+	// Major: To is a new major version, and the policy says that it goes separately.
+	Major bool
+	// Reason, for people: what was found and what was passed over, with the cure.
+	Reason string
+	// Until is when a Held choice is due.
+	Until time.Time
+	// Passed are newer tags that were not taken, newest first, with the reason
+	// of each; at most 10.
+	Passed []Passed
+}
+
+// Passed is a newer tag that was not taken.
+type Passed struct {
+	Tag    string
+	Reason string
+}
+
+// Facts are what is known when choosing. Look describes a tag's image; it is
+// asked only of the few tags that come into question, newest first.
+type Facts struct {
+	Now  time.Time
+	Tags []catalog.Tag
+	Look func(tag string) (catalog.Image, error)
+}
