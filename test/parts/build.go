@@ -87,6 +87,9 @@ func built(file string) bool {
 // install", that also works for modules that contain replace directives. A
 // program of this repository is built where it lies.
 func (p Part) compile(ctx context.Context, work string) error {
+	if len(p.Npm) > 0 {
+		return p.npm(ctx, work)
+	}
 	proxy, err := proxyAlone(ctx)
 	if err != nil {
 		return err
@@ -95,11 +98,26 @@ func (p Part) compile(ctx context.Context, work string) error {
 	for _, s := range p.Set {
 		link += " -X " + s
 	}
-	dir, flags := p.Dir, "-buildvcs=false"
-	build := []string{"build", "-trimpath", "-ldflags", link, "-o", filepath.Join(work, p.Name)}
+	dir, flags, cgo := p.Dir, "-buildvcs=false", "CGO_ENABLED=0"
+	if p.Cgo {
+		cgo = "CGO_ENABLED=1"
+	}
+	build := []string{"build", "-trimpath", "-tags", p.Tags, "-ldflags", link, "-o", filepath.Join(work, p.Name)}
 	steps := [][]string{append(build, ".")}
-	if dir == "" {
-		if err := os.WriteFile(filepath.Join(work, "go.mod"), []byte("module part\n\ngo 1.26\n"), 0o644); err != nil {
+	switch {
+	case len(p.Folders) > 0:
+		dir = filepath.Join(work, "module")
+		if err := p.unpack(ctx, proxy, dir); err != nil {
+			return fmt.Errorf("build %s: %w", p, err)
+		}
+		defer os.RemoveAll(dir)
+		flags += " -mod=mod" // its checked-in go.sum lacks what only its tools need
+	case dir == "":
+		mod := "module part\n\ngo 1.26\n"
+		for _, r := range p.Replace {
+			mod += "\nreplace " + r + "\n"
+		}
+		if err := os.WriteFile(filepath.Join(work, "go.mod"), []byte(mod), 0o644); err != nil {
 			return fmt.Errorf("build %s: %w", p, err)
 		}
 		dir, flags = work, flags+" -mod=mod"
@@ -108,11 +126,16 @@ func (p Part) compile(ctx context.Context, work string) error {
 	for _, args := range steps {
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir = dir
-		// No workspace, no vcs stamps, no cgo: the same program comes out
-		// wherever and by whomever it is built.
-		cmd.Env = append(os.Environ(), "GOPROXY="+proxy, "GOFLAGS="+flags, "GOWORK=off", "CGO_ENABLED=0", "GOOS=", "GOARCH=")
+		// No workspace, no vcs stamps, no cgo where it can be helped: the same
+		// program comes out wherever and by whomever it is built.
+		cmd.Env = append(os.Environ(), "GOPROXY="+proxy, "GOFLAGS="+flags, "GOWORK=off", cgo, "GOOS=", "GOARCH=")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: go %s: %w\n%s", p, strings.Join(args, " "), err, tail(out, 20))
+		}
+	}
+	for _, f := range p.Folders {
+		if err := os.Rename(filepath.Join(dir, f), filepath.Join(work, f)); err != nil {
+			return fmt.Errorf("keep what %s reads: %w", p, err)
 		}
 	}
 	return nil

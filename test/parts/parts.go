@@ -12,7 +12,7 @@
 // nobody asked for.
 //
 // The programs are built from source by the Go command with whatever module
-// proxy the environment names.
+// proxy the environment names; those that are not in Go come from npm.
 package parts
 
 import (
@@ -34,6 +34,14 @@ type Part struct {
 	Purpose string
 	Dir     string   // instead of Package: folder of a program in this repository
 	Set     []string // string variables to set at link time: "import/path.name=value"
+	Replace []string // modules to be had from elsewhere, as the program's own go.mod says: "old => new version"
+	Npm     []string // instead of Package: packages of npm, the program among what they bring
+	Tags    string   // build tags, separated by commas
+	Cgo     bool     // it needs a C compiler: Debian's gcc and libc6-dev
+	// Folders of its module that it reads when it runs. A part that has some is
+	// built in a copy of the module, whose replace directives then count, and
+	// they stay beside the program.
+	Folders []string
 }
 
 // Table is every part that is built from source. To move a version, change it
@@ -60,6 +68,23 @@ func Table() []Part {
 		part("loopback", "github.com/containernetworking/plugins/plugins/main/loopback", "v1.9.1", 20*time.Second, "cluster: network of pods"),
 		part("host-local", "github.com/containernetworking/plugins/plugins/ipam/host-local", "v1.9.1", 20*time.Second, "cluster: network of pods"),
 		part("portmap", "github.com/containernetworking/plugins/plugins/meta/portmap", "v1.9.1", 20*time.Second, "cluster: network of pods"),
+
+		{Name: "tofu", Package: "github.com/opentofu/opentofu/cmd/tofu", Version: "v1.12.6", Cold: 17 * time.Minute, Purpose: "plans what a pull request changes",
+			Replace: []string{"github.com/hashicorp/hcl/v2 v2.20.1 => github.com/opentofu/hcl/v2 v2.20.2-0.20251021132045-587d123c2828"}},
+		{Name: "terraform-provider-kubernetes", Package: "github.com/hashicorp/terraform-provider-kubernetes", Version: "v1.13.4", Cold: 3 * time.Minute, Purpose: "what those plans are made with",
+			Replace: []string{
+				"github.com/go-openapi/spec => github.com/go-openapi/spec v0.19.5",
+				"k8s.io/cli-runtime => k8s.io/cli-runtime v0.19.1",
+				"k8s.io/client-go => k8s.io/client-go v0.19.1",
+				"github.com/Azure/go-autorest/autorest => github.com/tombuildsstuff/go-autorest/autorest v0.10.1-0.20200416184303-d4e299a3c04a",
+				"github.com/moby/term => github.com/moby/term v0.0.0-20200507123241-dbdd9cc6608d",
+				"vbom.ml/util => github.com/fvbommel/util v0.0.0-20180919145318-efcd4e0f9787",
+			}},
+		{Name: "renovate", Npm: []string{"node@24", "renovate@44.121.2"}, Version: "v44.121.2", Cold: 4 * time.Minute, Purpose: "updater to measure against"},
+		part("terraform-provider-kubectl", "github.com/gavinbunney/terraform-provider-kubectl", "v1.19.0", 4*time.Minute, "what those plans are made with"),
+
+		{Name: "gitea", Package: "code.gitea.io/gitea", Version: "v1.26.4", Cold: 17 * time.Minute, Purpose: "forge: repositories, pull requests and webhooks",
+			Set: []string{"main.Version=1.26.4"}, Tags: "sqlite,sqlite_unlock_notify", Cgo: true, Folders: []string{"options", "templates", "public", "assets"}},
 	}
 }
 

@@ -18,7 +18,13 @@ func TestTableIsPinned(t *testing.T) {
 			t.Errorf("%s is there twice", p.Name)
 		}
 		seen[p.Name] = true
-		if !strings.HasPrefix(p.Version, "v") || (p.Package == "") == (p.Dir == "") || p.Cold == 0 || p.Purpose == "" {
+		kinds := 0
+		for _, is := range []bool{p.Package != "", p.Dir != "", len(p.Npm) > 0} {
+			if is {
+				kinds++
+			}
+		}
+		if !strings.HasPrefix(p.Version, "v") || kinds != 1 || p.Cold == 0 || p.Purpose == "" {
 			t.Errorf("%+v is not complete", p)
 		}
 	}
