@@ -94,6 +94,15 @@ type Tag struct {
 	Pushed time.Time `json:"pushed"`
 }
 
+// A Tagging is a tag, and what it names.
+type Tagging struct {
+	Name   string
+	Digest image.Digest
+	// Since is when the tag began to name the digest. A push of the same again
+	// does not change it.
+	Since time.Time
+}
+
 // An Image is one manifest with its edges and its state, without its body:
 // what retention decides over and lists show.
 type Image struct {

@@ -57,6 +57,45 @@ func (s *Store) Tags(ctx context.Context, repo, after string, n int) (names []st
 	return names, more, nil
 }
 
+// Taggings lists all tags of a repository in ASCII order, with what they name.
+// ErrRepositoryUnknown.
+func (s *Store) Taggings(ctx context.Context, repo string) ([]Tagging, error) {
+	var all []Tagging
+	for after := ""; ; {
+		n := len(all)
+		err := s.db.Read(ctx, func(q db.Query) error {
+			rid, err := repoID(ctx, q, repo)
+			if err != nil {
+				return err
+			}
+			rows, err := q.Query(ctx, `SELECT t.name, m.digest, CASE WHEN t.since = 0 THEN t.pushed ELSE t.since END
+				FROM tags t JOIN manifests m ON m.id = t.manifest_id WHERE t.repo_id = ? AND t.name > ? ORDER BY t.name LIMIT ?`, rid, after, s.scanImages)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var t Tagging
+				var d []byte
+				var since int64
+				if err := rows.Scan(&t.Name, &d, &since); err != nil {
+					return err
+				}
+				t.Digest, t.Since = digestOf(d), timeOf(since)
+				all = append(all, t)
+			}
+			return rows.Err()
+		})
+		if err != nil {
+			return nil, fmt.Errorf("list tags of %s: %w", repo, mapError(err))
+		}
+		if len(all)-n < s.scanImages { // one read view is short
+			return all, nil
+		}
+		after = all[len(all)-1].Name
+	}
+}
+
 // Repositories lists up to n repositories that hold a live image and come
 // after a name, in ASCII order; n < 0 is all.
 func (s *Store) Repositories(ctx context.Context, after string, n int) (names []string, more bool, err error) {

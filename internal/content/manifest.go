@@ -168,6 +168,9 @@ func (s *Store) PutManifest(ctx context.Context, p Push) error {
 		return fmt.Errorf("push manifest %s to %s: %w", p.Digest, p.Repository, err)
 	}
 	rev.announce(ctx)
+	for _, t := range p.Tags {
+		s.tagged(p.Repository, t, p.Digest)
+	}
 	return nil
 }
 
@@ -327,8 +330,9 @@ func setTag(ctx context.Context, tx *db.Tx, rid, id int64, tag string, now int64
 			return err
 		}
 	}
-	_, err = tx.Exec(`INSERT INTO tags (repo_id, name, manifest_id, pushed) VALUES (?, ?, ?, ?)
-		ON CONFLICT (repo_id, name) DO UPDATE SET manifest_id = excluded.manifest_id, pushed = excluded.pushed`, rid, tag, id, now)
+	_, err = tx.Exec(`INSERT INTO tags (repo_id, name, manifest_id, pushed, since) VALUES (?, ?, ?, ?, ?)
+		ON CONFLICT (repo_id, name) DO UPDATE SET manifest_id = excluded.manifest_id, pushed = excluded.pushed,
+			since = CASE WHEN manifest_id <> excluded.manifest_id THEN excluded.since WHEN since = 0 THEN pushed ELSE since END`, rid, tag, id, now, now)
 	return err
 }
 
@@ -363,5 +367,13 @@ func (s *Store) SetTag(ctx context.Context, repo string, d image.Digest, tag, ac
 		return fmt.Errorf("tag %s as %s in %s: %w", d, tag, repo, err)
 	}
 	rev.announce(ctx)
+	s.tagged(repo, tag, d)
 	return nil
+}
+
+// tagged tells the hook, after the commit.
+func (s *Store) tagged(repo, tag string, d image.Digest) {
+	if s.cfg.OnTag != nil {
+		s.cfg.OnTag(repo, tag, d)
+	}
 }

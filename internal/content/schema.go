@@ -24,6 +24,10 @@ import (
 //
 // artifact_type is NULL for what nearly all images are ([usualArtifact]).
 //
+// tags.pushed is the newest push; since is when the tag began to name its
+// image, which a push of the same again does not change. It is 0 where that is
+// not known: then pushed is the best there is.
+//
 // hidden_tags are the tags an expired or deleted image had. pull is 0 once a
 // client deleted the name: then only a restore brings it back.
 var Schema = []string{`
@@ -120,6 +124,8 @@ CREATE TABLE audit (
 	uses       TEXT NOT NULL
 );
 CREATE INDEX audit_repository ON audit(repository, id);
+`, `
+ALTER TABLE tags ADD COLUMN since BIGINT NOT NULL DEFAULT 0;
 `}
 
 // mediaTypes are the media types of manifests by the number they are stored as.

@@ -10,6 +10,7 @@ import (
 	"cairn.dev/cairn/internal/blob"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/db"
+	"cairn.dev/cairn/internal/image"
 )
 
 // DefaultGrace is how long what nothing refers to yet is kept: blobs between
@@ -28,6 +29,9 @@ type Config struct {
 	// OnRevive is told when an expired image came back, and why ("pulled by
 	// digest", "pushed"). It must not wait. Optional.
 	OnRevive func(image Image, why string)
+	// OnTag is told of every push to a tag once it is committed, also of what
+	// the tag named before. It must not wait. Optional.
+	OnTag func(repository, tag string, d image.Digest)
 }
 
 // Sizes of the caches, in bytes.

@@ -52,6 +52,7 @@ func Run(t *testing.T, open Open) {
 		"missing":     missing,
 		"retag":       retag,
 		"versions":    versions,
+		"taggings":    taggings,
 		"lists":       lists,
 		"referrers":   referrers,
 		"expire":      expire,
@@ -94,7 +95,8 @@ type H struct {
 	close func()
 
 	mu      sync.Mutex
-	revived []string // what the hook was told
+	revived []string // what the hooks were told
+	tagged  []string
 }
 
 // New opens an empty store that closes with the test.
@@ -120,6 +122,11 @@ func (h *H) use(b blob.Store) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
 			h.revived = append(h.revived, im.Repository+" "+im.State.String()+" "+why)
+		},
+		OnTag: func(repo, tag string, d image.Digest) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.tagged = append(h.tagged, repo+":"+tag+"@"+string(d))
 		},
 	})
 	h.ok(err)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"cairn.dev/cairn/internal/content"
+	"cairn.dev/cairn/internal/db"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/usage"
 )
@@ -125,6 +126,59 @@ func retag(h *H) {
 	_, err = h.Manifest(h.ctx, "app", string(a))
 	h.ok(err)
 	same(h, "tags", h.tags("app"), "b")
+}
+
+// A tag names an image since it began to, however often the same is pushed.
+func taggings(h *H) {
+	since := func(want map[string]time.Duration) {
+		h.Helper()
+		all, err := h.Taggings(h.ctx, "app")
+		h.ok(err)
+		eq(h, "taggings", len(all), len(want))
+		for i, t := range all {
+			age, ok := want[t.Name]
+			eq(h, "listed: "+t.Name, ok, true)
+			eq(h, "age of "+t.Name, h.Clock.Now().Sub(t.Since), age)
+			if i > 0 && all[i-1].Name >= t.Name {
+				h.Errorf("%s comes before %s", all[i-1].Name, t.Name)
+			}
+		}
+	}
+	_, err := h.Taggings(h.ctx, "app")
+	h.is(err, content.ErrRepositoryUnknown)
+	a := h.put("app", img("a"), "v1", "latest")
+	h.Clock.Advance(time.Minute)
+	b := h.put("app", img("b"), "v2", "latest")
+	h.Clock.Advance(time.Minute)
+	h.put("app", img("a"), "v1")
+	h.put("app", img("a"))
+	since(map[string]time.Duration{"v1": 2 * time.Minute, "v2": time.Minute, "latest": time.Minute})
+	all, err := h.Taggings(h.ctx, "app")
+	h.ok(err)
+	eq(h, "digest of latest", all[0].Digest, b)
+	eq(h, "digest of v1", all[1].Digest, a)
+	h.ok(h.SetTag(h.ctx, "app", a, "latest", ""))
+	since(map[string]time.Duration{"v1": 2 * time.Minute, "v2": time.Minute, "latest": 0})
+	h.ok(h.DeleteTag(h.ctx, "app", "latest", ""))
+	h.put("app", doc{config: "a", subject: a})
+	since(map[string]time.Duration{"v1": 2 * time.Minute, "v2": time.Minute})
+
+	// Rows from before that was noted.
+	h.ok(h.DB.Write(h.ctx, func(tx *db.Tx) error {
+		_, err := tx.Exec("UPDATE tags SET since = 0")
+		return err
+	}))
+	since(map[string]time.Duration{"v1": 0, "v2": time.Minute})
+	h.Clock.Advance(time.Minute)
+	h.put("app", img("a"), "v1")
+	since(map[string]time.Duration{"v1": time.Minute, "v2": 2 * time.Minute})
+
+	// The hook heard every push to a tag, and nothing else.
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	want := "app:v1@a app:latest@a app:v2@b app:latest@b app:v1@a app:latest@a app:v1@a"
+	got := strings.NewReplacer(string(a), "a", string(b), "b").Replace(strings.Join(h.tagged, " "))
+	eq(h, "the hook heard", got, want)
 }
 
 func versions(h *H) {
