@@ -111,6 +111,9 @@ var modules = map[string][]string{
 	"google.golang.org/grpc":                 {"internal/agent/cri", "bench/agent"},
 	"github.com/coreos/go-oidc/v3":           {"internal/access"},
 	"github.com/go-jose/go-jose/v4":          {"internal/access"},
+	"github.com/hashicorp/hcl/v2":            {"internal/terraform"},
+	"github.com/zclconf/go-cty":              {"internal/terraform"},
+	"github.com/zclconf/go-cty-yaml":         {"internal/terraform"},
 }
 
 // pure lists packages and single files that decide without looking at the
@@ -122,6 +125,7 @@ var pure = []string{
 	"internal/retention/decide.go",
 	"internal/credential",
 	"internal/code",
+	"internal/terraform",
 	"internal/choose",
 	"internal/agent/inventory.go",
 	"internal/agent/name.go",

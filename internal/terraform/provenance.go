@@ -1,0 +1,134 @@
+package terraform
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"cairn.dev/cairn/internal/code"
+)
+
+// maxOrigins bounds how many literals one value carries. What is put together
+// from more is not an image that a person would want edited.
+const maxOrigins = 256
+
+// A literal is bytes of a file that say a string. It is made when a file is
+// parsed, and is known by its address after that.
+type literal struct {
+	code.Range
+	place code.Place
+	text  string // as evaluated
+}
+
+// A via is one named station that a value came through, and those between it
+// and the literal.
+type via struct {
+	step code.Step
+	next *via
+}
+
+// Marks. Values carry them through the whole evaluation: cty unites the marks
+// of what an operation was given on what it returns.
+type (
+	// origin: the value may have come from this literal, this way.
+	origin struct {
+		literal *literal
+		via     *via
+	}
+	// reason: why the value is not known.
+	reason struct {
+		text  string
+		place code.Place
+	}
+	// secret: the value must not be shown.
+	secret struct{}
+)
+
+// An Origin is a literal that a value may have come from.
+type Origin struct {
+	code.Range
+	Text  string      // as evaluated
+	Place code.Place  // of the literal
+	Steps []code.Step // from the value down to the literal: local.tag, var.tag, …
+}
+
+// A Trace is what a value says about itself.
+type Trace struct {
+	Origins []Origin // by place, each literal once
+	// Reason says why the value is not wholly known; "" if it is.
+	Reason string
+	// Secret: it depends on something sensitive. Such a value may be used and
+	// must not be shown, unless it is the image itself.
+	Secret bool
+}
+
+// TraceOf returns what is known of the way to the value and to all within it.
+func TraceOf(v cty.Value) Trace {
+	plain, marks := v.UnmarkDeep()
+	var t Trace
+	best := map[*literal]*via{}
+	for m := range marks.All() {
+		switch m := m.(type) {
+		case origin:
+			if old, ok := best[m.literal]; !ok || shorter(m.via, old) {
+				best[m.literal] = m.via
+			}
+		case reason:
+			// One of them, and always the same one.
+			if t.Reason == "" || m.text < t.Reason {
+				t.Reason = m.text
+			}
+		case secret:
+			t.Secret = true
+		}
+	}
+	if plain.IsWhollyKnown() {
+		t.Reason = ""
+	} else if t.Reason == "" {
+		t.Reason = "its value is known only when applied"
+	}
+	for l, steps := range best {
+		o := Origin{Range: l.Range, Text: l.text, Place: l.place}
+		for s := steps; s != nil; s = s.next {
+			o.Steps = append(o.Steps, s.step)
+		}
+		t.Origins = append(t.Origins, o)
+	}
+	slices.SortFunc(t.Origins, func(a, b Origin) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Start, b.Start), cmp.Compare(a.End, b.End))
+	})
+	return t
+}
+
+// Text returns the string that v is, if it is a known one; marks are no
+// hindrance. Numbers and booleans are not strings.
+func Text(v cty.Value) (string, bool) {
+	v, _ = v.Unmark()
+	if v.Type() != cty.String || !v.IsKnown() || v.IsNull() {
+		return "", false
+	}
+	return v.AsString(), true
+}
+
+// shorter orders ways to the same literal: by length, then by what they say,
+// so that the same tree is always explained in the same words.
+func shorter(a, b *via) bool {
+	x, y := a, b
+	for ; x != nil && y != nil; x, y = x.next, y.next {
+	}
+	if x != nil || y != nil {
+		return x == nil
+	}
+	for x, y = a, b; x != nil; x, y = x.next, y.next {
+		if c := cmp.Or(cmp.Compare(x.step.Name, y.step.Name), cmp.Compare(x.step.Place.File, y.step.Place.File), cmp.Compare(x.step.Place.Line, y.step.Place.Line)); c != 0 {
+			return c < 0
+		}
+	}
+	return false
+}
+
+// unknown is a value of the type that is not known, and why.
+func unknown(t cty.Type, why string, place code.Place) cty.Value {
+	return cty.UnknownVal(t).Mark(reason{text: why, place: place})
+}
