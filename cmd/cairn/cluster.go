@@ -101,7 +101,11 @@ func reporterTable(r wire.ReporterUses, row func(...string)) {
 	}
 	row("In use:", count(r.Reporter.Digests, "use", "uses"))
 	for _, u := range r.Uses {
-		row("", short(u.Digest), u.Source.String(), u.Subject)
+		cells := []string{"", short(u.Digest), u.Source.String(), u.Subject}
+		if u.Nodes > 0 {
+			cells = append(cells, count(u.Nodes, "node", "nodes"))
+		}
+		row(cells...)
 	}
 	if n := r.Reporter.Digests - len(r.Uses); n > 0 {
 		row("", fmt.Sprintf("and %d more", n))

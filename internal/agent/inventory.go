@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"math/bits"
 	"slices"
 	"strconv"
 
@@ -13,7 +14,8 @@ import (
 
 // Compose is what a statement says: each use once, in order, with what
 // workloads want as uses of what found resolves it to. Uses without a digest
-// that the server could understand are left out. It keeps the memory of uses.
+// that the server could understand are left out; of the same use, the one on
+// most nodes stays. It keeps the memory of uses.
 func Compose(uses []usage.Use, wanted []Wanted, found map[string][]image.Digest) []usage.Use {
 	for _, w := range wanted {
 		for _, d := range found[w.Reference] {
@@ -22,10 +24,10 @@ func Compose(uses []usage.Use, wanted []Wanted, found map[string][]image.Digest)
 	}
 	uses = slices.DeleteFunc(uses, func(u usage.Use) bool { return u.Digest == "" })
 	for i := range uses {
-		uses[i] = usage.Use{Digest: uses[i].Digest, Repository: uses[i].Repository, Source: uses[i].Source, Subject: uses[i].Subject}
+		uses[i] = usage.Use{Digest: uses[i].Digest, Repository: uses[i].Repository, Source: uses[i].Source, Subject: uses[i].Subject, Nodes: uses[i].Nodes}
 	}
-	slices.SortFunc(uses, compare)
-	return slices.Compact(uses)
+	slices.SortFunc(uses, func(a, b usage.Use) int { return cmp.Or(compare(a, b), b.Nodes-a.Nodes) })
+	return slices.CompactFunc(uses, func(a, b usage.Use) bool { return compare(a, b) == 0 })
 }
 
 func compare(a, b usage.Use) int {
@@ -50,7 +52,9 @@ func Gone(before, now []usage.Use) []usage.Use {
 }
 
 // Name is what a statement of these uses is called. The same uses have the
-// same name, so that saying them again needs no more than the name.
+// same name, so that saying them again needs no more than the name. Counts of
+// nodes go into it as powers of two: a workload that grows from 40 nodes to 41
+// is not worth saying everything again.
 func Name(uses []usage.Use) string {
 	h := sha256.New()
 	var b []byte
@@ -62,6 +66,8 @@ func Name(uses []usage.Use) string {
 		b = append(b, u.Repository...)
 		b = append(b, ' ')
 		b = append(b, u.Subject...)
+		b = append(b, ' ')
+		b = strconv.AppendInt(b, int64(bits.Len(uint(max(u.Nodes, 0)))), 10)
 		b = append(b, '\n')
 		h.Write(b)
 	}

@@ -24,6 +24,11 @@ func wants(digest, subject string) usage.Use {
 	return usage.Use{Digest: dg(digest), Source: usage.Workload, Subject: subject}
 }
 
+func on(nodes int, u usage.Use) usage.Use {
+	u.Nodes = nodes
+	return u
+}
+
 func TestCompose(t *testing.T) {
 	noisy := running("a", "x")
 	noisy.At, noisy.Now = time.Unix(5, 0), true
@@ -40,6 +45,7 @@ func TestCompose(t *testing.T) {
 		{"runs and is wanted", []usage.Use{wants("a", "x"), running("a", "x")}, nil, []usage.Use{running("a", "x"), wants("a", "x")}},
 		{"tags", nil, []Wanted{{"busybox:1", "x"}}, []usage.Use{wants("c", "x"), wants("d", "x")}},
 		{"a tag that names nothing", nil, []Wanted{{"gone:1", "x"}, {"never:1", "x"}}, nil},
+		{"on most nodes", []usage.Use{on(2, running("a", "x")), running("b", "x"), on(5, running("a", "x"))}, nil, []usage.Use{on(5, running("a", "x")), running("b", "x")}},
 		{"without a digest", []usage.Use{{Source: usage.Container, Subject: "x"}}, nil, nil},
 	}
 	for _, tt := range tests {

@@ -60,6 +60,7 @@ type statement struct {
 		Source     string    `json:"source" enum:"pull,container,workload,code,run"`
 		Subject    string    `json:"subject" doc:"a workload or host, never a pod" maxLength:"512"`
 		At         time.Time `json:"at,omitempty" doc:"the time of arrival when left out"`
+		Nodes      int       `json:"nodes,omitempty" minimum:"0" doc:"on how many nodes it goes on, for people"`
 	} `json:"uses,omitempty" maxItems:"100000"`
 }
 

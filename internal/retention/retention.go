@@ -177,6 +177,12 @@ func describe(u usage.Use) string {
 	if u.Subject != "" {
 		s += " " + u.Subject
 	}
+	switch {
+	case u.Nodes == 1:
+		s += " on 1 node"
+	case u.Nodes > 1:
+		s += fmt.Sprintf(" on %d nodes", u.Nodes)
+	}
 	return s
 }
 

@@ -125,8 +125,11 @@ func (d *DataDir) Path(elem ...string) string {
 	return filepath.Join(append([]string{d.path}, elem...)...)
 }
 
-// Close lets go of the folder.
-func (d *DataDir) Close() error { return d.lock.Close() }
+// Close lets go of the folder. Closing the file is not enough: a process that
+// was started a moment ago has it, too, until it runs its own program.
+func (d *DataDir) Close() error {
+	return errors.Join(syscall.Flock(int(d.lock.Fd()), syscall.LOCK_UN), d.lock.Close())
+}
 
 // writeFile writes a small file so that a crash leaves it whole or absent.
 func writeFile(path string, b []byte) error {

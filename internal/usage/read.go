@@ -111,7 +111,7 @@ type parser struct {
 var (
 	statementKeys = []string{"reporter", "period", "complete", "sources", "statement", "part", "parts", "same_as", "platforms", "uses"}
 	platformKeys  = []string{"os", "architecture", "count"}
-	useKeys       = []string{"digest", "repository", "source", "subject", "at"}
+	useKeys       = []string{"digest", "repository", "source", "subject", "at", "nodes"}
 )
 
 func (p *parser) statement(s *Statement) error {
@@ -218,6 +218,8 @@ func (p *parser) use() (u Use, err error) {
 					err = bad("at", "%q is not a time such as 2026-11-22T22:00:00Z", head(v))
 				}
 			}
+		case "nodes":
+			u.Nodes, err = p.number("nodes")
 		}
 		return err
 	})

@@ -168,6 +168,7 @@ func (l *Ledger) record(s *Statement, rc *Receipt, refs *[]ref) error {
 		}
 		if refs != nil {
 			*refs = append(*refs, x)
+			l.count(x, u.Nodes)
 		}
 		rc.Accepted++
 	}

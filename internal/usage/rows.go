@@ -2,6 +2,7 @@ package usage
 
 import (
 	"hash/maphash"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +50,7 @@ type row struct {
 	stored int64 // last as in the database
 	key
 	dirty bool
+	nodes uint16 // as stated last, not more than it holds; not in the database
 	id    uint32 // in the database; 0: not there yet
 	next  uint32 // row + 1 of the next one with the same digest
 	now   uint32 // statements in force that name it
@@ -290,7 +292,24 @@ func (l *Ledger) use(d image.Digest, r *row) Use {
 		Subject:    l.names.name(r.subject),
 		At:         time.UnixMilli(l.when(r.last)).UTC(),
 		Now:        r.now > 0,
+		Nodes:      r.runsOn(),
 	}
+}
+
+// runsOn is on how many nodes a use goes on, if it does.
+func (r *row) runsOn() int {
+	if r.now == 0 {
+		return 0
+	}
+	return int(r.nodes)
+}
+
+// count notes on how many nodes a use goes on.
+func (l *Ledger) count(x ref, nodes int) {
+	s := &l.shards[x&(1<<shardBits-1)]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rows[x>>shardBits].nodes = uint16(min(max(nodes, 0), math.MaxUint16))
 }
 
 // Uses are all uses of a digest, those that go on first, then newest first. It

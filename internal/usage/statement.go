@@ -124,6 +124,7 @@ type wireUse struct {
 	Source     Source       `json:"source"`
 	Subject    string       `json:"subject,omitempty"`
 	At         time.Time    `json:"at,omitzero"`
+	Nodes      int          `json:"nodes,omitempty"`
 }
 
 // MarshalJSON writes the form that [ReadStatement] reads.
@@ -133,7 +134,7 @@ func (s Statement) MarshalJSON() ([]byte, error) {
 		w.Period = short(s.Period)
 	}
 	for _, u := range s.Uses {
-		w.Uses = append(w.Uses, wireUse{u.Digest, u.Repository, u.Source, u.Subject, u.At})
+		w.Uses = append(w.Uses, wireUse{u.Digest, u.Repository, u.Source, u.Subject, u.At, u.Nodes})
 	}
 	return json.Marshal(w)
 }

@@ -73,6 +73,9 @@ type Use struct {
 	// Now: the use goes on. A reporter's statement in force says so, or the
 	// part of Cairn that owns the fact.
 	Now bool `json:"now,omitempty"`
+	// Nodes is on how many nodes it goes on, for people; 0 when nobody counted.
+	// It is as the reporter counted when it last stated its uses in full.
+	Nodes int `json:"nodes,omitempty"`
 }
 
 // An Interval is covered by doubt: between From and To somebody in Scope may

@@ -102,7 +102,7 @@ func (m *model) use(pod *item, u used, at int64) usage.Use {
 func (m *model) snapshot() agent.Snapshot {
 	var s agent.Snapshot
 	type key struct{ subject, what string }
-	uses, wants := map[key]bool{}, map[key]bool{}
+	uses, wants := map[key]nodes{}, map[key]bool{}
 	want := func(subject string, reference text) {
 		k := key{subject, reference.Value()}
 		if wants[k] {
@@ -131,15 +131,44 @@ func (m *model) snapshot() agent.Snapshot {
 				continue
 			}
 			for _, u := range i.used {
-				if k := (key{subject, u.digest.Value()}); !uses[k] {
-					uses[k] = true
-					s.Uses = append(s.Uses, usage.Use{Digest: image.Digest(k.what), Source: usage.Container, Subject: subject})
-				}
+				k := key{subject, u.digest.Value()}
+				uses[k] = uses[k].with(i.node)
 			}
 		}
 	}
+	for k, on := range uses {
+		s.Uses = append(s.Uses, usage.Use{Digest: image.Digest(k.what), Source: usage.Container, Subject: k.subject, Nodes: on.count()})
+	}
 	s.Platforms = m.platforms()
 	return s
+}
+
+// nodes are those that run one image for one workload. Most often it is one,
+// which takes no map.
+type nodes struct {
+	one  text
+	more map[text]bool
+}
+
+func (n nodes) with(node text) nodes {
+	switch {
+	case node == (text{}) || node.Value() == "" || node == n.one:
+	case n.one == (text{}):
+		n.one = node
+	default:
+		if n.more == nil {
+			n.more = map[text]bool{}
+		}
+		n.more[node] = true
+	}
+	return n
+}
+
+func (n nodes) count() int {
+	if n.one == (text{}) {
+		return 0
+	}
+	return 1 + len(n.more)
 }
 
 // subject names whoever an object belongs to in the end.

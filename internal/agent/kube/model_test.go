@@ -112,6 +112,30 @@ func compareLines(t *testing.T, what string, got, want []string) {
 	}
 }
 
+// A workload's image is counted once for each node that runs it.
+func TestSnapshotCountsNodes(t *testing.T) {
+	m := newModel("prod")
+	for n := range 6 {
+		p := pod(fmt.Sprint("web-", n), "DaemonSet/web", corev1.PodRunning, runs("a", 5), runs("b", 5))
+		p.Spec.NodeName = fmt.Sprint("node-", n%4)
+		if n == 3 { // ended: its node counts no more
+			p.Status.Phase = corev1.PodSucceeded
+		}
+		i, err := shrink(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.put(i, true)
+	}
+	got := map[string]int{}
+	for _, u := range m.snapshot().Uses {
+		got[short(string(u.Digest))] += u.Nodes
+	}
+	if len(got) != 2 || got["a"] != 3 || got["b"] != 3 {
+		t.Errorf("nodes: %v, want 3 of each", got)
+	}
+}
+
 func TestSnapshot(t *testing.T) {
 	never := corev1.ContainerStatus{}
 	never.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}
