@@ -24,11 +24,22 @@ const (
 	maxTokens        = 10_000
 )
 
+// An Account is whom a registry knows. The zero Account is nobody.
+type Account struct {
+	// Username; [IdentityToken] says that Password is one.
+	Username string
+	Password string
+}
+
+// IdentityToken is the username of accounts that are a refresh token, which
+// only a token server takes (distribution, "OAuth2 Token Authentication"). The
+// helpers of Docker write it so.
+const IdentityToken = "<token>"
+
 // sign is what one upstream wants to see in Authorization. Safe for
 // concurrent use.
 type sign struct {
-	username string
-	password func() (string, error) // nil without an account
+	account func(context.Context) (Account, error) // nil without
 
 	mu     sync.Mutex
 	basic  bool // the upstream takes the account itself
@@ -39,6 +50,25 @@ type sign struct {
 type bearer struct {
 	value   string
 	expires time.Duration // monotonic
+}
+
+// accountOf is how the configured account is read; nil without. Its error
+// never holds the password.
+func accountOf(c Config) (func(context.Context) (Account, error), error) {
+	if c.Account != nil {
+		if c.Username != "" || c.Password != "" || c.PasswordFile != "" || c.PasswordEnv != "" {
+			return nil, errors.New("an account that is looked up needs no username and no password")
+		}
+		return c.Account, nil
+	}
+	password, err := passwordOf(c)
+	if err != nil || password == nil {
+		return nil, err
+	}
+	return func(context.Context) (Account, error) {
+		p, err := password()
+		return Account{c.Username, p}, err
+	}, nil
 }
 
 // passwordOf is how the configured password is read. Its error never holds it.
@@ -75,6 +105,14 @@ func passwordOf(c Config) (func() (string, error), error) {
 	}, nil
 }
 
+// who is the account to sign on with now, or nobody.
+func (s *sign) who(ctx context.Context) (Account, error) {
+	if s.account == nil {
+		return Account{}, nil
+	}
+	return s.account(ctx)
+}
+
 // add puts what is known to be wanted into a request for what a token is granted for, and
 // reports whether that was anything.
 func (s *sign) add(req *http.Request, q Question, granted string, now time.Duration) (bool, error) {
@@ -84,12 +122,12 @@ func (s *sign) add(req *http.Request, q Question, granted string, now time.Durat
 	switch {
 	case t.value != "" && now < t.expires:
 		req.Header.Set("Authorization", "Bearer "+t.value)
-	case basic && s.password != nil:
-		p, err := s.password()
-		if err != nil {
+	case basic:
+		a, err := s.who(req.Context())
+		if err != nil || a.Username == "" {
 			return false, err
 		}
-		req.SetBasicAuth(s.username, p)
+		req.SetBasicAuth(a.Username, a.Password)
 	default:
 		return false, nil
 	}
@@ -99,16 +137,20 @@ func (s *sign) add(req *http.Request, q Question, granted string, now time.Durat
 // answer does what a 401 asks for, and reports whether it is worth to ask
 // again.
 func (s *sign) answer(ctx context.Context, u *Client, q Question, h http.Header) (bool, error) {
+	a, err := s.who(ctx)
+	if err != nil {
+		return false, err
+	}
 	var basic bool
 	for _, c := range challenges(h) {
 		switch c.scheme {
 		case "bearer":
-			if q.Repository == "" && c.params["scope"] == "" && s.password != nil {
+			if q.Repository == "" && c.params["scope"] == "" && a.Username != "" {
 				// No token is for that; Cairn is such a registry.
 				basic = true
 				continue
 			}
-			t, err := s.fetch(ctx, u, q, c.params)
+			t, err := s.fetch(ctx, u, q, a, c.params)
 			if err != nil {
 				return false, err
 			}
@@ -123,7 +165,7 @@ func (s *sign) answer(ctx context.Context, u *Client, q Question, h http.Header)
 			basic = true
 		}
 	}
-	if basic && s.password != nil {
+	if basic && a.Username != "" {
 		s.mu.Lock()
 		if q.Repository == "" {
 			s.listed = true
@@ -145,7 +187,7 @@ func (s *sign) forget(granted string) {
 
 // fetch asks the token server (distribution, "Token Authentication
 // Specification"), as the account if there is one.
-func (s *sign) fetch(ctx context.Context, u *Client, ask Question, params map[string]string) (bearer, error) {
+func (s *sign) fetch(ctx context.Context, u *Client, ask Question, a Account, params map[string]string) (bearer, error) {
 	realm, err := url.Parse(params["realm"])
 	if err != nil || realm.Host == "" || realm.Scheme != "https" && realm.Scheme != u.base.Scheme {
 		return bearer{}, fmt.Errorf("its sign-on leads to %.100q, which is no address that can be trusted with a password", params["realm"])
@@ -164,22 +206,11 @@ func (s *sign) fetch(ctx context.Context, u *Client, ask Question, params map[st
 	if scope != "" {
 		q.Set("scope", scope)
 	}
-	if s.password != nil {
-		q.Set("account", s.username)
-	}
-	realm.RawQuery = q.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, realm.String(), nil)
+	req, err := tokenRequest(ctx, realm, q, a)
 	if err != nil {
 		return bearer{}, err
 	}
 	req.Header.Set("User-Agent", u.agent)
-	if s.password != nil {
-		p, err := s.password()
-		if err != nil {
-			return bearer{}, err
-		}
-		req.SetBasicAuth(s.username, p)
-	}
 	asked := u.clock.Mono()
 	resp, err := u.http.Do(req)
 	if err != nil {
@@ -215,6 +246,31 @@ func (s *sign) fetch(ctx context.Context, u *Client, ask Question, params map[st
 	// A tenth early: the upstream's clock and the way there are not ours.
 	t.expires = asked + life - life/10
 	return t, nil
+}
+
+// tokenRequest asks the realm as the account may: by a form for who has a
+// refresh token, else by a query.
+func tokenRequest(ctx context.Context, realm *url.URL, q url.Values, a Account) (*http.Request, error) {
+	if a.Username == IdentityToken {
+		q.Set("grant_type", "refresh_token")
+		q.Set("client_id", "cairn")
+		q.Set("refresh_token", a.Password)
+		realm.RawQuery = ""
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, realm.String(), strings.NewReader(q.Encode()))
+		if err == nil {
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		}
+		return req, err
+	}
+	if a.Username != "" {
+		q.Set("account", a.Username)
+	}
+	realm.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, realm.String(), nil)
+	if err == nil && a.Username != "" {
+		req.SetBasicAuth(a.Username, a.Password)
+	}
+	return req, err
 }
 
 // A refusal is an answer that will not change by asking again.

@@ -64,10 +64,13 @@ type Config struct {
 	PasswordFile string
 	PasswordEnv  string
 	Password     string
-	CAFile       string // certificates to trust besides the system's, PEM
-	Getenv       func(string) string
-	Clock        clock.Clock
-	Agent        string // User-Agent; "cairn" when empty
+	// Account looks the account up whenever it is needed, instead of these: for
+	// keychains, whose passwords change. It may be nobody.
+	Account func(context.Context) (Account, error)
+	CAFile  string // certificates to trust besides the system's, PEM
+	Getenv  func(string) string
+	Clock   clock.Clock
+	Agent   string // User-Agent; "cairn" when empty
 	// Timeout is how long the registry may take to begin an answer.
 	Timeout time.Duration
 }
@@ -102,8 +105,8 @@ func New(c Config) (*Client, error) {
 	if p := strings.Trim(base.Path, "/"); p != "" {
 		u.path = p + "/"
 	}
-	u.sign.username, u.sign.tokens = c.Username, map[string]bearer{}
-	if u.sign.password, err = passwordOf(c); err != nil {
+	u.sign.tokens = map[string]bearer{}
+	if u.sign.account, err = accountOf(c); err != nil {
 		return nil, err
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
@@ -171,6 +174,8 @@ type Question struct {
 	Repository string // as the registry calls it; "" for what is of none, such as "_catalog"
 	What       string // "manifests/latest"
 	Offset     int64  // of a blob: where to go on
+	// IfNoneMatch is the ETag of what is here already: the answer may be 304.
+	IfNoneMatch string
 	// Body and its type, of a PUT.
 	Body        []byte
 	ContentType string
@@ -189,8 +194,8 @@ func (u *Client) granted(q Question) string {
 	return k
 }
 
-// Ask puts a question. The answer's status is 200 or 206, or one that says
-// that a change was made, and its body has to be closed; anything else is an
+// Ask puts a question. The answer's status is 200 or 206, 304 if that was
+// asked for, or one that says that a change was made, and its body has to be closed; anything else is an
 // [*Error]. It signs on, tries again what may pass, and asks nothing while the
 // registry wants to be left alone.
 func (u *Client) Ask(ctx context.Context, q Question) (*http.Response, *Error) {
@@ -263,6 +268,9 @@ func (u *Client) once(ctx context.Context, q Question) (resp *http.Response, err
 		if q.Offset > 0 {
 			req.Header.Set("Range", "bytes="+strconv.FormatInt(q.Offset, 10)+"-")
 		}
+		if q.IfNoneMatch != "" {
+			req.Header.Set("If-None-Match", q.IfNoneMatch)
+		}
 		sent, e := u.sign.add(req, q, u.granted(q), u.clock.Mono())
 		if e != nil {
 			return nil, Unreachablef(u.host, "cannot be signed on to: %v", e), false
@@ -278,7 +286,7 @@ func (u *Client) once(ctx context.Context, q Question) (resp *http.Response, err
 			return nil, Unreachablef(u.host, "does not answer: %v", e), ne == nil || !ne.Timeout()
 		}
 		switch s := resp.StatusCode; {
-		case s == http.StatusOK, s == http.StatusPartialContent && q.Offset > 0:
+		case s == http.StatusOK, s == http.StatusPartialContent && q.Offset > 0, s == http.StatusNotModified && q.IfNoneMatch != "":
 			return resp, nil, false
 		case q.changes() && (s == http.StatusCreated || s == http.StatusAccepted || s == http.StatusNoContent):
 			return resp, nil, false
@@ -325,7 +333,7 @@ func (u *Client) missing(q Question, status int, why string) *Error {
 		sep = "@"
 	}
 	hint := "check the name"
-	if u.sign.username == "" {
+	if u.sign.account == nil {
 		hint = "check the name; if it is private, it needs an account"
 	}
 	return &Error{Kind: NotFound, Status: status, Host: u.host, Why: fmt.Sprintf("%s does not have %s%s%s, or not for us (%s): %s", u.host, q.Repository, sep, ref, why, hint)}
