@@ -44,7 +44,7 @@ type site struct {
 
 // newSite starts both. The cluster has the shipped manifests, but for the pods:
 // the tests are the agents, with the tokens of the ServiceAccounts.
-func newSite(t *testing.T, o cluster.Options) *site {
+func newSite(t *testing.T, o cluster.Options, change ...func(*config.Config)) *site {
 	t.Helper()
 	s := &site{t: t}
 	// Nodes ask for what is not there yet, but whoever serves it must be known.
@@ -71,6 +71,9 @@ func newSite(t *testing.T, o cluster.Options) *site {
 		c.Open = false
 		c.Access.AnonymousPull = []string{"**"}
 		c.Clusters = []config.Cluster{{Name: "prod", Issuer: s.cluster.Server, JWKS: jwks, Audience: "cairn", Agent: []string{"cairn-agent/cairn-agent", "cairn-agent/cairn-node"}}}
+		for _, f := range change {
+			f(c)
+		}
 	})
 	s.cluster.SetRegistry(s.server.Addr().String())
 	var err error

@@ -14,7 +14,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -154,4 +156,23 @@ func configure(img v1.Image, entrypoint, cmd []string) (v1.Image, error) {
 // scratch is an image without layers.
 func scratch() v1.Image {
 	return mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+}
+
+// Program is an image that holds one static program and nothing else, which a
+// container of it runs. It has no users: pods say by number who runs it.
+func Program(t testing.TB, file string, refs ...string) Image {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Base(file)
+	img, err := add(scratch(), files{name: {0o755, b}, "tmp": dir(fs.ModeSticky | 0o777)})
+	if err == nil {
+		img, err = configure(img, []string{"/" + name}, nil)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Image{Refs: refs, Image: img}
 }
