@@ -138,6 +138,8 @@ type Options struct {
 	Sinks []Sink
 	// Ignore are globs of paths that are not read (image.Glob syntax).
 	Ignore []string
+	// Marked are globs of text files of other formats, in which only markers are read.
+	Marked []string
 }
 
 // A Sink of the user's: the attribute Path of resources of type Type.
