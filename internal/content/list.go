@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"cairn.dev/cairn/internal/db"
 	"cairn.dev/cairn/internal/image"
@@ -94,6 +95,31 @@ func (s *Store) Taggings(ctx context.Context, repo string) ([]Tagging, error) {
 		}
 		after = all[len(all)-1].Name
 	}
+}
+
+// Since is when the oldest of a live image's tags began to name it, or when it
+// was pushed if it has none. ErrManifestUnknown, ErrRepositoryUnknown.
+func (s *Store) Since(ctx context.Context, repo string, d image.Digest) (time.Time, error) {
+	if err := checkDigest(d); err != nil {
+		return time.Time{}, err
+	}
+	var since int64
+	err := s.db.Read(ctx, func(q db.Query) error {
+		rid, err := repoID(ctx, q, repo)
+		if err != nil {
+			return err
+		}
+		ok, err := q.Row(ctx, `SELECT COALESCE((SELECT MIN(CASE WHEN t.since = 0 THEN t.pushed ELSE t.since END) FROM tags t WHERE t.manifest_id = m.id), m.pushed)
+			FROM manifests m WHERE m.repo_id = ? AND m.digest = ? AND m.state = 0`, []any{rid, key(d)}, &since)
+		if err == nil && !ok {
+			err = fmt.Errorf("%w: %s of %s", ErrManifestUnknown, d, repo)
+		}
+		return err
+	})
+	if err != nil {
+		return time.Time{}, fmt.Errorf("look up since when %s is in %s: %w", d, repo, mapError(err))
+	}
+	return timeOf(since), nil
 }
 
 // Repositories lists up to n repositories that hold a live image and come

@@ -163,15 +163,32 @@ func taggings(h *H) {
 	h.put("app", doc{config: "a", subject: a})
 	since(map[string]time.Duration{"v1": 2 * time.Minute, "v2": time.Minute})
 
+	age := func(d image.Digest) time.Duration {
+		h.Helper()
+		at, err := h.Since(h.ctx, "app", d)
+		h.ok(err)
+		return h.Clock.Now().Sub(at)
+	}
+	eq(h, "a is there for", age(a), 2*time.Minute)
+	eq(h, "b is there for", age(b), time.Minute)
+	h.Clock.Advance(time.Minute)
+	eq(h, "what has no tag is there for", age(h.put("app", img("c"))), 0)
+	_, err = h.Since(h.ctx, "app", Dig([]byte("x")))
+	h.is(err, content.ErrManifestUnknown)
+	_, err = h.Since(h.ctx, "nowhere", a)
+	h.is(err, content.ErrRepositoryUnknown)
+
 	// Rows from before that was noted.
 	h.ok(h.DB.Write(h.ctx, func(tx *db.Tx) error {
 		_, err := tx.Exec("UPDATE tags SET since = 0")
 		return err
 	}))
-	since(map[string]time.Duration{"v1": 0, "v2": time.Minute})
-	h.Clock.Advance(time.Minute)
+	since(map[string]time.Duration{"v1": time.Minute, "v2": 2 * time.Minute})
 	h.put("app", img("a"), "v1")
 	since(map[string]time.Duration{"v1": time.Minute, "v2": 2 * time.Minute})
+	h.Clock.Advance(time.Minute)
+	since(map[string]time.Duration{"v1": 2 * time.Minute, "v2": 3 * time.Minute})
+	eq(h, "a is there for", age(a), 2*time.Minute)
 
 	// The hook heard every push to a tag, and nothing else.
 	h.mu.Lock()
