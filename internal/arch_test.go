@@ -84,7 +84,7 @@ var rooms = map[string][]string{
 	"cmd/cairn":      {"internal/agent/…", "internal/credential", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
 	"test/parts/build": {"test/parts"},
-	"bench/…":          {"internal/…", "test/parts", "bench/…"},
+	"bench/…":          {"internal/…", "test/parts", "test/cluster", "test/images", "bench/…"},
 	"test/…":           {"internal/…", "test/…"},
 }
 

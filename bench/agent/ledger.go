@@ -25,6 +25,7 @@ type ledger struct {
 
 	mu      sync.Mutex
 	seen    map[image.Digest]time.Time // first
+	dated   map[image.Digest]time.Time // when that report says it started
 	bytes   int64                      // of reports, compressed
 	reports int
 	applied time.Time // when the last complete statement was in force
@@ -43,7 +44,7 @@ func newLedger(ctx context.Context, cairn, data string) (*ledger, error) {
 		return nil, err
 	}
 	target := &url.URL{Scheme: "http", Host: address}
-	led := &ledger{stop: stop, seen: map[image.Digest]time.Time{}}
+	led := &ledger{stop: stop, seen: map[image.Digest]time.Time{}, dated: map[image.Digest]time.Time{}}
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) }}
 	led.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		b, err := io.ReadAll(r.Body)
@@ -87,7 +88,7 @@ func (l *ledger) took(body []byte, at time.Time) {
 	l.bytes += int64(len(body))
 	for _, u := range s.Uses {
 		if _, ok := l.seen[u.Digest]; !ok {
-			l.seen[u.Digest] = at
+			l.seen[u.Digest], l.dated[u.Digest] = at, u.At
 		}
 	}
 	if s.Complete {

@@ -28,6 +28,7 @@ type settings struct {
 	rate       int           // starts a second
 	last       time.Duration // for so long
 	pods       int
+	row        int // containers of the real node
 }
 
 func main() {
@@ -36,6 +37,7 @@ func main() {
 	flag.IntVar(&s.containers, "containers", 100, "containers that run on the node")
 	flag.IntVar(&s.rate, "rate", 300, "containers that start each second")
 	flag.DurationVar(&s.last, "for", 30*time.Second, "for how long they do")
+	flag.IntVar(&s.row, "row", 500, "containers that start on a real node, one after the other")
 	flag.IntVar(&s.pods, "pods", 100_000, "pods of the cluster")
 	flag.Parse()
 	if err := run(s, *out); err != nil {
@@ -69,6 +71,10 @@ func run(s settings, out string) error {
 	fmt.Fprintln(os.Stderr, "a node")
 	if err := s.node(ctx, &b, cairn, dir, ledger); err != nil {
 		return fmt.Errorf("node: %w", err)
+	}
+	fmt.Fprintln(os.Stderr, "a real node")
+	if err := s.realNode(ctx, &b, cairn, ledger); err != nil {
+		return fmt.Errorf("real node: %w", err)
 	}
 	fmt.Fprintln(os.Stderr, "a cluster")
 	if err := s.cluster(ctx, &b, cairn, ledger); err != nil {

@@ -132,13 +132,7 @@ func (s settings) node(ctx context.Context, out io.Writer, cairn, dir string, l 
 		}
 		return len(late) == len(started)
 	})
-	slices.Sort(late)
-	at := func(q float64) time.Duration {
-		if len(late) == 0 {
-			return 0
-		}
-		return late[int(q*float64(len(late)-1))].Round(time.Millisecond)
-	}
+	at := quantiles(late)
 	fmt.Fprintf(out, "\n## A node\n\n%d containers run all the time. Then %d more start each second for %s, each of an image of its own, and are gone at once.\n\n", s.containers, s.rate, s.last)
 	fmt.Fprintf(out, "| | |\n|---|---|\n| memory (RSS), at rest and at most | %.0f MiB, %.0f MiB |\n| processor, at rest | %.2f %% of one |\n| processor, with %d starts/s | %.1f %% of one |\n", quiet.rss, busy.peak, quiet.percent, s.rate, busy.percent)
 	fmt.Fprintf(out, "| starts in the ledger | %d of %d |\n| from the start to the ledger, median, p99, at most | %s, %s, %s |\n", len(late), len(started), at(0.5), at(0.99), at(1))
@@ -146,4 +140,15 @@ func (s settings) node(ctx context.Context, out io.Writer, cairn, dir string, l 
 		return fmt.Errorf("%d of %d starts were lost", len(started)-len(late), len(started))
 	}
 	return nil
+}
+
+// quantiles sorts and returns the delay that so much of them do not exceed.
+func quantiles(late []time.Duration) func(q float64) time.Duration {
+	slices.Sort(late)
+	return func(q float64) time.Duration {
+		if len(late) == 0 {
+			return 0
+		}
+		return late[int(q*float64(len(late)-1))].Round(time.Millisecond)
+	}
 }

@@ -119,11 +119,17 @@ func Variant(t testing.TB, text string, refs ...string) Image {
 	if err != nil {
 		parts.Missing(t, err.Error())
 	}
-	img, err := add(base[0].Image, files{"variant": {0o644, []byte(text)}})
+	img, err := base[0].Vary(text, refs...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Image{Refs: refs, Image: img}
+	return img
+}
+
+// Vary is the image with a file /variant that holds the text, under other names.
+func (i Image) Vary(text string, refs ...string) (Image, error) {
+	img, err := add(i.Image, files{"variant": {0o644, []byte(text)}})
+	return Image{Refs: refs, Image: img}, err
 }
 
 // add puts a layer on an image.
