@@ -135,10 +135,53 @@ func (d *Disk) folder(p string) error {
 // Close releases what Disk holds open. Nothing may be using it.
 func (d *Disk) Close() error { return d.sync.close() }
 
-// LosePower is for tests that end the process by [DiskConfig.Fault]: it removes
-// the blobs that no finished sync has covered, which is the worst that a loss
-// of power may do to them. Call it before Close, when nothing is running.
-func (d *Disk) LosePower() error { return d.sync.lose() }
+// Flushes reports whether [Disk.Flush] may stand for the sync of a log that
+// tells of blobs: whether one sync covers the file system, log included.
+// Elsewhere a log must not be written before a [Disk.Sync].
+func (d *Disk) Flushes() bool { return canSyncFileSystem && d.sync.mode != SyncFiles }
+
+// Flush makes durable every blob that was committed before it began, and log,
+// a file of somebody else, as it was then: by one sync, if there is a blob and
+// both are on one file system, and in no order that means anything. The first
+// Flush covers what earlier processes committed, too. Callers that wait at
+// the same time, also in [Disk.Sync], share the work. When it fails, anything
+// of it may be lost, whatever later calls say.
+func (d *Disk) Flush(log *os.File) error { return d.sync.waitAll(log) }
+
+// A Loss is what is left of a file that was not synced when the power went.
+type Loss int
+
+// The losses that file systems are known for.
+const (
+	Gone  Loss = iota // its name was never written
+	Empty             // the name was, and nothing else
+	Half              // some of its bytes were
+	Zeros             // the size was, and not the bytes
+)
+
+func (l Loss) apply(path string) error {
+	st, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // deleted, or lost already
+	}
+	if err != nil {
+		return err
+	}
+	switch l {
+	case Empty:
+		return os.Truncate(path, 0)
+	case Half:
+		return os.Truncate(path, st.Size()/2)
+	case Zeros:
+		return errors.Join(os.Truncate(path, 0), os.Truncate(path, st.Size()))
+	}
+	return os.Remove(path)
+}
+
+// LosePower is for tests that end the process by [DiskConfig.Fault]: it does
+// that to all blobs that no finished sync has covered. Call it before Close,
+// when nothing is running.
+func (d *Disk) LosePower(left Loss) error { return d.sync.lose(left) }
 
 func (d *Disk) path(g image.Digest) (string, error) {
 	// The caller has parsed it; but a path is a path.
@@ -173,6 +216,10 @@ type file struct {
 }
 
 func (f *file) Size() int64 { return f.size }
+
+// Reread has the next read ask the disk, not the memory of the kernel: after
+// a sync that failed the two may differ.
+func (f *file) Reread() { forget(f.File) }
 
 // Open implements [Store].
 func (d *Disk) Open(ctx context.Context, g image.Digest) (Reader, error) {

@@ -18,6 +18,29 @@ func syncFileSystem(f *os.File) error {
 	}
 }
 
+// canSyncFileSystem: there is such a call here.
+const canSyncFileSystem = true
+
+// sameFileSystem reports whether syncFileSystem of root covers f.
+func sameFileSystem(root, f *os.File) bool {
+	var a, b unix.Stat_t
+	return unix.Fstat(int(root.Fd()), &a) == nil && unix.Fstat(int(f.Fd()), &b) == nil && a.Dev == b.Dev
+}
+
+// syncData makes the bytes of f durable, and what is needed to find them.
+func syncData(f *os.File) error {
+	for {
+		err := unix.Fdatasync(int(f.Fd()))
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// forget has the next reader of f see what the disk has, where the kernel has
+// nothing of it left to write. It is only a hint.
+func forget(f *os.File) { _ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) }
+
 // startWriting asks the kernel to begin writing a part of f. It is only a
 // hint: the sync that counts comes later, and so do errors.
 func startWriting(f *os.File, from, n int64) {

@@ -155,6 +155,8 @@ func (k *dead) fault(p blob.Point) error {
 	return nil
 }
 
+const whole blob.Loss = -1 // the power stays
+
 // TestDiskCrash ends the process at every point that a push and a delete pass,
 // and looks at what is left with and without the loss of power.
 func TestDiskCrash(t *testing.T) {
@@ -212,8 +214,8 @@ func TestDiskCrash(t *testing.T) {
 		{"never", 1},
 	}
 	for _, p := range points {
-		for _, power := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s-%d/power=%v", p.at, p.n, power), func(t *testing.T) {
+		for _, left := range []blob.Loss{whole, blob.Gone, blob.Empty, blob.Half, blob.Zeros} {
+			t.Run(fmt.Sprintf("%s-%d/left=%d", p.at, p.n, left), func(t *testing.T) {
 				dir := t.TempDir()
 				d, err := blob.OpenDisk(dir, blob.DiskConfig{})
 				must(t, err)
@@ -229,8 +231,8 @@ func TestDiskCrash(t *testing.T) {
 				if (p.at == "never") != (err == nil) || err != nil && !errors.Is(err, errDead) {
 					t.Fatalf("the script ended with %v", err)
 				}
-				if power {
-					must(t, d.LosePower())
+				if left != whole {
+					must(t, d.LosePower(left))
 				}
 				must(t, d.Close())
 
@@ -245,7 +247,8 @@ func TestDiskCrash(t *testing.T) {
 					t.Errorf("%d files, and Walk saw %v", n, seen)
 				}
 				size, there := seen[string(g)]
-				if there && size != int64(len(body)) {
+				// Without a sync, and with the power, a blob can lose bytes.
+				if there && size != int64(len(body)) && (acknowledged || left == whole) {
 					t.Errorf("a part of the blob is visible: %d bytes", size)
 				}
 				if acknowledged && !there {

@@ -29,7 +29,7 @@ const (
 )
 
 const (
-	// fewFiles is up to how many pending commits are synced by themselves.
+	// fewFiles is up to how many pending files are synced by themselves.
 	fewFiles = 2
 	// maxOpen bounds the files that are kept open until their sync.
 	maxOpen = 256
@@ -42,6 +42,9 @@ type syncer struct {
 	mode  SyncMode
 	fault func(Point) error
 	root  *os.File // any file on the file system, for syncfs
+	// inherited says that what an earlier process wrote may not be durable
+	// yet. One round at a time looks at it.
+	inherited bool
 
 	mu      sync.Mutex
 	running bool
@@ -51,7 +54,12 @@ type syncer struct {
 	folders map[string]bool // got a new folder and must be synced
 	// failed holds the digests whose sync failed, until they are committed
 	// anew or deleted: the one who committed may ask only now.
-	failed map[image.Digest]error
+	failed map[image.Digest]failure
+}
+
+type failure struct {
+	commit
+	err error
 }
 
 // A commit is a file that was renamed into place and may not be durable.
@@ -63,15 +71,16 @@ type commit struct {
 
 type round struct {
 	done chan struct{}
-	err  error // for everybody
+	logs []*os.File // of others, to be made durable as well
+	err  error      // for everybody
 	// waiting counts those who joined; the syncer's lock guards it.
 	waiting int
 	some    error // what one of the commits met, for those who named none
 }
 
 func (s *syncer) init(dir string, mode SyncMode, fault func(Point) error) (err error) {
-	s.mode, s.fault = mode, fault
-	s.failed, s.folders = map[image.Digest]error{}, map[string]bool{}
+	s.mode, s.fault, s.inherited = mode, fault, true
+	s.failed, s.folders = map[image.Digest]failure{}, map[string]bool{}
 	s.root, err = os.Open(dir)
 	return err
 }
@@ -88,8 +97,8 @@ func (s *syncer) close() error {
 	return s.root.Close()
 }
 
-// lose removes what no sync has covered.
-func (s *syncer) lose() error {
+// lose does to what no sync has covered what a loss of power may do.
+func (s *syncer) lose(left Loss) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
@@ -97,11 +106,13 @@ func (s *syncer) lose() error {
 		if c.f != nil {
 			c.f.Close()
 		}
-		if err := os.Remove(c.path); !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, left.apply(c.path))
+	}
+	for _, f := range s.failed {
+		errs = append(errs, left.apply(f.path))
 	}
 	s.pending, s.open = nil, 0
+	clear(s.failed)
 	return errors.Join(errs...)
 }
 
@@ -133,19 +144,29 @@ func (s *syncer) forget(g image.Digest) {
 	delete(s.failed, g)
 }
 
-// wait joins the next round, and begins it when none is running.
-func (s *syncer) wait(ctx context.Context, ds []image.Digest) error {
+// join takes part in the next round, and begins it when none is running. A log
+// is made durable by it as well.
+func (s *syncer) join(log *os.File) *round {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.next == nil {
 		s.next = &round{done: make(chan struct{})}
 	}
 	r := s.next
 	r.waiting++
+	if log != nil {
+		r.logs = append(r.logs, log)
+	}
 	if !s.running {
 		s.running = true
 		go s.run()
 	}
-	s.mu.Unlock()
+	return r
+}
+
+// wait returns when a round that begins now or later has covered ds.
+func (s *syncer) wait(ctx context.Context, ds []image.Digest) error {
+	r := s.join(nil)
 	select {
 	case <-r.done:
 	case <-ctx.Done():
@@ -160,9 +181,24 @@ func (s *syncer) wait(ctx context.Context, ds []image.Digest) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, g := range ds {
-		if err := s.failed[g]; err != nil {
-			return err
+		if f, ok := s.failed[g]; ok {
+			return f.err
 		}
+	}
+	return nil
+}
+
+// waitAll returns when a round has covered everything, and log.
+func (s *syncer) waitAll(log *os.File) error {
+	r := s.join(log)
+	<-r.done
+	if r.err != nil {
+		return r.err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.failed { // in this round or in one before
+		return f.err
 	}
 	return nil
 }
@@ -182,14 +218,14 @@ func (s *syncer) run() {
 			s.folders = map[string]bool{}
 		}
 		s.mu.Unlock()
-		if len(pending) > 0 {
+		if len(pending) > 0 || len(r.logs) > 0 {
 			s.flush(r, pending, folders)
 		}
 		close(r.done)
 	}
 }
 
-// flush makes the commits durable, and files what failed.
+// flush makes the commits and the round's logs durable, and files what failed.
 func (s *syncer) flush(r *round, pending []commit, folders map[string]bool) {
 	defer func() {
 		for _, c := range pending {
@@ -198,31 +234,63 @@ func (s *syncer) flush(r *round, pending []commit, folders map[string]bool) {
 			}
 		}
 	}()
-	err := s.fault(PointSync)
-	if err == nil {
-		whole := s.mode == SyncFileSystem || s.mode == SyncAuto && len(pending) > fewFiles
-		if whole && syncFileSystem(s.root) == nil {
-			r.err = s.fault(PointSynced)
-			return
-		}
-		// Not possible here, or it failed: that may be the fault of
-		// somebody else's file, so look at ours.
-	}
-	errs := make([]error, len(pending))
-	if err != nil {
+	if err := s.fault(PointSync); err != nil {
+		errs := make([]error, len(pending))
 		for i := range errs {
 			errs[i] = err
 		}
-	} else {
-		syncFiles(pending, folders, errs)
+		s.file(r, pending, folders, errs)
+		if len(r.logs) > 0 {
+			r.err = err
+		}
+		return
 	}
+	files, logs := pending, r.logs
+	inherited := s.inherited && len(logs) > 0
+	if s.mode == SyncFileSystem || s.mode == SyncAuto && (len(pending) > fewFiles || inherited) {
+		err := syncFileSystem(s.root)
+		switch {
+		case err == nil:
+			files, s.inherited = nil, false
+			logs = slices.DeleteFunc(slices.Clone(logs), func(f *os.File) bool { return sameFileSystem(s.root, f) })
+		case inherited:
+			// Which files it is about is not known.
+			r.err = fmt.Errorf("sync the file system of %s: %w", s.root.Name(), mapError(err))
+		}
+		// Else it is not possible here, or it failed: that may be the fault
+		// of somebody else's file, so look at ours.
+	}
+	var wg sync.WaitGroup
+	for _, f := range logs {
+		wg.Go(func() {
+			if err := syncData(f); err != nil {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				r.err = fmt.Errorf("sync %s: %w", f.Name(), mapError(err))
+			}
+		})
+	}
+	if len(files) > 0 {
+		errs := make([]error, len(files))
+		syncFiles(files, folders, errs)
+		s.file(r, files, folders, errs)
+	}
+	wg.Wait()
+	if err := s.fault(PointSynced); r.err == nil {
+		r.err = err
+	}
+}
+
+// file notes which of the commits failed.
+func (s *syncer) file(r *round, cs []commit, folders map[string]bool, errs []error) {
 	s.mu.Lock()
-	for i, c := range pending {
+	defer s.mu.Unlock()
+	for i, c := range cs {
 		if errs[i] == nil {
 			continue
 		}
 		err := fmt.Errorf("sync blob %s: %w", c.digest, mapError(errs[i]))
-		s.failed[c.digest] = err
+		s.failed[c.digest] = failure{c, err}
 		if r.some == nil {
 			r.some = err
 		}
@@ -231,10 +299,6 @@ func (s *syncer) flush(r *round, pending []commit, folders map[string]bool) {
 		for p := range folders { // they may not be durable yet
 			s.folders[p] = true
 		}
-	}
-	s.mu.Unlock()
-	if err == nil {
-		r.err = s.fault(PointSynced)
 	}
 }
 

@@ -4,7 +4,8 @@
 // database go through one goroutine which puts those that wait at the same
 // time into one transaction, so that a hundred concurrent writers pay for one
 // sync of the disk. It promises that a [DB.Write] which returned nil is
-// durable (as far as [Config.Sync] says), that each write is whole or absent,
+// durable (as far as [Config.Sync] says), that after a loss of power the
+// others survive in the order of their commits up to one of them, that each write is whole or absent,
 // and that a failed write does not touch its neighbours in the batch. It knows
 // nothing of what is stored.
 //
@@ -22,7 +23,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -56,8 +56,18 @@ type Config struct {
 	// the 20 ms that the house allows.
 	MaxBatch int
 	MaxHold  time.Duration
+	// Flush makes commits durable in place of the engine, which then syncs
+	// its write-ahead log only before it reuses it: one sync can so cover the
+	// log and the files that the rows tell of. It gets the log, and returns
+	// when what was written to it before the call is on the disk. It is
+	// called from one goroutine, after the commits that it covers, and the
+	// writes in them wait for it; meanwhile the next ones are gathered. When
+	// it fails nothing more is written, see [ErrNotDurable]. With Sync Full
+	// only. Readers see a commit before its flush: see [DB.Write].
+	Flush func(log *os.File) error
 	// Fault lets a test end the process at a commit: it is called with
-	// [BeforeCommit] and [AfterCommit], and when it returns an error the DB
+	// [BeforeCommit], [AfterCommit] and, with Flush, [BeforeFlush] and
+	// [AfterFlush], and when it returns an error the DB
 	// behaves from then on as if the process had died there. Nothing more is
 	// written, and every call fails with that error and [ErrClosed]. After
 	// Close the file can be opened anew.
@@ -69,6 +79,8 @@ type Config struct {
 const (
 	BeforeCommit = "before-commit"
 	AfterCommit  = "after-commit"
+	BeforeFlush  = "before-flush"
+	AfterFlush   = "after-flush"
 )
 
 // Errors that callers tell apart.
@@ -81,6 +93,11 @@ var (
 	ErrReadOnly = errors.New("database cannot be written")
 	// ErrNewer means that a newer Cairn wrote the file.
 	ErrNewer = errors.New("database was written by a newer version of Cairn")
+	// ErrNotDurable is returned by the writes that waited for a flush that
+	// failed, and by all later ones: what the system gave up writing looks
+	// written from then on, so that no later sync can be believed. Reading
+	// goes on.
+	ErrNotDurable = errors.New("writes cannot be made durable")
 )
 
 // A PanicError is returned by [DB.Write] when its function panicked. Nothing
@@ -112,6 +129,7 @@ type DB struct {
 	stop  chan struct{} // closed when no more is accepted
 	done  chan struct{} // closed when the writer has ended
 	dead  atomic.Pointer[error]
+	flush *flusher // nil: the engine syncs
 
 	tendNext time.Time // when to look at the log again; the writer's
 	// How many frames are long, and too long: constants, but for tests.
@@ -145,6 +163,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if cfg.MaxHold == 0 {
 		cfg.MaxHold = 10 * time.Millisecond
 	}
+	if cfg.Flush != nil && cfg.Sync != Full {
+		return nil, fmt.Errorf("open database %s: a flush was given, and a sync that promises none", cfg.Path)
+	}
 	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", cfg.Path, mapError(err))
 	}
@@ -159,6 +180,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	if err == nil {
 		err = d.migrate(ctx)
+	}
+	if err == nil && cfg.Flush != nil {
+		d.flush, err = newFlusher(d)
 	}
 	if err != nil {
 		d.release(0)
@@ -176,6 +200,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		}
 		d.readers <- c
 	}
+	if d.flush != nil {
+		go d.flush.run()
+	}
 	go d.run()
 	return d, nil
 }
@@ -192,7 +219,7 @@ func dsn(cfg Config, readOnly bool) string {
 		pragma("journal_mode(wal)")
 		pragma("foreign_keys(1)")
 		pragma("journal_size_limit(67108864)")
-		if cfg.Sync == Full {
+		if cfg.Sync == Full && cfg.Flush == nil {
 			pragma("synchronous(full)")
 		} else {
 			pragma("synchronous(normal)")
@@ -301,9 +328,18 @@ func (d *DB) gone() error {
 // short, must not call Write, and must not wait for anything. Once f runs, the
 // end of ctx no longer stops it; an error then says whether it was kept.
 //
+// With [Config.Flush], readers and later writes see what f wrote from its
+// commit on, which is before Write returns and before a loss of power cannot
+// undo it. A Write that returned nil has made durable everything that its f
+// saw, too. Who acts on what a reader saw, outside of this database and in a
+// way that a loss of power does not undo, has to write in between.
+//
 // A panic in f is caught, undone like an error, and returned as [PanicError].
 func (d *DB) Write(ctx context.Context, f func(tx *Tx) error) error {
 	if err := d.gone(); err != nil {
+		return err
+	}
+	if err := d.broken(); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -363,6 +399,9 @@ func (d *DB) release(n int) error {
 	if d.writer != nil {
 		errs = append(errs, d.writer.close())
 	}
+	if d.flush != nil {
+		errs = append(errs, d.flush.log.Close())
+	}
 	return errors.Join(append(errs, d.write.Close())...)
 }
 
@@ -372,217 +411,6 @@ func (d *DB) die(cause error) error {
 	d.dead.Store(&err)
 	d.stopOnce.Do(func() { close(d.stop) })
 	return err
-}
-
-// run is the writer.
-func (d *DB) run() {
-	defer close(d.done)
-	// Should a function of a write end this goroutine (runtime.Goexit, as
-	// testing's FailNow calls it), nothing may be accepted any more.
-	defer d.stopOnce.Do(func() { close(d.stop) })
-	batch := make([]*op, 0, d.cfg.MaxBatch)
-	for {
-		select {
-		case o := <-d.queue:
-			batch = d.commit(append(batch[:0], o))
-		case <-d.stop:
-			for d.dead.Load() == nil {
-				select {
-				case o := <-d.queue:
-					batch = d.commit(append(batch[:0], o))
-				default:
-					return
-				}
-			}
-			return
-		}
-	}
-}
-
-// commit runs the ops of batch and those that wait in one transaction.
-func (d *DB) commit(batch []*op) []*op {
-	start := time.Now()
-	err := d.writer.exec("BEGIN IMMEDIATE")
-	tx := &Tx{c: d.writer, log: d.cfg.Log}
-	for i := 0; err == nil; i++ {
-		if i == len(batch) {
-			if len(batch) == d.cfg.MaxBatch || time.Since(start) > d.cfg.MaxHold {
-				break
-			}
-			select {
-			case o := <-d.queue:
-				batch = append(batch, o)
-			default:
-			}
-			if i == len(batch) {
-				break
-			}
-		}
-		err = tx.run(batch[i])
-	}
-	err = d.end(err)
-	d.writer.trim()
-	for i, o := range batch {
-		if err != nil && (o.err == nil || d.dead.Load() != nil) {
-			o.err = mapError(err)
-		}
-		close(o.done)
-		batch[i] = nil // what f holds can go
-	}
-	if err == nil && start.After(d.tendNext) {
-		d.tendNext = start.Add(d.tendLog())
-	}
-	return batch
-}
-
-// The engine moves the log into the file by itself, but begins the log anew
-// only when at that moment no reader is looking at it. Readers that overlap
-// without a gap would let it grow for ever. So from longLog frames of 4 KiB
-// on, the writer waits a little for them, and from tooLongLog on it lets no
-// new one begin for as long as any read may take. A reader that stays even
-// longer must not stop the others again and again.
-const (
-	longLog    = 4096
-	tooLongLog = 32768
-	tendEvery  = 100 * time.Millisecond
-	longRead   = time.Second
-)
-
-// tendLog keeps the write-ahead log from growing, and returns when to do it
-// again. It is upkeep: should it fail, the next commit says why.
-func (d *DB) tendLog() time.Duration {
-	ctx := context.Background()
-	var busy, frames, moved int
-	if ok, err := d.writer.Row(ctx, "PRAGMA wal_checkpoint(PASSIVE)", nil, &busy, &frames, &moved); !ok || err != nil || frames < d.longLog {
-		return tendEvery
-	}
-	if frames >= d.tooLongLog {
-		held, all := d.holdReads(longRead)
-		defer func() {
-			for _, c := range held {
-				d.readers <- c
-			}
-		}()
-		if !all {
-			return time.Minute
-		}
-	}
-	if err := d.writer.exec("PRAGMA busy_timeout = 10"); err == nil {
-		_, _ = d.writer.Row(ctx, "PRAGMA wal_checkpoint(RESTART)", nil, &busy, &frames, &moved)
-	}
-	_ = d.writer.exec("PRAGMA busy_timeout = 5000")
-	return tendEvery
-}
-
-// holdReads takes the connections that read, so that no read begins, and
-// waits at most so long for those in progress. The caller gives them back.
-func (d *DB) holdReads(most time.Duration) (held []*conn, all bool) {
-	late := time.NewTimer(most)
-	defer late.Stop()
-	for range d.cfg.Readers {
-		select {
-		case c := <-d.readers:
-			held = append(held, c)
-		case <-late.C:
-			return held, false
-		}
-	}
-	return held, true
-}
-
-// end commits the transaction, or undoes it when err says that it is lost.
-func (d *DB) end(err error) error {
-	if err == nil && d.cfg.Fault != nil {
-		if e := d.cfg.Fault(BeforeCommit); e != nil {
-			err = d.die(e)
-		}
-	}
-	if err == nil {
-		err = d.writer.exec("COMMIT")
-	}
-	if err != nil {
-		_ = d.writer.exec("ROLLBACK")
-		return err
-	}
-	if d.cfg.Fault != nil {
-		if e := d.cfg.Fault(AfterCommit); e != nil {
-			return d.die(e)
-		}
-	}
-	return nil
-}
-
-// Tx is a write transaction in progress.
-type Tx struct {
-	c   *conn
-	log *slog.Logger
-}
-
-// run executes one op so that its failure undoes only itself. It returns an
-// error only when the transaction as a whole is lost.
-func (tx *Tx) run(o *op) error {
-	if !o.taken.CompareAndSwap(false, true) { // nobody waits for it any more
-		return nil
-	}
-	if o.err = o.ctx.Err(); o.err != nil {
-		return nil
-	}
-	if err := tx.c.exec("SAVEPOINT op"); err != nil {
-		return err
-	}
-	o.err = mapError(tx.call(o.f))
-	tx.c.closeRows() // an open statement would be in the way of the commit
-	if o.err != nil {
-		// The engine may have undone the whole transaction by itself (full
-		// disk, I/O error). Then there is nothing to go back to, and the
-		// neighbours are lost for the same reason.
-		if err := tx.c.exec("ROLLBACK TO op"); err != nil {
-			return fmt.Errorf("%w (and then: %w)", o.err, err)
-		}
-	}
-	return tx.c.exec("RELEASE op")
-}
-
-// call turns a panic into an error.
-func (tx *Tx) call(f func(*Tx) error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			p := &PanicError{Value: v, Stack: debug.Stack()}
-			if tx.log != nil {
-				tx.log.Error(p.Error(), "stack", string(p.Stack))
-			}
-			err = p
-		}
-	}()
-	return f(tx)
-}
-
-// Exec runs a statement and returns the number of rows it changed.
-func (tx *Tx) Exec(query string, args ...any) (int64, error) {
-	r, err := tx.c.run(query, args)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
-}
-
-// Insert runs an INSERT and returns the id of the new row.
-func (tx *Tx) Insert(query string, args ...any) (int64, error) {
-	r, err := tx.c.run(query, args)
-	if err != nil {
-		return 0, err
-	}
-	return r.LastInsertId()
-}
-
-// Query implements [Query], but for the end of ctx, which is ignored.
-func (tx *Tx) Query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return tx.c.Query(context.WithoutCancel(ctx), query, args...)
-}
-
-// Row implements [Query], but for the end of ctx, which is ignored.
-func (tx *Tx) Row(ctx context.Context, query string, args []any, dest ...any) (bool, error) {
-	return tx.c.Row(context.WithoutCancel(ctx), query, args, dest...)
 }
 
 // head is the start of a statement, for error messages.
