@@ -185,12 +185,7 @@ func (s *Store) collectSome(ctx context.Context, due []candidate, st *CollectSta
 			if n > 0 {
 				gone = append(gone, c)
 			}
-			// With its last blob an empty repository goes, too.
-			_, err = tx.Exec(`DELETE FROM repositories WHERE id = ?
-				AND NOT EXISTS (SELECT 1 FROM links l WHERE l.repo_id = repositories.id)
-				AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.repo_id = repositories.id)
-				AND NOT EXISTS (SELECT 1 FROM pins p WHERE p.repo_id = repositories.id)`, c.rid)
-			if err != nil {
+			if err := dropEmptyRepo(tx, c.rid); err != nil {
 				return err
 			}
 		}
@@ -215,6 +210,15 @@ func (s *Store) collectSome(ctx context.Context, due []candidate, st *CollectSta
 		st.Bytes += c.size
 	}
 	return errors.Join(errs...)
+}
+
+// dropEmptyRepo removes a repository that has lost its last blob.
+func dropEmptyRepo(tx *db.Tx, rid int64) error {
+	_, err := tx.Exec(`DELETE FROM repositories WHERE id = ?
+		AND NOT EXISTS (SELECT 1 FROM links l WHERE l.repo_id = repositories.id)
+		AND NOT EXISTS (SELECT 1 FROM manifests m WHERE m.repo_id = repositories.id)
+		AND NOT EXISTS (SELECT 1 FROM pins p WHERE p.repo_id = repositories.id)`, rid)
+	return err
 }
 
 // ReconcileStats says what a reconciliation removed.
@@ -276,7 +280,8 @@ func (s *Store) Reconcile(ctx context.Context) (ReconcileStats, error) {
 	return st, nil
 }
 
-// known reports whether a statement finds a row.
+// known reports whether a statement finds a row. That it finds none may be
+// undone by a loss of power: see [Store.removeUnknown].
 func (s *Store) known(ctx context.Context, query string, arg any) (bool, error) {
 	var ok bool
 	err := s.db.ReadOne(ctx, func(q db.Query) (err error) {
@@ -300,7 +305,20 @@ func (s *Store) removeOrphan(ctx context.Context, d image.Digest) (bool, error) 
 		return false, nil
 	}
 	defer unlock()
-	if ok, err := s.known(ctx, blobKnown, key(d)); ok || err != nil {
+	return s.removeUnknown(ctx, d)
+}
+
+// removeUnknown removes a blob's file if no row knows it. It looks in a write:
+// when that returns, the disk knows of no row either, and none can come back
+// that would be without its file. Hold the lock of d.
+func (s *Store) removeUnknown(ctx context.Context, d image.Digest) (bool, error) {
+	var ok bool
+	err := s.db.Write(ctx, func(tx *db.Tx) (err error) {
+		var one int
+		ok, err = tx.Row(ctx, blobKnown, []any{key(d)}, &one)
+		return err
+	})
+	if ok || err != nil {
 		return false, err
 	}
 	return true, s.blobs.Delete(ctx, d)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"cairn.dev/cairn/internal/db"
 	"cairn.dev/cairn/internal/image"
@@ -160,10 +161,16 @@ func (s *Store) PutManifest(ctx context.Context, p Push) error {
 	}
 	defer s.traffic.enter()()
 	var rev revival
-	err := s.write(ctx, p.Repository, func(tx *db.Tx) error {
+	put := func(tx *db.Tx) error {
 		rev = revival{s: s, tx: tx, repo: p.Repository, actor: p.Actor, why: "pushed", at: s.now()}
 		return s.putManifest(ctx, tx, p, &rev)
-	})
+	}
+	err := s.write(ctx, p.Repository, put)
+	for errors.Is(err, errUnsettled) {
+		if err = s.settle(ctx); err == nil {
+			err = s.write(ctx, p.Repository, put)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("push manifest %s to %s: %w", p.Digest, p.Repository, err)
 	}
@@ -208,6 +215,10 @@ func (s *Store) putManifest(ctx context.Context, tx *db.Tx, p Push, rev *revival
 			return err
 		}
 		blobs, size = append(blobs, id), size+n
+	}
+
+	if len(blobs) > 0 && slices.Max(blobs) > s.settled.upto.Load() {
+		return errUnsettled
 	}
 
 	media, err := mediaTypeID(p.MediaType)

@@ -24,6 +24,9 @@ import (
 //
 // artifact_type is NULL for what nearly all images are ([usualArtifact]).
 //
+// settled has one row: the bytes of blobs with ids up to upto are known to be on
+// the disk (see settle.go). An id is never given twice.
+//
 // tags.pushed is the newest push; since is when the tag began to name its
 // image, which a push of the same again does not change. It is 0 where that is
 // not known: then pushed is the best there is.
@@ -126,6 +129,12 @@ CREATE TABLE audit (
 CREATE INDEX audit_repository ON audit(repository, id);
 `, `
 ALTER TABLE tags ADD COLUMN since BIGINT NOT NULL DEFAULT 0;
+`, `
+CREATE TABLE settled (
+	one  INTEGER PRIMARY KEY CHECK (one = 1),
+	upto INTEGER NOT NULL
+);
+INSERT INTO settled (one, upto) SELECT 1, COALESCE(MAX(id), 0) FROM blobs;
 `}
 
 // mediaTypes are the media types of manifests by the number they are stored as.

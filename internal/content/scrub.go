@@ -61,7 +61,25 @@ func (s *Store) scrubBlobs(ctx context.Context, rep *ScrubReport, progress func(
 	}
 	total := stats.BlobBytes
 	progress(0, total)
-	for after := int64(0); ; {
+	return s.eachBlob(ctx, 0, func(page []scrubBlob) error {
+		for _, b := range page {
+			if err := s.scrubOne(ctx, b, rep); err != nil {
+				return err
+			}
+		}
+		if len(page) < scrubPage {
+			progress(total, total)
+		} else {
+			progress(min(rep.Bytes, total), total)
+		}
+		return nil
+	})
+}
+
+// eachBlob calls f for the blobs with ids above after, in order, in pages of
+// which the last is not full and may be empty.
+func (s *Store) eachBlob(ctx context.Context, after int64, f func(page []scrubBlob) error) error {
+	for {
 		var page []scrubBlob
 		err := s.db.ReadOne(ctx, func(q db.Query) error {
 			rows, err := q.Query(ctx, "SELECT id, digest, size, corrupt FROM blobs WHERE id > ? ORDER BY id LIMIT ?", after, scrubPage)
@@ -80,18 +98,11 @@ func (s *Store) scrubBlobs(ctx context.Context, rep *ScrubReport, progress func(
 			}
 			return rows.Err()
 		})
-		if err != nil {
+		if err == nil {
+			err = f(page)
+		}
+		if err != nil || len(page) < scrubPage {
 			return err
-		}
-		for _, b := range page {
-			if err := s.scrubOne(ctx, b, rep); err != nil {
-				return err
-			}
-			progress(min(rep.Bytes, total), total)
-		}
-		if len(page) < scrubPage {
-			progress(total, total)
-			return nil
 		}
 		after = page[len(page)-1].id
 	}
@@ -152,6 +163,11 @@ func (s *Store) hashBlob(ctx context.Context, b scrubBlob) (good, missing bool, 
 		return false, false, err
 	}
 	defer r.Close()
+	// What counts is what the disk has, if the place for blobs tells them
+	// apart.
+	if d, ok := r.(interface{ Reread() }); ok {
+		d.Reread()
+	}
 	var h hash.Hash
 	if b.digest.Algorithm() == "sha512" {
 		h = sha512.New()

@@ -23,9 +23,13 @@ const DefaultGrace = 24 * time.Hour
 type Config struct {
 	DB    *db.DB // opened with Schema: content.Schema, Sync: db.Full
 	Blobs blob.Store
-	Clock clock.Clock
-	Log   *slog.Logger  // nil: the default logger
-	Grace time.Duration // 0: DefaultGrace
+	// Flushed says that a write of DB which has returned made durable every
+	// blob that was committed before it, as with [blob.Disk.Flush] for
+	// db.Config.Flush: then a push waits for no sync of its own.
+	Flushed bool
+	Clock   clock.Clock
+	Log     *slog.Logger  // nil: the default logger
+	Grace   time.Duration // 0: DefaultGrace
 	// OnRevive is told when an expired image came back, and why ("pulled by
 	// digest", "pushed"). It must not wait. Optional.
 	OnRevive func(image Image, why string)
@@ -54,6 +58,8 @@ type Store struct {
 	locks  *locks
 	leases *leases
 	upload *uploads
+	// settled is which blobs a loss of power cannot harm.
+	settled settled
 
 	changes   *generations // of manifests and tags
 	unlinks   *generations // of blobs: those that left a repository
@@ -99,12 +105,18 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	s.tagPages = newCache[page](s.changes, tagsCacheBytes)
 	s.blobStat = newCache[Blob](s.unlinks, blobCacheBytes)
 	s.collect <- struct{}{}
+	if err := s.reread(ctx); err != nil {
+		return nil, fmt.Errorf("look at the last pushes before this start: %w", mapError(err))
+	}
 	return s, nil
 }
 
 // Close ends the store. It holds nothing open between calls: end [Store.Run]
-// and the calls first. Uploads that have bytes go on after the next start.
-func (s *Store) Close() error { return nil }
+// and the calls first. Uploads that have bytes go on after the next start,
+// which without Close has to read the last pushes again.
+func (s *Store) Close() error {
+	return mapError(s.db.Write(context.Background(), s.noteSettled))
+}
 
 func (s *Store) now() int64 { return stamp(s.clock.Now()) }
 

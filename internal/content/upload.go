@@ -498,7 +498,7 @@ func (s *Store) commit(ctx context.Context, u *upload, st blob.Staged, b Blob) e
 			return err
 		}
 		if there {
-			if err := s.linkUpload(ctx, u, b, false); err == nil {
+			if err := s.linkUpload(ctx, u, b, stored); err == nil {
 				return s.drop(st, u)
 			} else if !errors.Is(err, errGone) {
 				return err
@@ -514,17 +514,24 @@ func (s *Store) commit(ctx context.Context, u *upload, st blob.Staged, b Blob) e
 		return err
 	}
 	if there {
-		if err := s.linkUpload(ctx, u, b, false); err != nil {
+		if err := s.linkUpload(ctx, u, b, stored); err != nil {
 			return err
 		}
 		return s.drop(st, u)
 	}
 	err = st.Commit(d)
-	if err == nil {
+	if err == nil && !s.cfg.Flushed {
 		err = s.blobs.Sync(ctx, d)
 	}
 	if err == nil {
-		err = s.linkUpload(ctx, u, b, true)
+		err = s.linkUpload(ctx, u, b, fresh)
+	}
+	if errors.Is(err, errKnown) {
+		// These bytes repair a blob that manifests may refer to, so they must
+		// be on the disk before anything says that it is good.
+		if err = s.blobs.Sync(ctx, d); err == nil {
+			err = s.linkUpload(ctx, u, b, repaired)
+		}
 	}
 	if err != nil {
 		s.takeBack(ctx, d)
@@ -567,25 +574,40 @@ func (s *Store) intact(ctx context.Context, b Blob) (bool, error) {
 	return ok && corrupt == 0, err
 }
 
-// linkUpload is the metadata commit of a push. fresh says that the bytes were
-// just written: then the blob is made if need be, and is good again if it was
-// corrupt. Otherwise the blob must be there, or errGone.
-func (s *Store) linkUpload(ctx context.Context, u *upload, b Blob, fresh bool) error {
+// errKnown: the new bytes are of a blob that has a row already.
+var errKnown = errors.New("blob is known")
+
+// bytesAre is where a push found the bytes of its blob.
+type bytesAre int
+
+const (
+	stored   bytesAre = iota // they are there, or errGone
+	fresh                    // just written, to a blob without a row, or errKnown
+	repaired                 // just written and synced
+)
+
+// linkUpload is the metadata commit of a push.
+func (s *Store) linkUpload(ctx context.Context, u *upload, b Blob, are bytesAre) error {
 	k := key(b.Digest)
-	return s.db.Write(ctx, func(tx *db.Tx) error {
+	var made int64
+	err := s.db.Write(ctx, func(tx *db.Tx) error {
+		made = 0
 		var id, size int64
 		var corrupt int
 		ok, err := tx.Row(ctx, "SELECT id, size, corrupt FROM blobs WHERE digest = ?", []any{k}, &id, &size, &corrupt)
 		switch {
 		case err != nil:
 			return err
-		case !fresh && (!ok || corrupt != 0):
+		case are == stored && (!ok || corrupt != 0):
 			return errGone
+		case are == fresh && ok:
+			return errKnown
 		case !ok:
-			if id, err = tx.Insert("INSERT INTO blobs (digest, size, corrupt) VALUES (?, ?, 0)", k, b.Size); err != nil {
+			if id, err = s.insertBlob(tx, b); err != nil {
 				return err
 			}
-		case fresh && (corrupt != 0 || size != b.Size):
+			made = id
+		case are == repaired && (corrupt != 0 || size != b.Size):
 			if _, err := tx.Exec("UPDATE blobs SET corrupt = 0, size = ? WHERE id = ?", b.Size, id); err != nil {
 				return err
 			}
@@ -597,22 +619,16 @@ func (s *Store) linkUpload(ctx context.Context, u *upload, b Blob, fresh bool) e
 		}
 		return s.link(tx, u.repo, id)
 	})
+	if err == nil {
+		s.settled.raise(made)
+	}
+	return err
 }
 
 // takeBack removes the file of a push that failed, unless somebody else's
 // blob stands on it. Hold the lock of d.
 func (s *Store) takeBack(ctx context.Context, d image.Digest) {
-	ctx = context.WithoutCancel(ctx)
-	var id int64
-	var known bool
-	err := s.db.ReadOne(ctx, func(q db.Query) (err error) {
-		known, err = q.Row(ctx, "SELECT id FROM blobs WHERE digest = ?", []any{key(d)}, &id)
-		return err
-	})
-	if err == nil && !known {
-		err = s.blobs.Delete(ctx, d)
-	}
-	if err != nil {
+	if _, err := s.removeUnknown(context.WithoutCancel(ctx), d); err != nil {
 		s.log.Warn("cannot remove a blob that was not acknowledged; the reconciler will", "digest", d, "error", err)
 	}
 }

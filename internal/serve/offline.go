@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 
 	"cairn.dev/cairn/internal/access"
-	"cairn.dev/cairn/internal/blob"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/db"
@@ -41,21 +40,15 @@ func Scrub(ctx context.Context, data string, log *slog.Logger, progress func(don
 		return rep, err
 	}
 	defer dir.Close()
-	registry, err := db.Open(ctx, db.Config{Path: dir.Path("registry.db"), Schema: content.Schema, Sync: db.Full})
+	store, closeStore, err := openContent(ctx, dir, content.Config{Clock: clock.Real(), Log: log})
 	if err != nil {
 		return rep, err
 	}
-	defer registry.Close()
-	blobs, err := blob.OpenDisk(dir.Path(), blob.DiskConfig{})
-	if err != nil {
-		return rep, fmt.Errorf("open the blobs: %w", err)
-	}
-	defer blobs.Close()
-	store, err := content.New(ctx, content.Config{DB: registry, Blobs: blobs, Clock: clock.Real(), Log: log})
-	if err != nil {
-		return rep, fmt.Errorf("open the registry: %w", err)
-	}
-	defer store.Close()
+	defer func() {
+		if e := closeStore(); err == nil {
+			err = e
+		}
+	}()
 	return store.Scrub(ctx, progress)
 }
 

@@ -183,21 +183,13 @@ func (s *Server) open(ctx context.Context) (err error) {
 	}
 	s.closers = append(s.closers, s.ledger.Close)
 
-	registryDB, err := openDB("registry.db", content.Schema, db.Full)
+	s.metrics = newMetrics(s)
+	var closeContent func() error
+	s.content, closeContent, err = openContent(ctx, s.dir, content.Config{Clock: s.deps.Clock, Log: s.log, Grace: s.cfg.Collect.Grace.Std(), OnRevive: s.metrics.onRevive})
 	if err != nil {
 		return err
 	}
-	blobs, err := blob.OpenDisk(s.dir.Path(), blob.DiskConfig{})
-	if err != nil {
-		return fmt.Errorf("open the blobs: %w", err)
-	}
-	s.closers = append(s.closers, blobs.Close)
-	s.metrics = newMetrics(s)
-	s.content, err = content.New(ctx, content.Config{DB: registryDB, Blobs: blobs, Clock: s.deps.Clock, Log: s.log, Grace: s.cfg.Collect.Grace.Std(), OnRevive: s.metrics.onRevive})
-	if err != nil {
-		return fmt.Errorf("open the registry: %w", err)
-	}
-	s.closers = append(s.closers, s.content.Close)
+	s.closers = append(s.closers, closeContent)
 
 	guard := access.Config{Open: s.cfg.Open, AnonymousPull: s.cfg.Access.AnonymousPull, ExternalURL: s.cfg.ExternalURL, Clock: s.deps.Clock, Log: s.log}
 	for _, c := range s.cfg.Clusters {
@@ -232,6 +224,29 @@ func (s *Server) open(ctx context.Context) (err error) {
 	s.reaper, err = reap.New(reap.Config{Policies: policies(s.cfg.Retention).Policies, Agent: "cairn/" + s.deps.Version.Version, Getenv: os.Getenv},
 		reap.Deps{DB: reapDB, Ledger: s.ledger, Pins: s.content, Clock: s.deps.Clock, Log: s.log})
 	return err
+}
+
+// openContent opens the registry's database and blobs in a data folder: what
+// cfg leaves open.
+func openContent(ctx context.Context, dir *DataDir, cfg content.Config) (_ *content.Store, close func() error, err error) {
+	blobs, err := blob.OpenDisk(dir.Path(), blob.DiskConfig{})
+	if err != nil {
+		return nil, nil, fmt.Errorf("open the blobs: %w", err)
+	}
+	dbc := db.Config{Path: dir.Path("registry.db"), Schema: content.Schema, Sync: db.Full}
+	if cfg.Flushed = blobs.Flushes(); cfg.Flushed {
+		dbc.Flush = blobs.Flush
+	}
+	registry, err := db.Open(ctx, dbc)
+	if err != nil {
+		return nil, nil, errors.Join(err, blobs.Close())
+	}
+	cfg.DB, cfg.Blobs = registry, blobs
+	store, err := content.New(ctx, cfg)
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("open the registry: %w", err), registry.Close(), blobs.Close())
+	}
+	return store, func() error { return errors.Join(store.Close(), registry.Close(), blobs.Close()) }, nil
 }
 
 // openMirror makes the mirror of what is configured; of nothing, none. It

@@ -30,10 +30,24 @@ import (
 	"cairn.dev/cairn/internal/image"
 )
 
-// An Open opens a database with content.Schema and a blob store below a folder
-// (or a name that is derived from it) and returns what closes both. Opened
-// again after that, everything is still there.
-type Open func(t testing.TB, dir string) (*db.DB, blob.Store, func())
+// A Place is a database with content.Schema and a blob store below a folder
+// (or a name that is derived from it).
+type Place struct {
+	DB      *db.DB
+	Blobs   blob.Store
+	Flushed bool // as content.Config.Flushed
+	// Close closes both. Opened again after that, everything is still there.
+	Close func()
+	// LosePower closes both as the loss of power would, after a fault or a
+	// flush that failed. Nil if a place has no such thing.
+	LosePower func(Loss)
+	// HoldFlushes has flushes wait until release, which lets them go on, or
+	// fail with its error. For Flushed only.
+	HoldFlushes func() (release func(error))
+}
+
+// An Open opens a place.
+type Open func(t testing.TB, dir string) Place
 
 // Run runs the suite.
 func Run(t *testing.T, open Open) {
@@ -86,13 +100,11 @@ type H struct {
 	testing.TB
 	*content.Store
 	Clock *clock.Fake
-	Blobs blob.Store
-	DB    *db.DB
+	Place
 
-	ctx   context.Context
-	open  Open
-	dir   string
-	close func()
+	ctx  context.Context
+	open Open
+	dir  string
 
 	mu      sync.Mutex
 	revived []string // what the hooks were told
@@ -103,21 +115,26 @@ type H struct {
 func New(t testing.TB, open Open) *H {
 	h := &H{TB: t, open: open, dir: t.TempDir(), ctx: t.Context(), Clock: clock.NewFake(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC))}
 	h.start()
-	t.Cleanup(func() { h.close() })
+	t.Cleanup(func() { h.Place.Close() })
 	return h
 }
 
 func (h *H) start() {
 	h.Helper()
-	h.DB, h.Blobs, h.close = h.open(h.TB, h.dir)
+	h.Place = h.open(h.TB, h.dir)
 	h.use(h.Blobs)
 }
 
 // use makes a store over the given place for blobs.
 func (h *H) use(b blob.Store) {
 	h.Helper()
+	h.useClock(b, h.Clock)
+}
+
+func (h *H) useClock(b blob.Store, c clock.Clock) {
+	h.Helper()
 	s, err := content.New(h.ctx, content.Config{
-		DB: h.DB, Blobs: b, Clock: h.Clock, Grace: Grace, Log: slog.New(slog.DiscardHandler),
+		DB: h.DB, Blobs: b, Flushed: h.Flushed && b == h.Blobs, Clock: c, Grace: Grace, Log: slog.New(slog.DiscardHandler),
 		OnRevive: func(im content.Image, why string) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -137,7 +154,7 @@ func (h *H) use(b blob.Store) {
 func (h *H) restart() {
 	h.Helper()
 	h.ok(h.Store.Close())
-	h.close()
+	h.Place.Close()
 	h.start()
 }
 

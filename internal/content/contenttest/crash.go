@@ -3,28 +3,42 @@ package contenttest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"testing"
 
-	"cairn.dev/cairn/internal/blob"
 	"cairn.dev/cairn/internal/content"
-	"cairn.dev/cairn/internal/db"
 )
 
 // An OpenFaulty is an Open whose database and blob store ask fault before and
 // after each step that changes something, and play dead once it returns an
 // error.
-type OpenFaulty func(t testing.TB, dir string, fault func() error) (*db.DB, blob.Store, func())
+type OpenFaulty func(t testing.TB, dir string, fault func() error) Place
+
+// A Loss is what a loss of power does to what was not yet on the disk.
+type Loss struct {
+	Files int // what is left of a blob: 0 to 3, from nothing to all its size and none of its bytes
+	// Log is how many thousandths of what was written to the log of the
+	// database since its last flush are left.
+	Log int
+}
+
+// noLoss is an end of the process alone.
+var noLoss = Loss{Files: -1}
+
+// losses are tried in turn.
+var losses = []Loss{{0, 1000}, {3, 500}, {2, 1000}, {1, 0}, {3, 1000}, {0, 300}, {1, 1000}, {2, 800}}
 
 // Crash ends the process at every point of a history of pushes, deletions and
-// collections, once each, and looks what is there after a new start: the state
-// before the step that was under way, or the one after it, and nothing that
-// was acknowledged missing. When the grace period is over no space is lost.
+// collections, with and without the power, and looks what is there after a new
+// start: the state before the step that was under way, or the one after it,
+// and nothing that was acknowledged missing. When the grace period is over no
+// space is lost.
 func Crash(t *testing.T, open OpenFaulty) {
 	// How it goes when nothing happens.
 	var want []string
-	h := New(t, func(t testing.TB, dir string) (*db.DB, blob.Store, func()) {
+	h := New(t, func(t testing.TB, dir string) Place {
 		return open(t, dir, func() error { return nil })
 	})
 	c := &crash{H: h}
@@ -33,56 +47,79 @@ func Crash(t *testing.T, open OpenFaulty) {
 		h.ok(step())
 		want = append(want, c.state())
 	}
-
-	for at := int64(1); ; at++ {
-		var points atomic.Int64
-		died := errors.New("the process ended here")
-		h := New(t, func(t testing.TB, dir string) (*db.DB, blob.Store, func()) {
-			return open(t, dir, func() error {
-				if points.Add(1) >= at {
-					return died
-				}
-				return nil
-			})
-		})
-		c := &crash{H: h}
-		k, ended := 0, true
-		for _, step := range c.history() {
-			if err := step(); err != nil {
-				ended = false
-				break
-			}
-			k++
-		}
-		if ended {
+	for at := 1; ; at++ {
+		if crashAt(t, open, want, at, noLoss) {
 			if at < 50 {
 				t.Errorf("the history has only %d points: are the faults connected?", at-1)
 			}
 			t.Logf("ended the process at %d points", at-1)
 			return
 		}
-		points.Store(-1 << 40) // the new process lives
-		h.restart()
-		got := c.state()
-		// A finish that was interrupted may have taken the bytes with it: then
-		// the client is told to begin anew.
-		if begun := strings.Replace(want[k], "upload 6", "upload 0", 1); got != want[k] && got != want[k+1] && got != begun {
-			t.Fatalf("crash at point %d, in step %d: the state is\n%s\nwant\n%s\nor\n%s", at, k+1, got, want[k], want[k+1])
+		if h.LosePower != nil {
+			for i := range 3 {
+				crashAt(t, open, want, at, losses[(3*at+i)%len(losses)])
+			}
 		}
-		h.past()
-		h.past()
-		h.Clock.Jump(365 * 24 * 60 * 60 * 1e9) // so that the files are old
-		_, err := h.Reconcile(h.ctx)
-		h.ok(err)
-		rep, err := h.Scrub(h.ctx, nil)
-		h.ok(err)
-		_, uploads := h.files()
-		if len(rep.Corrupt)+len(rep.Missing)+len(rep.CorruptManifests)+len(rep.Orphans)+uploads > 0 {
-			t.Fatalf("crash at point %d, in step %d: %+v, %d uploads left", at, k+1, rep, uploads)
-		}
-		h.close()
-		h.close = func() {}
 	}
+}
+
+// crashAt ends the process at one point. It reports whether the history ended
+// before.
+func crashAt(t *testing.T, open OpenFaulty, want []string, at int, loss Loss) (ended bool) {
+	var points atomic.Int64
+	died := errors.New("the process ended here")
+	h := New(t, func(t testing.TB, dir string) Place {
+		return open(t, dir, func() error {
+			if points.Add(1) >= int64(at) {
+				return died
+			}
+			return nil
+		})
+	})
+	c := &crash{H: h}
+	k := 0
+	for _, step := range c.history() {
+		if err := step(); err != nil {
+			break
+		}
+		k++
+	}
+	if k == len(want)-1 {
+		return true
+	}
+	points.Store(-1 << 40) // the new process lives
+	h.crash(loss)
+	got := c.state()
+	// A finish that was interrupted may have taken the bytes with it: then
+	// the client is told to begin anew.
+	if begun := strings.Replace(want[k], "upload 6", "upload 0", 1); got != want[k] && got != want[k+1] && got != begun {
+		t.Fatalf("crash at point %d, in step %d, %+v: the state is\n%s\nwant\n%s\nor\n%s", at, k+1, loss, got, want[k], want[k+1])
+	}
+	h.past()
+	h.past()
+	h.Clock.Jump(365 * 24 * 60 * 60 * 1e9) // so that the files are old
+	_, err := h.Reconcile(h.ctx)
+	h.ok(err)
+	rep, err := h.Scrub(h.ctx, nil)
+	h.ok(err)
+	_, uploads := h.files()
+	if len(rep.Corrupt)+len(rep.Missing)+len(rep.CorruptManifests)+len(rep.Orphans)+uploads > 0 {
+		t.Fatalf("crash at point %d, in step %d, %+v: %+v, %d uploads left", at, k+1, loss, rep, uploads)
+	}
+	h.Place.Close()
+	h.Place.Close = func() {}
+	return false
+}
+
+// crash is a new start after the end of the process at a fault.
+func (h *H) crash(loss Loss) {
+	h.Helper()
+	if loss == noLoss {
+		h.Place.Close()
+	} else {
+		h.LosePower(loss)
+	}
+	h.start()
 }
 
 type crash struct {
@@ -172,7 +209,9 @@ func (c *crash) state() string {
 		for _, repo := range []string{"app", "web"} {
 			r, err := c.OpenBlob(c.ctx, repo, Dig([]byte(data)))
 			if err == nil {
-				c.ok(r.Close())
+				b, rerr := io.ReadAll(r)
+				c.ok(errors.Join(rerr, r.Close()))
+				eq(c.H, "what is served", string(b), data)
 			} else if !errors.Is(err, content.ErrBlobUnknown) {
 				c.Fatal(err)
 			}
