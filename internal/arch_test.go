@@ -97,7 +97,7 @@ var modules = map[string][]string{
 	"golang.org/x/sync":                      {"internal/…"},
 	"github.com/spf13/cobra":                 {"cmd/cairn"},
 	"github.com/spf13/pflag":                 {"cmd/cairn"},
-	"go.yaml.in/yaml/v3":                     {"internal/config", "cmd/cairn"},
+	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "cmd/cairn"},
 	"github.com/danielgtaylor/huma/v2":       {"internal/api"},
 	"github.com/prometheus/client_golang":    {"internal/serve"},
 	"github.com/google/go-containerregistry": {"test/…"},
