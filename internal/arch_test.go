@@ -126,6 +126,7 @@ var pure = []string{
 	"internal/credential",
 	"internal/code",
 	"internal/terraform",
+	"internal/manifest",
 	"internal/choose",
 	"internal/agent/inventory.go",
 	"internal/agent/name.go",
