@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,11 +28,11 @@ import (
 	"cairn.dev/cairn/internal/serve/servetest"
 	"cairn.dev/cairn/internal/usage"
 	"cairn.dev/cairn/test/cluster"
-	"cairn.dev/cairn/test/images"
+	"cairn.dev/cairn/test/site"
 )
 
-// site is a server and a cluster that pulls from it.
-type site struct {
+// place is a server and a cluster that pulls from it.
+type place struct {
 	t       *testing.T
 	cluster *cluster.Cluster
 	server  *servetest.Server
@@ -42,35 +40,22 @@ type site struct {
 	push    string // address that takes pushes without a password
 }
 
-// newSite starts both. The cluster has the shipped manifests, but for the pods:
+// newPlace starts both. The cluster has the shipped manifests, but for the pods:
 // the tests are the agents, with the tokens of the ServiceAccounts.
-func newSite(t *testing.T, o cluster.Options, change ...func(*config.Config)) *site {
+func newPlace(t *testing.T, o cluster.Options, change ...func(*config.Config)) *place {
 	t.Helper()
-	s := &site{t: t}
+	s := &place{t: t}
 	// Nodes ask for what is not there yet, but whoever serves it must be known.
 	later := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(later.Close)
 	o.Registry = strings.TrimPrefix(later.URL, "http://")
 	s.cluster = cluster.Start(t, o)
-	for _, file := range []string{"cluster.yaml", "node.yaml"} {
-		b, err := os.ReadFile(filepath.Join("../../deploy/agent", file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for doc := range strings.SplitSeq(string(b), "\n---\n") {
-			if !strings.Contains(doc, "\nkind: Deployment\n") && !strings.Contains(doc, "\nkind: DaemonSet\n") {
-				s.cluster.Apply(doc)
-			}
-		}
-	}
-	jwks := filepath.Join(t.TempDir(), "jwks")
-	if err := os.WriteFile(jwks, []byte(s.cluster.Kubectl("get", "--raw", "/openid/v1/jwks")), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	site.Admit(t, s.cluster)
+	trusted := site.Trust(t, s.cluster, "prod")
 	s.server = servetest.Start(t, clock.NewFake(time.Now()), func(c *config.Config) {
 		c.Open = false
 		c.Access.AnonymousPull = []string{"**"}
-		c.Clusters = []config.Cluster{{Name: "prod", Issuer: s.cluster.Server, JWKS: jwks, Audience: "cairn", Agent: []string{"cairn-agent/cairn-agent", "cairn-agent/cairn-node"}}}
+		c.Clusters = []config.Cluster{trusted}
 		for _, f := range change {
 			f(c)
 		}
@@ -80,41 +65,24 @@ func newSite(t *testing.T, o cluster.Options, change ...func(*config.Config)) *s
 	if s.admin, err = client.New(client.Config{Server: s.server.URL, Token: s.server.Secret}); err != nil {
 		t.Fatal(err)
 	}
-	target, err := url.Parse(s.server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	signed := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(target)
-		r.Out.Header.Set("Authorization", "Bearer "+s.server.Secret)
-	}})
-	t.Cleanup(signed.Close)
-	s.push = strings.TrimPrefix(signed.URL, "http://")
+	s.push = site.Door(t, s.server)
 	return s
 }
 
 // variant pushes an image of its own and returns its digest.
-func (s *site) variant(ref string) image.Digest {
+func (s *place) variant(ref string) image.Digest {
 	s.t.Helper()
-	i := images.Variant(s.t, ref, ref)
-	if err := i.Push(s.t.Context(), s.push); err != nil {
-		s.t.Fatal(err)
-	}
-	d, err := i.Image.Digest()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return image.Digest(d.String())
+	return site.Push(s.t, s.push, ref)
 }
 
 // token is one that the cluster gives to a ServiceAccount.
-func (s *site) token(account string, args ...string) string {
+func (s *place) token(account string, args ...string) string {
 	s.t.Helper()
 	return strings.TrimSpace(s.cluster.Kubectl(append([]string{"create", "token", account, "-n", "cairn-agent"}, args...)...))
 }
 
 // watch runs the agent of the cluster as the manifest would.
-func (s *site) watch() *agent.Agent {
+func (s *place) watch() *agent.Agent {
 	s.t.Helper()
 	src, err := kube.New(kube.Config{Name: "prod", REST: &rest.Config{Host: s.cluster.Server, BearerToken: s.token("cairn-agent"), TLSClientConfig: rest.TLSClientConfig{CAFile: s.cluster.CA}}}, kube.Deps{Clock: clock.Real()})
 	if err != nil {
@@ -124,7 +92,7 @@ func (s *site) watch() *agent.Agent {
 }
 
 // follow runs the agent of the first node.
-func (s *site) follow() *agent.Agent {
+func (s *place) follow() *agent.Agent {
 	s.t.Helper()
 	src, err := cri.New(cri.Config{Socket: "unix://" + s.cluster.CRI(0), Place: "prod", Node: "node1", Kind: "Pod"}, cri.Deps{Clock: clock.Real()})
 	if err != nil {
@@ -134,7 +102,7 @@ func (s *site) follow() *agent.Agent {
 	return s.run(agent.Config{Reporter: "prod:node1", Period: usage.MinPeriod, Dated: true}, src, "cairn-node")
 }
 
-func (s *site) run(cfg agent.Config, src agent.Source, account string) *agent.Agent {
+func (s *place) run(cfg agent.Config, src agent.Source, account string) *agent.Agent {
 	s.t.Helper()
 	cl, err := client.New(client.Config{Server: s.server.URL, Token: s.token(account, "--audience", "cairn")})
 	if err != nil {
@@ -157,7 +125,7 @@ func (s *site) run(cfg agent.Config, src agent.Source, account string) *agent.Ag
 }
 
 // until waits for ok, which says what is missing.
-func (s *site) until(what string, ok func() error) {
+func (s *place) until(what string, ok func() error) {
 	s.t.Helper()
 	var err error
 	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
@@ -170,7 +138,7 @@ func (s *site) until(what string, ok func() error) {
 
 // uses are what the ledger has of an image: "container prod/…", with "now" behind
 // those that go on.
-func (s *site) uses(repository string, d image.Digest) []string {
+func (s *place) uses(repository string, d image.Digest) []string {
 	s.t.Helper()
 	e, err := s.admin.Why(s.t.Context(), image.Reference{Repository: repository, Digest: d})
 	if err != nil {
@@ -198,7 +166,7 @@ func (s *site) uses(repository string, d image.Digest) []string {
 	return out
 }
 
-func (s *site) wantUses(repository string, d image.Digest, want ...string) {
+func (s *place) wantUses(repository string, d image.Digest, want ...string) {
 	s.t.Helper()
 	slices.Sort(want)
 	s.until("uses of "+repository, func() error {
@@ -209,7 +177,7 @@ func (s *site) wantUses(repository string, d image.Digest, want ...string) {
 	})
 }
 
-func (s *site) reporter() wire.Reporter {
+func (s *place) reporter() wire.Reporter {
 	s.t.Helper()
 	l, err := s.admin.Reporters(s.t.Context())
 	if err != nil {
@@ -226,7 +194,7 @@ func (s *site) reporter() wire.Reporter {
 // Everything that a real cluster runs or would run is in the ledger, by the
 // rights of the shipped role and nothing more.
 func TestCluster(t *testing.T) {
-	s := newSite(t, cluster.Options{Nodes: 1})
+	s := newPlace(t, cluster.Options{Nodes: 1})
 	d := map[string]image.Digest{}
 	for _, name := range []string{"web", "old", "zero", "cron", "job", "volume", "static", "set", "never", "idle"} {
 		d[name] = s.variant("app/" + name + ":1")
@@ -285,7 +253,7 @@ func TestCluster(t *testing.T) {
 }
 
 // outage stops the API server: the agent states nothing until it is back.
-func (s *site) outage(a *agent.Agent) {
+func (s *place) outage(a *agent.Agent) {
 	ctx := s.t.Context()
 	if err := s.cluster.Stop(ctx, 0, "kube-apiserver"); err != nil {
 		s.t.Fatal(err)
@@ -315,7 +283,7 @@ func (s *site) outage(a *agent.Agent) {
 // A thousand pods on pretended nodes, and a Job of 300: each digest that ran is
 // in the ledger, and the statement grows by workloads, not by pods.
 func TestManyPods(t *testing.T) {
-	s := newSite(t, cluster.Options{FakeNodes: 100})
+	s := newPlace(t, cluster.Options{FakeNodes: 100})
 	const deployments, replicas = 20, 50
 	var docs []string
 	for i := range deployments {

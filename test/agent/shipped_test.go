@@ -13,6 +13,7 @@ import (
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/test/cluster"
 	"cairn.dev/cairn/test/images"
+	"cairn.dev/cairn/test/site"
 )
 
 // program builds cairn as it is shipped, and returns its file, which is called
@@ -32,7 +33,7 @@ func program(t *testing.T) string {
 // set, and lets the pods of it do their work: with their user, their file
 // system, their tokens and their limits.
 func TestShipped(t *testing.T) {
-	s := newSite(t, cluster.Options{Nodes: 1})
+	s := newPlace(t, cluster.Options{Nodes: 1})
 	img := images.Program(t, program(t), "cairn:test")
 	if err := img.Push(t.Context(), s.push); err != nil {
 		t.Fatal(err)
@@ -42,11 +43,7 @@ func TestShipped(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range []string{"cluster.yaml", "node.yaml"} {
-		b, err := os.ReadFile(filepath.Join("../../deploy/agent", file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		manifest := strings.NewReplacer("registry.example.org/cairn:latest", cluster.NodeRegistry+"/cairn:test", "https://registry.example.org", "http://"+server).Replace(string(b))
+		manifest := strings.NewReplacer("registry.example.org/cairn:latest", cluster.NodeRegistry+"/cairn:test", "https://registry.example.org", "http://"+server).Replace(site.Manifest(t, file))
 		if strings.Contains(manifest, "example.org") {
 			t.Fatalf("%s names more than was set", file)
 		}
@@ -111,16 +108,12 @@ func TestKubeletPulls(t *testing.T) {
 	if err := os.WriteFile(provider, []byte(strings.Replace(string(block[1]), "registry.example.org", cluster.NodeRegistry, 1)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s := newSite(t, cluster.Options{Nodes: 1, Kubelet: []string{"--image-credential-provider-bin-dir=" + filepath.Dir(program(t)), "--image-credential-provider-config=" + provider}},
+	s := newPlace(t, cluster.Options{Nodes: 1, Kubelet: []string{"--image-credential-provider-bin-dir=" + filepath.Dir(program(t)), "--image-credential-provider-config=" + provider}},
 		func(c *config.Config) {
 			c.Access.AnonymousPull = []string{"open/**"}
 			c.Clusters[0].Pull = []string{"team/**"}
 		})
-	manifest, err := os.ReadFile("../../deploy/agent/kubelet.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.cluster.Apply(string(manifest))
+	s.cluster.Apply(site.Manifest(t, "kubelet.yaml"))
 	for _, ref := range []string{"open/app:1", "team/app:1", "other/app:1"} {
 		s.variant(ref)
 	}

@@ -44,7 +44,7 @@ rules:
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newSite(t, cluster.Options{FakeNodes: 500,
+	s := newWorld(t, cluster.Options{FakeNodes: 500,
 		APIServer:         []string{"--audit-policy-file=" + rules, "--audit-log-path=" + audit},
 		ControllerManager: []string{"--concurrent-deployment-syncs=20", "--concurrent-replicaset-syncs=20", "--concurrent-job-syncs=20"}})
 	s.follow()

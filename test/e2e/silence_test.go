@@ -19,7 +19,7 @@ func TestNobodyIsDeletedInSilence(t *testing.T) {
 	// look more often.
 	t.Setenv("HTTP2_READ_IDLE_TIMEOUT_SECONDS", "2")
 	t.Setenv("HTTP2_PING_TIMEOUT_SECONDS", "2")
-	s := newSite(t, cluster.Options{Nodes: 1})
+	s := newWorld(t, cluster.Options{Nodes: 1})
 	c, ctx := s.clusters[0], t.Context()
 	s.image("app/run:1")
 	s.image("app/run:2") // as old as what runs, and nobody's
@@ -142,7 +142,7 @@ func TestNobodyIsDeletedInSilence(t *testing.T) {
 }
 
 // stopped expects status to say that deletion stopped, by whom, and the cure.
-func (s *site) stopped(when string) {
+func (s *world) stopped(when string) {
 	s.t.Helper()
 	st := s.status()
 	if len(st.Silent) != 1 || st.Silent[0].Name != "cluster/prod" || len(st.Retention.Uncovered) != 1 {
@@ -164,7 +164,7 @@ func (s *site) stopped(when string) {
 
 // Two clusters run the same image: the last one to stop decides.
 func TestTheLastClusterDecides(t *testing.T) {
-	s := newSite(t, cluster.Options{Nodes: 1}, cluster.Options{Nodes: 1})
+	s := newWorld(t, cluster.Options{Nodes: 1}, cluster.Options{Nodes: 1})
 	for _, ref := range []string{"app/both:1", "app/both:2", "app/one:1", "app/one:2"} {
 		s.image(ref)
 	}

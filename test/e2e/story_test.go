@@ -40,7 +40,7 @@ func apply(c *cluster.Cluster, docs ...string) { c.Apply(strings.Join(docs, "\n-
 
 // forget removes images from the node, so that whatever needs them next pulls
 // them.
-func (s *site) forget(c *cluster.Cluster, refs ...string) {
+func (s *world) forget(c *cluster.Cluster, refs ...string) {
 	s.t.Helper()
 	for _, ref := range refs {
 		if out, err := c.Command(s.t.Context(), 0, "ctr", "-n", "k8s.io", "images", "rm", "--sync", on(ref)).CombinedOutput(); err != nil {
@@ -53,7 +53,7 @@ func (s *site) forget(c *cluster.Cluster, refs ...string) {
 // month passes. What runs, and what would run, is there; its neighbours are
 // not.
 func TestNothingThatRunsIsDeleted(t *testing.T) {
-	s := newSite(t, cluster.Options{Nodes: 1})
+	s := newWorld(t, cluster.Options{Nodes: 1})
 	c := s.clusters[0]
 	for _, ref := range []string{"app/shop:1", "app/shop:2", "app/web:1", "app/web:2", "app/zero:1", "app/suspended:1", "app/monthly:1", "app/each:1", "app/volume:1", "app/second:1", "app/once:1"} {
 		s.image(ref)

@@ -16,7 +16,7 @@ import (
 // Only the agent of a cluster speaks for it: with tokens as real clusters make
 // them, and as somebody who wants to stop or start deletion would make them.
 func TestTokens(t *testing.T) {
-	s := newSite(t, cluster.Options{}, cluster.Options{})
+	s := newWorld(t, cluster.Options{}, cluster.Options{})
 	d := s.image("app/web:1")
 	one, two := s.clusters[0], s.clusters[1]
 	token := func(c *cluster.Cluster, namespace, account string, args ...string) string {

@@ -18,10 +18,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -41,7 +37,7 @@ import (
 	"cairn.dev/cairn/internal/serve/servetest"
 	"cairn.dev/cairn/internal/usage"
 	"cairn.dev/cairn/test/cluster"
-	"cairn.dev/cairn/test/images"
+	"cairn.dev/cairn/test/site"
 )
 
 const (
@@ -52,8 +48,8 @@ const (
 	step = period + period/3
 )
 
-// A site is one server and the clusters that pull from it.
-type site struct {
+// A world is one server and the clusters that pull from it.
+type world struct {
 	t        *testing.T
 	clock    *clock.Fake
 	begin    time.Time
@@ -65,11 +61,11 @@ type site struct {
 	period   time.Duration // of agents
 }
 
-// newSite starts a server that trusts the clusters, which are called prod,
+// newWorld starts a server that trusts the clusters, which are called prod,
 // prod2 and so on.
-func newSite(t *testing.T, options ...cluster.Options) *site {
+func newWorld(t *testing.T, options ...cluster.Options) *world {
 	t.Helper()
-	s := &site{t: t, period: period}
+	s := &world{t: t, period: period}
 	// The nodes must be told of a registry before there is one.
 	later := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(later.Close)
@@ -78,12 +74,8 @@ func newSite(t *testing.T, options ...cluster.Options) *site {
 		o.Registry = strings.TrimPrefix(later.URL, "http://")
 		c := cluster.Start(t, o)
 		s.clusters = append(s.clusters, c)
-		applyShipped(t, c)
-		jwks := filepath.Join(t.TempDir(), "jwks")
-		if err := os.WriteFile(jwks, []byte(c.Kubectl("get", "--raw", "/openid/v1/jwks")), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		trusted = append(trusted, config.Cluster{Name: clusterName(i), Issuer: c.Server, JWKS: jwks, Audience: "cairn", Agent: []string{"cairn-agent/cairn-agent"}})
+		site.Admit(t, c)
+		trusted = append(trusted, site.Trust(t, c, clusterName(i)))
 	}
 	s.clock = clock.NewFake(time.Now())
 	s.begin = s.clock.Now()
@@ -102,25 +94,8 @@ func clusterName(i int) string {
 	return fmt.Sprintf("prod%d", i+1)
 }
 
-// applyShipped gives the cluster the shipped manifests but for the pods: the
-// test is the agent, with the token of its ServiceAccount.
-func applyShipped(t *testing.T, c *cluster.Cluster) {
-	t.Helper()
-	b, err := os.ReadFile("../../deploy/agent/cluster.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var docs []string
-	for doc := range strings.SplitSeq(string(b), "\n---\n") {
-		if !strings.Contains(doc, "\nkind: Deployment\n") {
-			docs = append(docs, doc)
-		}
-	}
-	c.Apply(strings.Join(docs, "\n---\n"))
-}
-
 // start starts the server, again after a stop if it ran before.
-func (s *site) start(edit func(*config.Config)) {
+func (s *world) start(edit func(*config.Config)) {
 	s.t.Helper()
 	secret := ""
 	if s.server != nil {
@@ -137,34 +112,16 @@ func (s *site) start(edit func(*config.Config)) {
 	if s.admin, err = client.New(client.Config{Server: s.server.URL, Token: s.server.Secret}); err != nil {
 		s.t.Fatal(err)
 	}
-	target, err := url.Parse(s.server.URL)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	authorization := "Bearer " + s.server.Secret
-	signed := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		r.SetURL(target)
-		r.Out.Header.Set("Authorization", authorization)
-	}})
-	s.t.Cleanup(signed.Close)
-	s.push = strings.TrimPrefix(signed.URL, "http://")
+	s.push = site.Door(s.t, s.server)
 	for _, a := range s.agents {
-		a.link.to(target.Host)
+		a.link.to(s.server.Addr().String())
 	}
 }
 
 // image pushes an image that nothing else is, called repository:tag.
-func (s *site) image(ref string) image.Digest {
+func (s *world) image(ref string) image.Digest {
 	s.t.Helper()
-	i := images.Variant(s.t, ref, ref)
-	if err := i.Push(s.t.Context(), s.push); err != nil {
-		s.t.Fatal(err)
-	}
-	d, err := i.Digest()
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return image.Digest(d)
+	return site.Push(s.t, s.push, ref)
 }
 
 // on is how nodes call an image of the server.
@@ -181,7 +138,7 @@ type reporting struct {
 }
 
 // report runs the agent of a cluster as the manifest would.
-func (s *site) report(i int) *reporting {
+func (s *world) report(i int) *reporting {
 	s.t.Helper()
 	c := s.clusters[i]
 	token := func(args ...string) string {
@@ -225,7 +182,7 @@ func (s *site) report(i int) *reporting {
 
 // reported waits for the next report of an agent, from which on it has to speak
 // in every period.
-func (s *site) reported(r *reporting) {
+func (s *world) reported(r *reporting) {
 	s.t.Helper()
 	before := r.Status().Reports
 	s.until("a report", func() error {
@@ -335,7 +292,7 @@ func (c *counted) minutes() []int64 {
 // until waits for ok, which says what is missing. The clock moves on by a
 // minute each time, so that agents speak meanwhile, and is not behind that of
 // the cluster.
-func (s *site) until(what string, ok func() error) {
+func (s *world) until(what string, ok func() error) {
 	s.t.Helper()
 	var err error
 	for end := time.Now().Add(90 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
@@ -351,7 +308,7 @@ func (s *site) until(what string, ok func() error) {
 
 // follow makes the clock that of the computer, for what is measured by the
 // minute.
-func (s *site) follow() {
+func (s *world) follow() {
 	s.period = time.Minute
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -369,7 +326,7 @@ func (s *site) follow() {
 
 // pass lets time pass. Agents speak as they do, and retention runs after each
 // step; while all agents are silent nobody needs small ones.
-func (s *site) pass(d time.Duration) {
+func (s *world) pass(d time.Duration) {
 	s.t.Helper()
 	for end := s.clock.Now().Add(d); s.clock.Now().Before(end); {
 		var spoke []int64
@@ -387,7 +344,7 @@ func (s *site) pass(d time.Duration) {
 
 // settle waits until agents have spoken since and retention has run since a
 // time.
-func (s *site) settle(since time.Time, spoke []int64) {
+func (s *world) settle(since time.Time, spoke []int64) {
 	s.t.Helper()
 	for tries := 0; ; tries++ {
 		why := ""
@@ -416,7 +373,7 @@ func (s *site) settle(since time.Time, spoke []int64) {
 	}
 }
 
-func (s *site) status() wire.Status {
+func (s *world) status() wire.Status {
 	s.t.Helper()
 	st, err := s.admin.Status(s.t.Context())
 	if err != nil {
@@ -426,25 +383,25 @@ func (s *site) status() wire.Status {
 }
 
 // since is the day of the story.
-func (s *site) since() time.Duration { return s.clock.Now().Sub(s.begin).Round(day) }
+func (s *world) since() time.Duration { return s.clock.Now().Sub(s.begin).Round(day) }
 
 // kept, gone and swept say how images must be.
-func (s *site) kept(refs ...string) {
+func (s *world) kept(refs ...string) {
 	s.t.Helper()
 	s.are("live", refs)
 }
 
-func (s *site) gone(refs ...string) {
+func (s *world) gone(refs ...string) {
 	s.t.Helper()
 	s.are("expired", refs)
 }
 
-func (s *site) swept(refs ...string) {
+func (s *world) swept(refs ...string) {
 	s.t.Helper()
 	s.are("swept", refs)
 }
 
-func (s *site) are(state string, refs []string) {
+func (s *world) are(state string, refs []string) {
 	s.t.Helper()
 	for _, ref := range refs {
 		if e := s.why(ref); e.State != state {
@@ -460,7 +417,7 @@ func (s *site) are(state string, refs []string) {
 	}
 }
 
-func (s *site) why(ref string) *wire.Explanation {
+func (s *world) why(ref string) *wire.Explanation {
 	s.t.Helper()
 	name, tag, _ := strings.Cut(ref, ":")
 	e, err := s.admin.Why(s.t.Context(), image.Reference{Repository: name, Tag: tag})
@@ -471,7 +428,7 @@ func (s *site) why(ref string) *wire.Explanation {
 }
 
 // used finds a use of an image by a workload, from a source.
-func (s *site) used(ref string, from usage.Source, subject string) (usage.Use, bool) {
+func (s *world) used(ref string, from usage.Source, subject string) (usage.Use, bool) {
 	s.t.Helper()
 	for _, u := range s.why(ref).Uses {
 		if u.Source == from && (u.Subject == subject || subject == "") {
@@ -482,7 +439,7 @@ func (s *site) used(ref string, from usage.Source, subject string) (usage.Use, b
 }
 
 // wantUse waits until the ledger has a use.
-func (s *site) wantUse(ref string, from usage.Source, subject string, now bool) {
+func (s *world) wantUse(ref string, from usage.Source, subject string, now bool) {
 	s.t.Helper()
 	s.until(fmt.Sprintf("%s used by %s %s", ref, from, subject), func() error {
 		if u, ok := s.used(ref, from, subject); !ok || u.Now != now {
