@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"cairn.dev/cairn/internal/code"
+	"cairn.dev/cairn/internal/manifest"
 )
 
 // A Reader finds the images that code of some formats names. It remembers what
@@ -30,8 +31,11 @@ type Scanner struct {
 	readers []Reader
 }
 
-// New makes a scanner of the readers; their formats do not overlap.
-func New(readers ...Reader) *Scanner { return &Scanner{readers: readers} }
+// New makes a scanner of all formats.
+func New() *Scanner { return Of(manifest.New()) }
+
+// Of makes a scanner of some readers, whose formats do not overlap.
+func Of(readers ...Reader) *Scanner { return &Scanner{readers: readers} }
 
 // Scan reads the tree with all readers. It fails only when ctx ends or a
 // reader says that it cannot be relied on; code that cannot be read is among
@@ -54,6 +58,17 @@ func (s *Scanner) Scan(ctx context.Context, t *code.Tree, o code.Options) (*code
 	}
 	SortProblems(all.Problems)
 	return all, nil
+}
+
+// Change finds the splices after which every wanted image of the tree is
+// exactly what is wanted; see the function [Change].
+func (s *Scanner) Change(ctx context.Context, t *code.Tree, o code.Options, wants []code.Want) (code.Change, error) {
+	read := func(t *code.Tree) (*code.Result, error) { return s.Scan(ctx, t, o) }
+	before, err := read(t)
+	if err != nil {
+		return code.Change{}, err
+	}
+	return Change(ctx, read, t, before, wants)
 }
 
 // SortProblems puts problems in the order of their places.
