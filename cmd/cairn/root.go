@@ -61,6 +61,7 @@ last use, in two steps, and says why.
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
 		&cobra.Group{ID: "images", Title: "Images:"},
+		&cobra.Group{ID: "code", Title: "Code:"},
 		&cobra.Group{ID: "manage", Title: "Manage:"},
 	)
 	in := func(group string, cmds ...*cobra.Command) {
@@ -71,6 +72,7 @@ last use, in two steps, and says why.
 	}
 	in("run", a.demoCommand(), a.serveCommand(), a.agentCommand(), a.credentialCommand(), a.configCommand(), a.scrubCommand())
 	in("images", a.whyCommand(), a.imageCommand(), a.tagCommand(), a.mirrorCommand())
+	in("code", a.scanCommand())
 	in("manage", a.statusCommand(), a.retentionCommand(), a.reapCommand(), a.clusterCommand(), a.tokenCommand())
 	root.AddCommand(a.versionCommand(), a.schemaCommand(), exitCodesTopic())
 	return root

@@ -273,7 +273,7 @@ func (y *reading) from(format code.Format, address string, f code.Found) code.Im
 		if o.alias != nil {
 			i.Chain = append(i.Chain, code.Step{Name: "&" + o.node.Anchor, Place: at})
 		} else if len(f.Parts) > 1 {
-			i.Chain = append(i.Chain, code.Step{Name: strconv.Quote(part.Text), Place: at})
+			i.Chain = append(i.Chain, code.Step{Name: strconv.Quote(o.node.Value), Place: at})
 		}
 		if part.Kind == code.Scalar && part.Text != o.node.Value {
 			i.Fixed = misread(o.node.Value, part.Text)

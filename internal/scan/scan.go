@@ -12,6 +12,7 @@ package scan
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -58,6 +59,11 @@ func (s *Scanner) Scan(ctx context.Context, t *code.Tree, o code.Options) (*code
 	}
 	SortProblems(all.Problems)
 	return all, nil
+}
+
+// Load reads a forge's archive; see [Tar].
+func (s *Scanner) Load(ctx context.Context, r io.Reader, ignore []string) (*Loaded, error) {
+	return Tar(ctx, r, ignore, nil)
 }
 
 // Change finds the splices after which every wanted image of the tree is
