@@ -14,15 +14,18 @@ import (
 )
 
 // A Policy says which images may be chosen. The zero Policy is a good default.
+// Every field narrows: a tag has to pass all of them.
 type Policy struct {
-	// Versioning is "auto" (default), "semver", "docker", "calver", "pushed",
-	// "regex:EXPR" with named groups, or "digest".
+	// Versioning is how tags are read: one of [Versionings], or "regex:EXPR"
+	// with named groups ([Groups]). "" is "auto".
 	Versioning string
-	// Range bounds versions: "~1.2", ">=1.2 <2", "1.x".
+	// Range bounds versions: "~1.2", ">=1.2 <2", "1.x || 3.x". See [CheckRange].
 	Range string
+	// Tags are globs of the tags that come into question; none: all.
+	Tags []string
 	// Ignore are globs of tags that are never chosen.
 	Ignore []string
-	// Major says what to do with a new major version: "off" (default), "separate", "together".
+	// Major says what to do with a new major version: one of [Majors]. "" is "off".
 	Major string
 	// Prerelease allows them even when the current tag is none.
 	Prerelease bool
@@ -32,7 +35,10 @@ type Policy struct {
 	Cooldown time.Duration
 	// Signed requires a verified signature.
 	Signed bool
-	// Platforms that the image must have besides those of the current one: the nodes'.
+	// Needed are the platforms that the image must have, in place of those of
+	// the current image; none: those of the current one.
+	Needed []image.Platform
+	// Platforms that the image must have besides: the nodes'.
 	Platforms []image.Platform
 }
 
@@ -41,12 +47,12 @@ type State string
 
 // The states of a choice.
 const (
-	Current     State = "current"     // nothing newer
+	Current     State = "current"     // nothing newer that may be chosen
 	Newer       State = "newer"       // To is to be proposed
 	Held        State = "held"        // a newer one waits: cooldown
 	Blocked     State = "blocked"     // a newer one lacks a platform or a signature
 	Unversioned State = "unversioned" // the tag is no version and has no digest to follow (latest)
-	Unknown     State = "unknown"     // the registry does not say
+	Unknown     State = "unknown"     // the registry does not say, or the policy makes no sense
 )
 
 // A Choice is the answer about one reference.
@@ -54,11 +60,15 @@ type Choice struct {
 	State State
 	// To is the reference to write, exactly as code should hold it; set when Newer.
 	To string
-	// Tag and Digest of To.
+	// Tag and Digest of To; of a reference that is a digest only, the tag that
+	// names it.
 	Tag    string
 	Digest image.Digest
 	// Major: To is a new major version, and the policy says that it goes separately.
 	Major bool
+	// Also is the new major version that goes separately beside this choice, when
+	// both are there; nil otherwise. It is Newer and Major.
+	Also *Choice
 	// Reason, for people: what was found and what was passed over, with the cure.
 	Reason string
 	// Until is when a Held choice is due.
@@ -74,10 +84,25 @@ type Passed struct {
 	Reason string
 }
 
-// Facts are what is known when choosing. Look describes a tag's image; it is
-// asked only of the few tags that come into question, newest first.
+// Facts are what is known when choosing.
 type Facts struct {
 	Now  time.Time
-	Tags []catalog.Tag
+	Tags []catalog.Tag // all of the repository
+	// Look describes a tag's image. It is asked of the few tags that come into
+	// question, newest first, and of the current one. An error that is
+	// [catalog.ErrNotFound] says that there is no such image, any other that
+	// nobody knows.
 	Look func(tag string) (catalog.Image, error)
+	// Inspect describes the image that the code names by its digest, with the
+	// same errors. It is asked of nothing else, and may be nil when the
+	// reference has none.
+	Inspect func(digest image.Digest) (catalog.Image, error)
 }
+
+// maxPassed bounds the list of tags that were not taken, and maxLooks the
+// images that are looked at for one choice: whoever pushes a hundred images
+// without a platform does not make us ask for a hundred.
+const (
+	maxPassed = 10
+	maxLooks  = 10
+)

@@ -1,0 +1,587 @@
+package choose
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"cairn.dev/cairn/internal/catalog"
+	"cairn.dev/cairn/internal/image"
+)
+
+var now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+const day = 24 * time.Hour
+
+func digestOf(s string) image.Digest {
+	sum := sha256.Sum256([]byte(s))
+	return image.Digest("sha256:" + hex.EncodeToString(sum[:]))
+}
+
+// registry is a repository for tests: every tag has an image of its own, for
+// linux/amd64, known for a year, unless something else is said.
+type registry struct {
+	tags   []catalog.Tag
+	images map[string]catalog.Image // by tag
+	old    map[image.Digest]catalog.Image
+	errs   map[string]error
+	looks  []string
+}
+
+func newRegistry(tags string) *registry {
+	r := &registry{images: map[string]catalog.Image{}, old: map[image.Digest]catalog.Image{}, errs: map[string]error{}}
+	for name := range strings.FieldsSeq(tags) {
+		r.tags = append(r.tags, catalog.Tag{Name: name, Since: now.Add(-365 * day)})
+		r.images[name] = catalog.Image{Digest: digestOf(name), Platforms: platforms("linux/amd64"), Since: now.Add(-365 * day)}
+	}
+	return r
+}
+
+func (r *registry) facts() Facts {
+	return Facts{Now: now, Tags: r.tags, Look: func(tag string) (catalog.Image, error) {
+		r.looks = append(r.looks, tag)
+		if err := r.errs[tag]; err != nil {
+			return catalog.Image{}, err
+		}
+		img, ok := r.images[tag]
+		if !ok {
+			return catalog.Image{}, catalog.ErrNotFound
+		}
+		return img, nil
+	}, Inspect: func(d image.Digest) (catalog.Image, error) {
+		if img, ok := r.old[d]; ok {
+			return img, nil
+		}
+		for _, img := range r.images {
+			if img.Digest == d {
+				return img, nil
+			}
+		}
+		return catalog.Image{}, catalog.ErrNotFound
+	}}
+}
+
+// edit changes a tag and its image.
+func (r *registry) edit(tag string, f func(*catalog.Tag, *catalog.Image)) *registry {
+	for i := range r.tags {
+		if r.tags[i].Name == tag {
+			img := r.images[tag]
+			f(&r.tags[i], &img)
+			r.images[tag] = img
+			return r
+		}
+	}
+	panic("no tag " + tag)
+}
+
+// age says when a tag and its image were pushed or seen.
+func (r *registry) age(tag string, d time.Duration) *registry {
+	return r.edit(tag, func(t *catalog.Tag, i *catalog.Image) { t.Since, i.Since = now.Add(-d), now.Add(-d) })
+}
+
+func (r *registry) has(tag, list string) *registry {
+	return r.edit(tag, func(_ *catalog.Tag, i *catalog.Image) { i.Platforms = platforms(list) })
+}
+
+func platforms(list string) (out []image.Platform) {
+	for s := range strings.FieldsSeq(list) {
+		p := strings.Split(s+"/", "/")
+		out = append(out, image.Platform{OS: p[0], Architecture: p[1], Variant: p[2]})
+	}
+	return out
+}
+
+// Versions: what is chosen for a tag out of tags, by a policy; "" for nothing.
+func TestVersions(t *testing.T) {
+	together := Policy{Major: "together"}
+	docker := Policy{Versioning: "docker"}
+	semver := Policy{Versioning: "semver"}
+	calver := Policy{Versioning: "calver"}
+	rng := func(s string) Policy { return Policy{Range: s, Major: "together"} }
+	for _, c := range []struct {
+		from, tags string
+		p          Policy
+		want       string
+	}{
+		// Numbers.
+		{"1.2.3", "1.2.3 1.2.4", Policy{}, "1.2.4"},
+		{"1.2.3", "1.2.4 1.3.0 1.10.0 1.9.9", Policy{}, "1.10.0"},
+		{"1.2.3", "1.2.3 1.2.2 1.1.9 0.9.0", Policy{}, ""},
+		{"1.2.3", "1.2.3", Policy{}, ""},
+		{"1.2.3", "", Policy{}, ""},
+		{"1.2.3", "1.2.10 1.2.9", Policy{}, "1.2.10"},
+		{"1.2", "1.3 1.3.1 1", Policy{}, "1.3"},
+		{"1.2.3", "1.3 2 1.2.3.4", Policy{}, ""},
+		{"17", "18 19 17.1", Policy{}, ""},
+		{"17", "18 19 17.1", together, "19"},
+		{"9", "10", together, "10"},
+		{"1.2.3.4", "1.2.3.5 1.2.4", Policy{}, "1.2.3.5"},
+		{"1.2", "1.2.0 1.2.1", Policy{}, ""},
+		{"1.02", "1.2 1.2.0", Policy{}, ""},
+		{"1.02", "1.03", Policy{}, "1.03"},
+		{"1.09", "1.10 1.8", Policy{}, "1.10"},
+		{"007", "8", together, "8"},
+		{"99999999999999999999999.1", "99999999999999999999999.2", Policy{}, "99999999999999999999999.2"},
+		{"0.1.0", "0.2.0", Policy{}, "0.2.0"},
+		{"1.2.3", "2.0.0", Policy{}, ""},
+		{"1.2.3", "2.0.0 1.4.0", Policy{}, "1.4.0"},
+		{"1.2.3", "2.0.0 1.4.0 3.0.0", together, "3.0.0"},
+		// Builds are counted, not versioned, once the number is long.
+		{"12345", "12346 12400", Policy{}, "12400"},
+		{"12345", "20240115 1234567", Policy{}, ""},
+		{"17", "20240115", together, ""},
+		{"17", "1234567", together, ""},
+		{"99", "100", together, "100"},
+		// Prefixes stay.
+		{"v1.2.3", "v1.2.4 1.2.5", Policy{}, "v1.2.4"},
+		{"1.2.3", "v1.2.4", Policy{}, ""},
+		{"V1.2", "V1.3 v1.4", Policy{}, "V1.3"},
+		{"release-1.2.3", "release-1.3.0 1.4.0 release-candidate", Policy{}, "release-1.3.0"},
+		{"nginx-0.47.0-rancher1", "nginx-0.48.0-rancher1 nginx-0.48.1-rancher2 nginx-1.0.0-rancher1", Policy{}, "nginx-0.48.1-rancher2"},
+		{"alpine3.19", "alpine3.20 3.21 debian12", Policy{}, "alpine3.20"},
+		{"version-1.2", "version-1.3", Policy{}, "version-1.3"},
+		{"v1", "v2", together, "v2"},
+		// Suffixes are compatibility.
+		{"1.2-alpine", "1.3-alpine 1.4 1.4-slim", Policy{}, "1.3-alpine"},
+		{"1.2", "1.3-alpine", Policy{}, ""},
+		{"1.2.3-alpine3.19", "1.2.4-alpine3.19", Policy{}, "1.2.4-alpine3.19"},
+		{"1.2.3-alpine3.19", "1.2.3-alpine3.20", Policy{}, "1.2.3-alpine3.20"},
+		{"1.2.3-alpine3.19", "1.2.4-alpine3.19 1.2.4-alpine3.20", Policy{}, "1.2.4-alpine3.20"},
+		{"1.2.3-alpine3.19", "1.2.4-alpine3.18", Policy{}, ""},
+		{"1.2.3-alpine3.19", "1.2.4-alpine3.18 1.2.4-alpine3.19", Policy{}, "1.2.4-alpine3.19"},
+		{"1.2.3-alpine3.19", "1.2.4-alpine", Policy{}, ""},
+		{"1.2.3-alpine3.19", "1.2.4-alpine4.0", Policy{}, ""},
+		{"1.2.3-alpine3.19", "1.2.4-alpine4.0", together, "1.2.4-alpine4.0"},
+		{"3.9.6-eclipse-temurin-17", "3.9.7-eclipse-temurin-17 3.9.7-eclipse-temurin-21", Policy{}, "3.9.7-eclipse-temurin-17"},
+		{"3.9.6-eclipse-temurin-17", "3.9.7-eclipse-temurin-21", Policy{}, ""},
+		{"8.3.1-fpm-bookworm", "8.3.2-fpm-bookworm 8.3.3-fpm-trixie 8.3.3-cli-bookworm", Policy{}, "8.3.2-fpm-bookworm"},
+		{"1.25.3-debian-11-r5", "1.25.4-debian-11-r0", Policy{}, "1.25.4-debian-11-r0"},
+		{"1.25.3-debian-11-r5", "1.25.3-debian-11-r6 1.25.3-debian-11-r10", Policy{}, "1.25.3-debian-11-r10"},
+		{"1.25.3-debian-11-r5", "1.25.3-debian-11-r4 1.25.4-debian-12-r0", Policy{}, ""},
+		{"2.4.0-1", "2.4.0-2 2.4.0-10", Policy{}, "2.4.0-10"},
+		{"4.0.9-ls123", "4.0.9-ls124 4.1.0-ls1", Policy{}, "4.1.0-ls1"},
+		{"12.2.0-cudnn8-runtime-ubuntu22.04", "12.3.0-cudnn8-runtime-ubuntu22.04 12.4.0-cudnn9-runtime-ubuntu22.04", Policy{}, "12.3.0-cudnn8-runtime-ubuntu22.04"},
+		{"2019-CU18-ubuntu-20.04", "2019-CU19-ubuntu-20.04 2022-CU1-ubuntu-20.04", Policy{}, "2019-CU19-ubuntu-20.04"},
+		{"1.2.3-abc1234", "1.2.4-def5678", Policy{}, "1.2.4-def5678"},
+		{"1.2.3-abc1234", "1.2.3-def5678", Policy{}, ""},
+		{"v1.2.3-4-gabc1234", "v1.2.3-5-gdef5678", Policy{}, "v1.2.3-5-gdef5678"},
+		{"3.19-slim", "3.20-SLIM", Policy{}, ""},
+		{"1.2.3_build5", "1.2.3_build6", Policy{}, "1.2.3_build6"},
+		{"v1.2.3_k3s1", "v1.2.4_k3s1 v1.2.4", Policy{}, "v1.2.4_k3s1"},
+		{"1.21-dev", "1.22-dev 1.23", Policy{}, "1.22-dev"},
+		{"1.2", "1.3-dev", Policy{}, ""},
+		// Prereleases.
+		{"1.2.3", "1.3.0-rc.1 1.3.0-beta2 1.3.0-alpha 1.3.0rc1 1.3.0-RC1 1.3.0-M2", Policy{}, ""},
+		{"1.2.3", "1.3.0-rc.1", Policy{Prerelease: true}, "1.3.0-rc.1"},
+		{"1.2.3", "1.3.0-rc.1 1.3.0", Policy{Prerelease: true}, "1.3.0"},
+		{"1.3.0-rc.1", "1.3.0-rc.2", Policy{}, "1.3.0-rc.2"},
+		{"1.3.0-rc.1", "1.3.0-rc.10 1.3.0-rc.9", Policy{}, "1.3.0-rc.10"},
+		{"1.3.0-rc.1", "1.3.0", Policy{}, "1.3.0"},
+		{"1.3.0-rc.1", "1.4.0-rc.1", Policy{}, ""},
+		{"1.3.0-rc.1", "1.4.0-rc.1 1.3.1", Policy{}, "1.3.1"},
+		{"1.3.0-rc.2", "1.3.0-rc.1 1.3.0-beta.9 1.3.0-alpha.9", Policy{}, ""},
+		{"1.3.0-alpha.2", "1.3.0-beta.1", Policy{}, "1.3.0-beta.1"},
+		{"1.3.0-beta", "1.3.0-beta.1", Policy{}, "1.3.0-beta.1"},
+		{"3.13.0rc1", "3.13.0rc2 3.13.0b9 3.13.0a9", Policy{}, "3.13.0rc2"},
+		{"3.13.0b1", "3.13.0b2 3.13.0a9", Policy{}, "3.13.0b2"},
+		{"8.4.0RC1-fpm-alpine", "8.4.0RC2-fpm-alpine 8.4.0RC3-fpm 8.4.0-fpm-alpine", Policy{}, "8.4.0-fpm-alpine"},
+		{"3.13-rc-alpine", "3.13-alpine 3.14-rc-alpine", Policy{}, "3.13-alpine"},
+		{"3.0.0-M1", "3.0.0-M2 3.0.0-RC1", Policy{}, "3.0.0-RC1"},
+		{"1.0.0-dev.3", "1.0.0-dev.4 1.0.0-alpha.1", Policy{}, "1.0.0-alpha.1"},
+		{"2.0.0-preview.1", "2.0.0-preview.2", Policy{}, "2.0.0-preview.2"},
+		// Semantic versions, strictly.
+		{"1.2.3", "1.2.4 1.3 v1.9.0 1.05.0", semver, "1.2.4"},
+		{"1.2.3", "1.2.4-alpine", semver, ""},
+		{"1.2.3-alpine", "1.2.3", semver, "1.2.3"},
+		{"v1.2.3", "v1.2.4", semver, "v1.2.4"},
+		{"1.0.0-alpha", "1.0.0-alpha.1 1.0.0-alpha.beta", semver, "1.0.0-alpha.beta"},
+		{"1.0.0-rc.1", "1.0.0-beta.11 1.0.0-rc.1.1", semver, "1.0.0-rc.1.1"},
+		{"1.0.0-2", "1.0.0-10 1.0.0-9", semver, "1.0.0-10"},
+		{"1.0.0-1", "1.0.0-a", semver, "1.0.0-a"},
+		{"1.2.3", "1.2.4_build1", semver, ""},
+		{"1.2.3_build1", "1.2.3_build2 1.2.4_a", semver, "1.2.4_a"},
+		{"1.2.3+build1", "1.2.4_a-b", semver, "1.2.4+a-b"},
+		{"1.2.3", "2.0.0", semver, ""},
+		// Dates.
+		{"2024.01.15", "2024.02.01 2025.01.01", Policy{}, "2025.01.01"},
+		{"2024.01.15", "2024.1.16", Policy{}, "2024.1.16"},
+		{"2024.01.15", "2024.1.15 2024.01.14 1.2.3 20250101", Policy{}, ""},
+		{"2024-01-15", "2024-01-16 2024.02.01", Policy{}, "2024-01-16"},
+		{"20240115", "20240116 20231231 17", Policy{}, "20240116"},
+		{"20240115", "20250101", Policy{}, "20250101"},
+		{"20240115", "202501011200", Policy{}, ""},
+		{"202401151200", "202401151300", Policy{}, "202401151300"},
+		{"20240115.1", "20240115.2 20240115.10", Policy{}, "20240115.10"},
+		{"2024.1.3", "2024.2.0 2025.1.0b3", Policy{}, "2024.2.0"},
+		{"2024.1", "2024.3.1 2024.2 2025.1", Policy{}, "2025.1"},
+		{"24.04", "24.10", Policy{}, "24.10"},
+		{"24.04", "26.04", Policy{}, ""},
+		{"24.04", "26.04", calver, "26.04"},
+		{"2024.01.15", "2025.01.01", docker, ""},
+		{"2024.01.15", "2024.02.01", docker, "2024.02.01"},
+		{"RELEASE.2024-01-15T00-00-00Z", "RELEASE.2024-12-18T13-15-44Z RELEASE.2025-01-01T00-00-00Z RELEASE.2025-02-02T00-00-00Z.fips", Policy{}, "RELEASE.2025-01-01T00-00-00Z"},
+		{"bookworm-20240110-slim", "bookworm-20240211-slim bookworm-20240311 trixie-20240311-slim", Policy{}, "bookworm-20240211-slim"},
+		{"20240115-abc1234", "20240116-def5678", Policy{}, "20240116-def5678"},
+		{"2019-latest", "2022-latest", Policy{}, ""},
+		{"2024.99.1", "2024.100.1", Policy{}, ""}, // no month has three digits
+		// Ranges.
+		{"1.2.3", "1.2.9 1.3.0", rng("~1.2"), "1.2.9"},
+		{"1.2.3", "1.2.9 1.9.0 2.0.0", rng("^1.2"), "1.9.0"},
+		{"1.2.3", "1.2.9 1.9.0 2.0.0", rng("1.x"), "1.9.0"},
+		{"1.2.3", "1.2.9 1.9.0 2.0.0", rng(">=1.2 <2"), "1.9.0"},
+		{"1.2.3", "1.2.9 1.9.0 2.0.0 3.1.0", rng("1.2.x || 3"), "3.1.0"},
+		{"1.2.3", "1.1.9", rng("~1.1"), ""},
+		{"1.2.3", "1.2.9 1.3.0", Policy{Range: "~1.2", Versioning: "semver"}, "1.2.9"},
+		{"1.2.3", "2.0.0", Policy{Range: "<3"}, ""},
+		// What comes into question.
+		{"1.2", "1.3 1.4", Policy{Ignore: []string{"1.4"}}, "1.3"},
+		{"1.2", "1.3 1.4", Policy{Ignore: []string{"1.*"}}, ""},
+		{"1.2", "1.3 1.4", Policy{Tags: []string{"1.3"}}, "1.3"},
+		// Names.
+		{"latest", "latest 1.2", Policy{}, ""},
+		{"stable", "stable-1 1.2", Policy{}, ""},
+	} {
+		got := Choose("reg.example:5000/a/b:"+c.from, c.p, newRegistry(c.tags+" "+strings.ReplaceAll(c.from, "+", "_")).facts())
+		want := ""
+		if c.want != "" {
+			want = "reg.example:5000/a/b:" + c.want
+		}
+		if got.To != want || (got.State == Newer) != (want != "") {
+			t.Errorf("%s of %q by %+v: %s %q (%s), want %q", c.from, c.tags, c.p, got.State, got.To, got.Reason, want)
+		}
+		if got.Reason == "" {
+			t.Errorf("%s of %q: no reason", c.from, c.tags)
+		}
+	}
+}
+
+func TestExpressions(t *testing.T) {
+	for _, c := range []struct{ expr, from, tags, want string }{
+		{`v(?P<major>\d+)-(?P<minor>\d+)`, "v1-2", "v1-3 v1-10 v2-0 w1-99", "v1-10"},
+		{`(?P<minor>\d+)`, "17", "18 200", "200"}, // no group major: no major version
+		{`(?P<major>\d+)\.(?P<minor>\d+)(?:\.(?P<patch>\d+))?`, "1.2", "1.2.0 1.2.1", "1.2.1"},
+		{`(?P<compatibility>\w+)-(?P<major>\d+)\.(?P<minor>\d+)`, "jdk-1.2", "jre-1.9 jdk-1.3", "jdk-1.3"},
+		{`(?P<major>\d+)\.(?P<minor>\d+)(?P<prerelease>rc\d+)?`, "1.2", "1.3rc1", ""},
+		{`(?P<major>\d+)\.(?P<minor>\d+)(?P<prerelease>rc\d+)?`, "1.3rc1", "1.3rc10 1.3rc9", "1.3rc10"},
+		{`(?P<major>\d+)\.(?P<minor>\d+)-b(?P<build>\d+)`, "1.2-b9", "1.2-b10", "1.2-b10"},
+		{`(?P<major>\d+)`, "1", "2", ""},
+		{`(?P<minor>.*)`, "1", "2 x3", "2"},
+	} {
+		got := Choose("a:"+c.from, Policy{Versioning: "regex:" + c.expr}, newRegistry(c.from+" "+c.tags).facts())
+		want := ""
+		if c.want != "" {
+			want = "a:" + c.want
+		}
+		if got.To != want {
+			t.Errorf("%s of %q by %s: %s %q (%s), want %q", c.from, c.tags, c.expr, got.State, got.To, got.Reason, want)
+		}
+	}
+	if got := Choose("a:x", Policy{Versioning: `regex:(?P<major>\d+)`}, newRegistry("x 1").facts()); got.State != Unversioned {
+		t.Errorf("a tag that does not match: %+v", got)
+	}
+}
+
+func TestPushes(t *testing.T) {
+	pushed := func(tags string, ages ...int) *registry {
+		r := newRegistry(tags)
+		for i := range r.tags {
+			d := time.Duration(ages[i]) * time.Hour
+			r.edit(r.tags[i].Name, func(t *catalog.Tag, img *catalog.Image) {
+				t.Pushed, t.Since, img.Since = true, now.Add(-d), now.Add(-d)
+			})
+		}
+		return r
+	}
+	const long, other = "da39a3ee5e6b4b0d3255bfef95601890afd80709", "aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d"
+	for name, c := range map[string]struct {
+		from string
+		p    Policy
+		r    *registry
+		want string
+	}{
+		"hash":              {"abc1234", Policy{}, pushed("abc1234 def5678 0aa1111", 9, 3, 12), "def5678"},
+		"digits only":       {"abc1234", Policy{}, pushed("abc1234 1234567", 9, 3), "1234567"},
+		"whole hash":        {long, Policy{}, pushed(long+" "+other+" abc1234", 9, 3, 1), other},
+		"prefix":            {"sha-abc1234", Policy{}, pushed("sha-abc1234 sha-def5678 def5678 main-def5678", 9, 5, 3, 1), "sha-def5678"},
+		"branch":            {"main-abc1234", Policy{}, pushed("main-abc1234 feature-def5678", 9, 3), ""},
+		"time":              {"main-abc1234-1700000000", Policy{}, pushed("main-abc1234-1700000000 main-def5678-1700000001", 9, 3), "main-def5678-1700000001"},
+		"older":             {"abc1234", Policy{}, pushed("abc1234 def5678", 9, 12), ""},
+		"same time":         {"abc1234", Policy{}, pushed("abc1234 def5678", 9, 9), ""},
+		"latest is no hash": {"abc1234", Policy{}, pushed("abc1234 latest 1.2.3 main", 9, 1, 1, 1), ""},
+		"gone":              {"abc1234", Policy{}, pushed("def5678", 3), ""},
+		"any name":          {"blue-otter", Policy{Versioning: "pushed"}, pushed("blue-otter red-fox old-owl latest", 9, 3, 12, 1), "red-fox"},
+		"version by push":   {"1.9", Policy{Versioning: "pushed"}, pushed("1.9 1.2 1.20.1", 9, 3, 1), "1.2"},
+		"globs":             {"blue", Policy{Versioning: "pushed", Tags: []string{"g*"}}, pushed("blue red green", 9, 1, 3), "green"},
+		"cooldown":          {"abc1234", Policy{Cooldown: 2 * time.Hour}, pushed("abc1234 def5678 def5679", 9, 3, 1), "def5678"},
+		"first look":        {"abc1234", Policy{}, newRegistry("abc1234 def5678 0aa1111"), ""},
+		"seen later":        {"abc1234", Policy{}, newRegistry("abc1234 def5678 0aa1111").age("def5678", day).age("0aa1111", 2*day), "def5678"},
+		"never seen":        {"abc1234", Policy{}, newRegistry("abc1234 def5678").edit("def5678", func(t *catalog.Tag, _ *catalog.Image) { t.Since = time.Time{} }), "def5678"},
+		"all never seen": {"abc1234", Policy{}, newRegistry("abc1234 def5678").edit("def5678", func(t *catalog.Tag, _ *catalog.Image) { t.Since = time.Time{} }).
+			edit("abc1234", func(t *catalog.Tag, _ *catalog.Image) { t.Since = time.Time{} }), ""},
+		"two sorts of time": {"abc1234", Policy{}, newRegistry("abc1234 def5678").age("def5678", day).edit("def5678", func(t *catalog.Tag, _ *catalog.Image) { t.Pushed = true }), ""},
+		"same image":        {"abc1234", Policy{}, pushed("abc1234 def5678 0aa1111", 9, 1, 3).edit("def5678", func(_ *catalog.Tag, i *catalog.Image) { i.Digest = digestOf("abc1234") }), ""},
+	} {
+		got := Choose("a:"+c.from, c.p, c.r.facts())
+		want := ""
+		if c.want != "" {
+			want = "a:" + c.want
+		}
+		if got.To != want || got.Reason == "" {
+			t.Errorf("%s: %s %q (%s), want %q", name, got.State, got.To, got.Reason, want)
+		}
+	}
+	// A tag that is gone, of our registry, pinned: its image says when.
+	r := pushed("def5678 0aa1111", 3, 12)
+	r.old[digestOf("x")] = catalog.Image{Digest: digestOf("x"), Since: now.Add(-9 * time.Hour), Platforms: platforms("linux/amd64")}
+	if got := Choose("a:abc1234@"+string(digestOf("x")), Policy{}, r.facts()); got.Tag != "def5678" || got.Digest != digestOf("def5678") {
+		t.Errorf("gone and pinned: %+v", got)
+	}
+}
+
+func TestStates(t *testing.T) {
+	flaky := errors.New("503")
+	armed := newRegistry("1.2 1.3 1.4").has("1.2", "linux/amd64 linux/arm64").has("1.3", "linux/amd64 linux/arm64")
+	for name, c := range map[string]struct {
+		ref  string
+		p    Policy
+		r    *registry
+		want State
+		to   string
+		say  string
+	}{
+		"newest":            {"a:1.2", Policy{}, newRegistry("1.2 1.1"), Current, "", "1.2 is the newest of 2 tags"},
+		"none alike":        {"a:1.2-x", Policy{}, newRegistry("1.2 1.1 1.2-x"), Current, "", "none of the other 2 tags is written like 1.2-x"},
+		"major off":         {"a:1.2", Policy{}, newRegistry("1.2 2.0"), Current, "", "2.0: a new major version; major: separate would propose it"},
+		"latest":            {"a:latest", Policy{}, newRegistry("latest 1.2"), Unversioned, "", "pin: always"},
+		"no tag":            {"a", Policy{}, newRegistry("latest 1.2"), Unversioned, "", "the tag latest is no version"},
+		"cooldown":          {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3").age("1.3", day), Held, "", "1.3 waits: due 2026-11-25 12:00 UTC, after a cooldown of 3d"},
+		"cooldown over":     {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3").age("1.3", 3*day), Newer, "a:1.3", ""},
+		"older is ripe":     {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3 1.4").age("1.4", day), Newer, "a:1.3", "passed over: 1.4: due"},
+		"never seen":        {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3").edit("1.3", func(t *catalog.Tag, _ *catalog.Image) { t.Since = time.Time{} }), Held, "", "due 2026-11-26"},
+		"old tag new image": {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3").edit("1.3", func(_ *catalog.Tag, i *catalog.Image) { i.Since = now.Add(-day) }), Held, "", "due 2026-11-25"},
+		"old image new tag": {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3").edit("1.3", func(t *catalog.Tag, _ *catalog.Image) { t.Since = now.Add(-day) }), Held, "", "due 2026-11-25"},
+		"first due":         {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3 1.4").age("1.3", 2*day).age("1.4", day), Held, "", "1.3 waits: due 2026-11-24"},
+		"unsigned":          {"a:1.2", Policy{Signed: true}, newRegistry("1.2 1.3"), Blocked, "", "1.3 is newer, but not signed"},
+		"an older is signed": {"a:1.2", Policy{Signed: true}, newRegistry("1.2 1.3 1.4").edit("1.3", func(_ *catalog.Tag, i *catalog.Image) { i.Signed = true }),
+			Newer, "a:1.3", "passed over: 1.4: not signed"},
+		"platform":        {"a:1.2", Policy{}, newRegistry("1.2 1.3").has("1.2", "linux/amd64 linux/arm64"), Blocked, "", "1.3 is newer, but lacks linux/arm64"},
+		"an older has it": {"a:1.2", Policy{}, armed, Newer, "a:1.3", "1.4: lacks linux/arm64"},
+		"nodes":           {"a:1.2", Policy{Platforms: platforms("linux/arm64")}, newRegistry("1.2 1.3"), Blocked, "", "lacks linux/arm64"},
+		"nodes have it":   {"a:1.2", Policy{Platforms: platforms("linux/arm64")}, newRegistry("1.2 1.3").has("1.3", "linux/arm64/v8 linux/amd64"), Newer, "a:1.3", ""},
+		"needed":          {"a:1.2", Policy{Needed: platforms("linux/amd64")}, armed, Newer, "a:1.4", ""},
+		"lower level":     {"a:1.2", Policy{Needed: platforms("linux/arm/v7 linux/amd64/v3")}, newRegistry("1.2 1.3").has("1.3", "linux/arm/v6 linux/amd64"), Newer, "a:1.3", ""},
+		"higher level":    {"a:1.2", Policy{Needed: platforms("linux/arm/v6")}, newRegistry("1.2 1.3").has("1.3", "linux/arm/v7"), Blocked, "", "lacks linux/arm/v6"},
+		"attestations":    {"a:1.2", Policy{}, newRegistry("1.2 1.3").has("1.2", "linux/amd64 unknown/unknown"), Newer, "a:1.3", ""},
+		"chart":           {"a:1.2.0", Policy{Versioning: "semver"}, newRegistry("1.2.0 1.3.0").has("1.2.0", "").has("1.3.0", ""), Newer, "a:1.3.0", ""},
+		"no platforms":    {"a:1.2", Policy{}, newRegistry("1.2 1.3").has("1.2", ""), Unknown, "", "platforms: [linux/amd64] would say it"},
+		"gone":            {"a:1.2", Policy{}, newRegistry("1.3"), Unknown, "", "the tag 1.2 is gone"},
+		"gone, needed":    {"a:1.2", Policy{Needed: platforms("linux/amd64")}, newRegistry("1.3"), Newer, "a:1.3", ""},
+		"gone, no newer":  {"a:1.2", Policy{}, newRegistry("1.1 1.0"), Current, "", "gone from the registry"},
+		"no answer":       {"a:1.2", Policy{}, failing(newRegistry("1.2 1.3 1.4"), "1.4", flaky), Unknown, "", "1.4 is newer, but the registry does not describe it: 503"},
+		"none about now":  {"a:1.2", Policy{}, failing(newRegistry("1.2 1.3"), "1.2", flaky), Unknown, "", "503"},
+		"listed only":     {"a:1.2", Policy{}, failing(newRegistry("1.2 1.3 1.4"), "1.4", catalog.ErrNotFound), Newer, "a:1.3", "1.4: listed, but not there"},
+		"no reference":    {"${var.x}", Policy{}, newRegistry("1.2"), Unknown, "", "${var.x}"},
+		"bad range":       {"a:1.2", Policy{Range: ">"}, newRegistry("1.2"), Unknown, "", "nothing follows >"},
+		"bad versioning":  {"a:1.2", Policy{Versioning: "semvar"}, newRegistry("1.2"), Unknown, "", "semvar"},
+		"wrong scheme":    {"a:1.2", Policy{Versioning: "semver"}, newRegistry("1.2 1.3"), Unversioned, "", "no version by semver"},
+		"bad tag listed":  {"a:1.2", Policy{}, newRegistry("1.2 1.3$(x)"), Current, "", ""},
+		"signatures":      {"a:sha256-" + strings.Repeat("a", 64), Policy{}, newRegistry("sha256-" + strings.Repeat("b", 64) + ".sig"), Current, "", ""},
+	} {
+		got := Choose(c.ref, c.p, c.r.facts())
+		if got.State != c.want && name != "signatures" || got.To != c.to || !strings.Contains(got.Reason, c.say) || got.Reason == "" {
+			t.Errorf("%s: %s %q (%s), want %s %q (…%s…)", name, got.State, got.To, got.Reason, c.want, c.to, c.say)
+		}
+		if (got.State == Held) != !got.Until.IsZero() || (got.To != "") != (got.State == Newer) {
+			t.Errorf("%s: %+v contradicts itself", name, got)
+		}
+	}
+}
+
+func failing(r *registry, tag string, err error) *registry {
+	r.errs[tag] = err
+	return r
+}
+
+func TestDigests(t *testing.T) {
+	yes, no := true, false
+	at := func(s string) string { return "@" + string(digestOf(s)) }
+	// moved is a repository whose tag 1.2 names another image since.
+	moved := func(edit func(moved, pinned *catalog.Image)) *registry {
+		r := newRegistry("1.2 latest")
+		img, old := r.images["1.2"], r.images["1.2"]
+		old.Digest = digestOf("old")
+		img.Since = now.Add(-day)
+		if edit != nil {
+			edit(&img, &old)
+		}
+		r.images["1.2"], r.images["latest"] = img, img
+		r.old[old.Digest] = old
+		return r
+	}
+	ours := func(r *registry) *registry {
+		for i := range r.tags {
+			r.tags[i].Pushed = true
+		}
+		return r
+	}
+	times := func(moved, pinned, movedMade, pinnedMade int) *registry {
+		ago := func(h int) time.Time {
+			if h < 0 {
+				return time.Time{}
+			}
+			return now.Add(-time.Duration(h) * time.Hour)
+		}
+		return func() *registry {
+			r := newRegistry("1.2")
+			img, old := r.images["1.2"], r.images["1.2"]
+			old.Digest = digestOf("old")
+			img.Since, old.Since, img.Created, old.Created = ago(moved), ago(pinned), ago(movedMade), ago(pinnedMade)
+			r.images["1.2"], r.old[old.Digest] = img, old
+			return r
+		}()
+	}
+	listing := newRegistry("1.2.3 1.2.4 1.2 latest")
+	for _, tag := range []string{"1.2.3", "1.2", "latest"} {
+		listing.edit(tag, func(t *catalog.Tag, i *catalog.Image) { t.Digest, i.Digest = digestOf("old"), digestOf("old") })
+	}
+	labelled := newRegistry("v1.2.3 v1.2.4").edit("v1.2.3", func(_ *catalog.Tag, i *catalog.Image) { i.Version = "1.2.3" })
+	liar := newRegistry("1.2.3 1.2.4")
+	liar.old[digestOf("old")] = catalog.Image{Digest: digestOf("old"), Version: "1.2.3", Platforms: platforms("linux/amd64")}
+
+	for name, c := range map[string]struct {
+		ref  string
+		p    Policy
+		r    *registry
+		want State
+		to   string
+		say  string
+	}{
+		"tag and digest": {"a:1.2" + at("1.2"), Policy{}, newRegistry("1.2 1.3"), Newer, "a:1.3" + at("1.3"), "1.3 is newer than 1.2"},
+		"same":           {"a:1.2" + at("1.2"), Policy{}, newRegistry("1.2"), Current, "", "newest"},
+		"moved":          {"a:1.2" + at("old"), Policy{}, moved(nil), Newer, "a:1.2" + at("1.2"), "1.2 names sha256:"},
+		"latest":         {"a:latest" + at("old"), Policy{}, moved(nil), Newer, "a:latest" + at("1.2"), "latest names"},
+		"digest only by policy": {"a:1.2" + at("old"), Policy{Versioning: "digest"}, func() *registry { r := moved(nil); r.tags = append(r.tags, newRegistry("1.3").tags...); return r }(),
+			Newer, "a:1.2" + at("1.2"), ""},
+		"digest policy, no digest": {"a:1.2", Policy{Versioning: "digest"}, newRegistry("1.2 1.3"), Unversioned, "", "pin: always"},
+		"newer wins": {"a:1.2" + at("old"), Policy{}, func() *registry {
+			r := moved(nil)
+			n := newRegistry("1.3")
+			r.tags = append(r.tags, n.tags...)
+			r.images["1.3"] = n.images["1.3"]
+			return r
+		}(), Newer, "a:1.3" + at("1.3"), ""},
+		"moved and held": {"a:1.2" + at("old"), Policy{Cooldown: 3 * day}, moved(nil), Held, "", "1.2 names sha256:"},
+		"held but moved": {"a:1.2" + at("old"), Policy{Cooldown: 3 * day}, func() *registry {
+			r := moved(func(m, _ *catalog.Image) { m.Since = now.Add(-9 * day) })
+			n := newRegistry("1.3").age("1.3", day)
+			r.tags = append(r.tags, n.tags...)
+			r.images["1.3"] = n.images["1.3"]
+			return r
+		}(), Newer, "a:1.2" + at("1.2"), ""},
+		"moved, a platform less":      {"a:1.2" + at("old"), Policy{}, moved(func(_, p *catalog.Image) { p.Platforms = platforms("linux/amd64 linux/arm64") }), Blocked, "", "lacks linux/arm64"},
+		"moved back, ours":            {"a:1.2" + at("old"), Policy{}, ours(moved(func(m, p *catalog.Image) { p.Since = m.Since.Add(time.Minute) })), Current, "", "older than what the code has"},
+		"moved on, ours":              {"a:1.2" + at("old"), Policy{}, ours(moved(func(m, p *catalog.Image) { p.Since = m.Since.Add(-time.Second) })), Newer, "a:1.2" + at("1.2"), ""},
+		"seen later":                  {"a:1.2" + at("old"), Policy{}, times(10, 20, 50, 40), Newer, "a:1.2" + at("1.2"), ""},
+		"seen earlier":                {"a:1.2" + at("old"), Policy{}, times(20, 10, -1, -1), Current, "", "older"},
+		"seen earlier, made earlier":  {"a:1.2" + at("old"), Policy{}, times(20, 10, 50, 40), Current, "", "older"},
+		"seen earlier, made later":    {"a:1.2" + at("old"), Policy{}, times(20, 10, 40, 50), Newer, "a:1.2" + at("1.2"), ""},
+		"seen together":               {"a:1.2" + at("old"), Policy{}, times(10, 10, -1, -1), Newer, "a:1.2" + at("1.2"), ""},
+		"seen together, made earlier": {"a:1.2" + at("old"), Policy{}, times(10, 10, 50, 40), Current, "", "older"},
+		"never seen":                  {"a:1.2" + at("old"), Policy{}, times(-1, -1, 40, 50), Newer, "a:1.2" + at("1.2"), ""},
+		"never seen, made earlier":    {"a:1.2" + at("old"), Policy{}, times(-1, -1, 50, 40), Current, "", "older"},
+		"pinned is gone":              {"a:1.2" + at("lost"), Policy{}, newRegistry("1.2"), Unknown, "", "platforms: [linux/amd64] would say it"},
+		"pinned is gone, needed":      {"a:1.2" + at("lost"), Policy{Needed: platforms("linux/amd64")}, newRegistry("1.2"), Newer, "a:1.2" + at("1.2"), ""},
+		"tag is gone":                 {"a:1.2" + at("old"), Policy{}, newRegistry("1.1"), Unknown, "", "the tag 1.2 is gone"},
+		"pin":                         {"a:1.2", Policy{Pin: &yes}, newRegistry("1.2"), Newer, "a:1.2" + at("1.2"), "adds the digest"},
+		"pin latest":                  {"a", Policy{Pin: &yes}, newRegistry("latest"), Newer, "a:latest" + at("latest"), "adds the digest"},
+		"pin a newer one":             {"a:1.2", Policy{Pin: &yes}, newRegistry("1.2 1.3"), Newer, "a:1.3" + at("1.3"), ""},
+		"pin the newest":              {"a:1.2" + at("1.2"), Policy{Pin: &yes}, newRegistry("1.2"), Current, "", ""},
+		"unpin":                       {"a:1.2" + at("1.2"), Policy{Pin: &no}, newRegistry("1.2 1.3"), Newer, "a:1.3", ""},
+		"unpin nothing":               {"a:1.2" + at("old"), Policy{Pin: &no}, moved(nil), Current, "", ""},
+		"digest only":                 {"a" + at("old"), Policy{}, listing, Newer, "a" + at("1.2.4"), "1.2.4 is newer than 1.2.3"},
+		"digest only, unpin":          {"a" + at("old"), Policy{Pin: &no}, listing, Newer, "a" + at("1.2.4"), ""},
+		"by its label":                {"a" + at("v1.2.3"), Policy{}, labelled, Newer, "a" + at("v1.2.4"), ""},
+		"a label that lies":           {"a" + at("old"), Policy{}, liar, Unversioned, "", "write the tag before the digest"},
+		"digest of nothing":           {"a" + at("lost"), Policy{}, newRegistry("1.2"), Unversioned, "", "no tag is known that names"},
+	} {
+		got := Choose(c.ref, c.p, c.r.facts())
+		if got.State != c.want || got.To != c.to || !strings.Contains(got.Reason, c.say) || got.Reason == "" {
+			t.Errorf("%s: %s %q (%s), want %s %q (…%s…)", name, got.State, got.To, got.Reason, c.want, c.to, c.say)
+		}
+	}
+}
+
+func TestMajors(t *testing.T) {
+	separate := Policy{Major: "separate"}
+	for _, c := range []struct {
+		tags, to, also string
+		p              Policy
+		major          bool
+	}{
+		{"1.3 2.0 2.1", "a:1.3", "a:2.1", separate, false},
+		{"2.0 2.1", "a:2.1", "", separate, true},
+		{"1.3", "a:1.3", "", separate, false},
+		{"", "", "", separate, false},
+		{"1.3 2.0", "a:1.3", "", Policy{}, false},
+		{"1.3 2.0", "a:2.0", "", Policy{Major: "together"}, false},
+	} {
+		got := Choose("a:1.2", c.p, newRegistry("1.2 "+c.tags).facts())
+		also := ""
+		if got.Also != nil {
+			also = got.Also.To
+			if !got.Also.Major || got.Also.State != Newer || got.Also.Reason == "" {
+				t.Errorf("%q: also %+v", c.tags, got.Also)
+			}
+		}
+		if got.To != c.to || also != c.also || got.Major != c.major {
+			t.Errorf("%q by %q: %+v, want %q and %q", c.tags, c.p.Major, got, c.to, c.also)
+		}
+	}
+	// The digest of the tag moves, and there is a new major version.
+	r := newRegistry("1.2 2.0")
+	old := r.images["1.2"]
+	old.Digest = digestOf("old")
+	r.old[old.Digest] = old
+	got := Choose("a:1.2@"+string(old.Digest), separate, r.facts())
+	if got.To != "a:1.2@"+string(digestOf("1.2")) || got.Also == nil || got.Also.To != "a:2.0@"+string(digestOf("2.0")) {
+		t.Errorf("digest and major: %+v", got)
+	}
+	// A major version in its cooldown is told when there is nothing else.
+	got = Choose("a:1.2", Policy{Major: "separate", Cooldown: 3 * day}, newRegistry("1.2 2.0").age("2.0", day).facts())
+	if got.State != Held || got.Until != now.Add(2*day) {
+		t.Errorf("major in its cooldown: %+v", got)
+	}
+}
+
+func TestPassed(t *testing.T) {
+	r := newRegistry("1.2 1.3 1.4 1.5-rc.1 2.0")
+	got := Choose("a:1.2", Policy{Ignore: []string{"1.4"}}, r.facts())
+	want := "[{2.0 a new major version; major: separate would propose it} {1.5-rc.1 a prerelease; prerelease: true would allow it} {1.4 ignored by 1.4}]"
+	if fmt.Sprint(got.Passed) != want || got.To != "a:1.3" {
+		t.Errorf("%v, want %v", got.Passed, want)
+	}
+	if got.Reason != "1.3 is newer than 1.2; passed over: 2.0: a new major version; major: separate would propose it (and 2 more)" {
+		t.Error(got.Reason)
+	}
+	if s := fmt.Sprint(r.looks); s != "[1.3 1.2]" {
+		t.Errorf("looked at %v, want the choice and the current one only", s)
+	}
+	var many strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&many, "2.%d ", i)
+	}
+	got = Choose("a:1.2", Policy{}, newRegistry("1.2 "+many.String()).facts())
+	if len(got.Passed) != maxPassed || got.Passed[0].Tag != "2.99" || got.Passed[9].Tag != "2.90" {
+		t.Errorf("%v", got.Passed)
+	}
+	// Nobody makes us look at everything.
+	r = newRegistry("1.2 " + strings.ReplaceAll(many.String(), "2.", "1.1"))
+	got = Choose("a:1.2", Policy{Signed: true}, r.facts())
+	if got.State != Blocked || len(r.looks) > maxLooks+1 {
+		t.Errorf("%+v after %d looks", got, len(r.looks))
+	}
+}
