@@ -80,6 +80,16 @@ func ParseBlock(body string) (*Block, error) {
 	return &b, nil
 }
 
+// withoutBlock is the body without its block, and with what people wrote.
+func withoutBlock(body string) string {
+	i := strings.LastIndex(body, blockBegin)
+	if i < 0 {
+		return body
+	}
+	_, after, _ := strings.Cut(body[i:], blockEnd)
+	return body[:i] + after
+}
+
 func (b *Block) check() error {
 	switch {
 	case b.Version != 1:

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"cairn.dev/cairn/internal/catalog"
+	"cairn.dev/cairn/internal/choose"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/code"
 	"cairn.dev/cairn/internal/db"
@@ -65,17 +66,14 @@ type Scanner interface {
 	// Load reads a forge's archive.
 	Load(ctx context.Context, r io.Reader, ignore []string) (*scan.Loaded, error)
 	Scan(ctx context.Context, t *code.Tree, o code.Options) (*code.Result, error)
-	// Change returns a verified change, or a *code.RefusedError that names the
-	// image that is in the way.
-	Change(ctx context.Context, t *code.Tree, o code.Options, wants []code.Want) (*code.Change, error)
 }
 
 // Registry is what bump asks of our own registry. All of it is answered without
 // a request.
 type Registry interface {
-	// Own is the name that a repository, written with its host, has in our
-	// registry; false when it is another's.
-	Own(repository string) (name string, own bool)
+	// Name is the one name of a repository that can be written in several ways,
+	// and, when it is ours, what it is called in our registry; "" when not.
+	Name(repository string) (name, own string)
 	// Resolve is the digest that a tag names there, hidden images included; ""
 	// when there is none.
 	Resolve(ctx context.Context, repository, tag string) (image.Digest, error)
@@ -84,6 +82,7 @@ type Registry interface {
 // Ledger is what bump asks and tells the ledger of uses ([usage.Ledger]).
 type Ledger interface {
 	Uses(d image.Digest) []usage.Use
+	Uncovered() []usage.Interval
 	OpenInterval(ctx context.Context, iv usage.Interval) (int64, error)
 	CloseInterval(ctx context.Context, id int64, at time.Time) error
 }
@@ -107,9 +106,13 @@ type Config struct {
 // Deps are what an [Engine] works with. Registry and Ledger may be nil: then no
 // image is ours, and nobody runs any.
 type Deps struct {
-	DB       *db.DB // opened with Schema and db.Full
-	Scanner  Scanner
+	DB      *db.DB // opened with Schema and db.Full
+	Scanner Scanner
+	// Rules reads a .cairn.yaml, nil bytes for none. Its error says the line.
+	Rules    func(file []byte) (*Rules, error)
+	Choose   func(ref string, p choose.Policy, f choose.Facts) choose.Choice
 	Catalog  catalog.Catalog
+	Pushes   *catalog.Feed // nil: nobody tells of pushes
 	Registry Registry
 	Ledger   Ledger
 	Clock    clock.Clock

@@ -22,8 +22,10 @@ type Wanted struct {
 	Labels    []string
 	Reviewers []string
 	Automerge bool
-	// Reason for there being nothing, where it is not the choice's.
-	Reason string
+	// State and Reason say why there is nothing, where it is not the choice that does.
+	State, Reason string
+
+	also *Wanted // the major version that goes separately, beside this choice
 }
 
 // target is what the choice makes of the reference.
@@ -55,11 +57,17 @@ func GroupImages(prefix string, images []*Wanted) []Group {
 				name += " in " + w.Image.Dir
 			}
 		}
+		// The group without "major" has all images, so that its pull request is
+		// found to be of no use when nothing but a major version is left.
 		join(by, prefix, name, w)
-		// Only what is new moves away: the group without "major" still has the
-		// image, so that its pull request is found to be of no use any more.
-		if w.Choice.State == choose.Newer && w.Choice.Major {
+		switch {
+		case w.Choice.State == choose.Newer && w.Choice.Major:
 			join(by, prefix, name+" (major)", w)
+		case w.Choice.Also != nil:
+			also := *w
+			also.Choice = *w.Choice.Also
+			w.also = &also
+			join(by, prefix, name+" (major)", &also)
 		}
 	}
 	out := make([]Group, 0, len(by))
@@ -97,7 +105,7 @@ func (g *Group) major() bool { return strings.HasSuffix(g.Name, " (major)") }
 
 // wants reports whether the image is to move with this group.
 func (g *Group) wants(w *Wanted) bool {
-	return w.Choice.State == choose.Newer && w.Reason == "" && w.Choice.Major == g.major()
+	return w.Choice.State == choose.Newer && w.State == "" && w.Choice.Major == g.major()
 }
 
 // BranchName is the branch of a group: readable, a valid name of a git branch
