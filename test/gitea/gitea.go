@@ -224,7 +224,18 @@ func (s *Server) Account(t testing.TB, name string) Account {
 func (s *Server) Repository(t testing.TB, owner Account, name string, files map[string]string) (head string) {
 	t.Helper()
 	s.Do(t, owner, "POST", "/user/repos", map[string]any{"name": name, "default_branch": "main"}, nil)
-	return s.push(t, owner, owner.Name+"/"+name, "main", files, true)
+	head = s.push(t, owner, owner.Name+"/"+name, "main", files, true)
+	// What a push changes in Gitea's database comes behind it; until then the
+	// repository counts as empty.
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		var r struct{ Empty bool }
+		if s.Do(t, owner, "GET", "/repos/"+owner.Name+"/"+name, nil, &r); !r.Empty {
+			return head
+		}
+		if time.Now().After(end) {
+			t.Fatal("gitea does not take up a push")
+		}
+	}
 }
 
 // Collaborator lets an account write a repository.
@@ -236,7 +247,7 @@ func (s *Server) Collaborator(t testing.TB, owner Account, name string, who Acco
 // Hook sends a repository's events to a URL.
 func (s *Server) Hook(t testing.TB, who Account, repo, url, secret string) {
 	t.Helper()
-	s.Do(t, who, "POST", "/repos/"+repo+"/hooks", map[string]any{"type": "gitea", "active": true, "events": []string{"push", "pull_request"},
+	s.Do(t, who, "POST", "/repos/"+repo+"/hooks", map[string]any{"type": "gitea", "active": true, "events": []string{"push", "delete", "pull_request"},
 		"config": map[string]any{"url": url, "content_type": "json", "secret": secret}}, nil)
 }
 

@@ -240,7 +240,19 @@ func (g *Driver) Archive(ctx context.Context, repo, commit string) (io.ReadClose
 	if err != nil {
 		return nil, err
 	}
-	return g.rest.Stream(ctx, rest.Request{Path: p, Header: map[string]string{"Accept": "*/*"}})
+	body, err := g.rest.Stream(ctx, rest.Request{Path: p, Header: map[string]string{"Accept": "*/*"}})
+	return body, g.missing(ctx, err, repo, "git", "commits", commit)
+}
+
+// missing makes sense of a failure: for some things that are not there Gitea
+// answers 500, as if it were broken.
+func (g *Driver) missing(ctx context.Context, err error, repo string, segments ...string) error {
+	if rest.Status(err) == http.StatusInternalServerError {
+		if gone := g.ask(ctx, "GET", repo, nil, nil, nil, segments...); errors.Is(gone, forge.ErrNotFound) {
+			return gone
+		}
+	}
+	return err
 }
 
 // File implements [forge.Code].

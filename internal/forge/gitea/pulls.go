@@ -232,7 +232,9 @@ func (g *Driver) EditPull(ctx context.Context, repo string, number int64, e forg
 
 // Comment implements [forge.Pulls].
 func (g *Driver) Comment(ctx context.Context, repo string, number int64, body string) error {
-	return g.ask(ctx, "POST", repo, nil, map[string]any{"body": body}, nil, "issues", fmt.Sprint(number), "comments")
+	n := fmt.Sprint(number)
+	err := g.ask(ctx, "POST", repo, nil, map[string]any{"body": body}, nil, "issues", n, "comments")
+	return g.missing(ctx, err, repo, "issues", n)
 }
 
 // Checks implements [forge.Pulls]. What Actions do is among the statuses.
@@ -354,6 +356,7 @@ func (g *Driver) ReadHook(secret []byte, header func(string) string, body []byte
 	}
 	var h struct {
 		Ref, Before, After string
+		RefType            string `json:"ref_type"`
 		Number             int64
 		Repository         struct {
 			FullName string `json:"full_name"`
@@ -365,6 +368,8 @@ func (g *Driver) ReadHook(secret []byte, header func(string) string, body []byte
 	switch event := header("X-Gitea-Event"); {
 	case event == "push":
 		return forge.PushEvent(h.Repository.FullName, h.Ref, h.Before, h.After)
+	case event == "delete" && h.RefType == "branch":
+		return forge.PushEvent(h.Repository.FullName, "refs/heads/"+h.Ref, "", "")
 	case strings.HasPrefix(event, "pull_request"):
 		return forge.PullEvent(h.Repository.FullName, h.Number)
 	}
