@@ -100,7 +100,10 @@ bench-usage: ## a million running containers, stated over HTTP
 bench-agent: ## what the agent costs, and how late it is; writes bench/agent.md
 	$(GO) run ./bench/agent -o bench/agent.md
 
+bench-bump: ## reading a monorepo of ten thousand files, beside Renovate; writes bench/bump.md
+	$(GO) run ./bench/bump -o bench/bump.md
+
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: help build demo test setup compiler lint unit race real soak e2e parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent clean
+.PHONY: help build demo test setup compiler lint unit race real soak e2e parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump clean
