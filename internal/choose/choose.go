@@ -99,10 +99,7 @@ type Facts struct {
 	Inspect func(digest image.Digest) (catalog.Image, error)
 }
 
-// maxPassed bounds the list of tags that were not taken, and maxLooks the
-// images that are looked at for one choice: whoever pushes a hundred images
-// without a platform does not make us ask for a hundred.
-const (
-	maxPassed = 10
-	maxLooks  = 10
-)
+// maxPassed bounds the list of tags that were not taken, and the images that
+// are looked at for one choice: whoever pushes a hundred images without a
+// platform does not make us ask for a hundred.
+const maxPassed = 10

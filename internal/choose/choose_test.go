@@ -581,7 +581,7 @@ func TestPassed(t *testing.T) {
 	// Nobody makes us look at everything.
 	r = newRegistry("1.2 " + strings.ReplaceAll(many.String(), "2.", "1.1"))
 	got = Choose("a:1.2", Policy{Signed: true}, r.facts())
-	if got.State != Blocked || len(r.looks) > maxLooks+1 {
+	if got.State != Blocked || len(r.looks) > maxPassed+1 {
 		t.Errorf("%+v after %d looks", got, len(r.looks))
 	}
 }

@@ -1,7 +1,6 @@
 package choose
 
 import (
-	"container/heap"
 	"errors"
 	"fmt"
 	"slices"
@@ -182,51 +181,45 @@ func (c *chooser) pushes() (order, string) {
 // sifted are the newer tags.
 type sifted struct {
 	open, major pile
-	refused     []refusal // the newest first, at most maxPassed
-	alike       int       // tags that can be compared
+	refused     newest
+	alike       int // tags that can be compared
 }
 
-// A pile is candidates that may be chosen, the newest on top.
+// A pile is tags that may be chosen.
 type pile struct {
-	order order
-	list  []candidate
-	held  []candidate // the newest first, at most maxPassed
-	first candidate   // of those held, the one that is due first
+	ripe  newest
+	held  newest
+	first *catalog.Tag // of those held, the one that is due first
 }
 
-func (p *pile) Len() int           { return len(p.list) }
-func (p *pile) Less(i, j int) bool { return p.order.compare(p.list[i], p.list[j]) > 0 }
-func (p *pile) Swap(i, j int)      { p.list[i], p.list[j] = p.list[j], p.list[i] }
-func (p *pile) Push(x any)         { p.list = append(p.list, x.(candidate)) }
-func (p *pile) Pop() any {
-	last := p.list[len(p.list)-1]
-	p.list = p.list[:len(p.list)-1]
-	return last
-}
-
-// A refusal is a newer tag that is not taken.
-type refusal struct {
+// An entry is a tag and, if it is not to be taken, why.
+type entry struct {
 	candidate
 	why string
 }
 
-// keep inserts a refusal, if it is among the newest.
-func keep(list []refusal, r refusal, o order) []refusal {
-	i := len(list)
-	for i > 0 && o.compare(r.candidate, list[i-1].candidate) > 0 {
-		i--
+// newest are the newest of the tags added to it, the newest first, at most
+// maxPassed of them.
+type newest []entry
+
+func (n newest) add(o order, e entry) newest {
+	if len(n) == maxPassed && o.compare(e.candidate, n[len(n)-1].candidate) < 0 {
+		return n
 	}
-	if i >= maxPassed {
-		return list
+	i := 0
+	for i < len(n) && o.compare(e.candidate, n[i].candidate) < 0 {
+		i++
 	}
-	list = slices.Insert(list, i, r)
-	return list[:min(len(list), maxPassed)]
+	if len(n) == maxPassed {
+		n = n[:maxPassed-1]
+	}
+	return slices.Insert(n, i, e)
 }
 
 // sift looks at every tag once, and at no image. It is the part whose cost
 // grows with the repository.
 func (c *chooser) sift(o order) *sifted {
-	s := &sifted{open: pile{order: o}, major: pile{order: o}}
+	s := &sifted{}
 	ignored := make([]string, len(c.p.Ignore))
 	for i, g := range c.p.Ignore {
 		ignored[i] = "ignored by " + g
@@ -253,13 +246,13 @@ func (c *chooser) sift(o order) *sifted {
 			continue
 		}
 		if i := slices.IndexFunc(c.p.Ignore, func(g string) bool { return image.Glob(g).Match(name) }); i >= 0 {
-			s.refused = keep(s.refused, refusal{cand, ignored[i]}, o)
+			s.refused = s.refused.add(o, entry{cand, ignored[i]})
 			continue
 		}
 		to := &s.open
 		if why, major := o.hurdle(cand, c.p); why != "" {
 			if !major || c.p.major() == "off" {
-				s.refused = keep(s.refused, refusal{cand, why}, o)
+				s.refused = s.refused.add(o, entry{cand, why})
 				continue
 			}
 			if c.p.major() == "separate" {
@@ -267,28 +260,15 @@ func (c *chooser) sift(o order) *sifted {
 			}
 		}
 		if c.p.Cooldown > 0 && c.due(cand.tag.Since).After(c.f.Now) {
-			to.hold(cand)
+			to.held = to.held.add(o, entry{cand, ""})
+			if to.first == nil || since(cand.tag.Since).Before(since(to.first.Since)) {
+				to.first = cand.tag
+			}
 			continue
 		}
-		to.list = append(to.list, cand)
+		to.ripe = to.ripe.add(o, entry{cand, ""})
 	}
-	heap.Init(&s.open)
-	heap.Init(&s.major)
 	return s
-}
-
-func (p *pile) hold(c candidate) {
-	if p.first.tag == nil || since(c.tag.Since).Before(since(p.first.tag.Since)) {
-		p.first = c
-	}
-	i := len(p.held)
-	for i > 0 && p.order.compare(c, p.held[i-1]) > 0 {
-		i--
-	}
-	if i < maxPassed {
-		p.held = slices.Insert(p.held, i, c)
-		p.held = p.held[:min(len(p.held), maxPassed)]
-	}
 }
 
 // since puts what was never seen before after everything that was.
@@ -312,7 +292,7 @@ func (c *chooser) due(since time.Time) time.Time {
 func (c *chooser) climb(o order) Choice {
 	s := c.sift(o)
 	out, refused := c.take(o, &s.open, s.refused)
-	if c.p.major() == "separate" && s.major.Len()+len(s.major.held) > 0 {
+	if c.p.major() == "separate" && len(s.major.ripe)+len(s.major.held) > 0 {
 		major, passed := c.take(o, &s.major, nil)
 		major.Major = major.State == Newer
 		switch {
@@ -333,36 +313,33 @@ func (c *chooser) climb(o order) Choice {
 	return out
 }
 
-func merge(o order, a, b []refusal) []refusal {
-	for _, r := range b {
-		a = keep(a, r, o)
+func merge(o order, a, b newest) newest {
+	for _, e := range b {
+		a = a.add(o, e)
 	}
 	return a
 }
 
-// take tries the candidates of a pile, the newest first. What it says of a
-// choice that is not Newer stands in Reason.
-func (c *chooser) take(o order, p *pile, refused []refusal) (Choice, []refusal) {
+// take tries the tags of a pile, the newest first. What it says of a choice
+// that is not Newer stands in Reason.
+func (c *chooser) take(o order, p *pile, refused newest) (Choice, newest) {
 	refused = slices.Clone(refused)
-	for _, h := range p.held {
-		refused = keep(refused, refusal{h, c.waits(h.tag.Since)}, o)
+	for _, e := range p.held {
+		refused = refused.add(o, entry{e.candidate, c.waits(e.tag.Since)})
 	}
 	var blocked, held *Choice
-	if p.first.tag != nil {
-		held = &Choice{State: Held, Tag: p.first.tag.Name, Until: c.due(p.first.tag.Since)}
+	if p.first != nil {
+		held = &Choice{State: Held, Tag: p.first.Name, Until: c.due(p.first.Since)}
 	}
-	for range maxLooks {
-		if p.Len() == 0 {
-			break
-		}
-		cand := heap.Pop(p).(candidate)
+	for _, e := range p.ripe {
+		cand := e.candidate
 		if image.CheckTag(cand.tag.Name) != nil {
 			continue // a registry that lists it has more to hide
 		}
 		img, err := c.look(cand.tag.Name)
 		switch {
 		case errors.Is(err, catalog.ErrNotFound):
-			refused = keep(refused, refusal{cand, "listed, but not there"}, o)
+			refused = refused.add(o, entry{cand, "listed, but not there"})
 			continue
 		case err != nil:
 			// It may be the right one: an older one now would be another pull
@@ -382,7 +359,7 @@ func (c *chooser) take(o order, p *pile, refused []refusal) (Choice, []refusal) 
 		if g.State == Unknown {
 			return g, refused
 		}
-		refused = keep(refused, refusal{cand, g.Reason}, o)
+		refused = refused.add(o, entry{cand, g.Reason})
 		switch {
 		case g.State == Held && (held == nil || g.Until.Before(held.Until)):
 			g.Tag = cand.tag.Name

@@ -15,8 +15,6 @@ import (
 type spelling struct {
 	version
 	date bool
-	// shape is the suffix with '#' for numbers and '*' for hashes.
-	shape string
 }
 
 // spell reads a tag; false when there is no number in the right place. Without
@@ -31,21 +29,19 @@ func spell(tag string, dates bool) (spelling, bool) {
 	if isHash(token(tag[start:])) {
 		return spelling{}, false
 	}
-	s := spelling{}
+	var s spelling
+	s.alike.prefix = tag[:i]
 	rest := tag[i:]
-	form := ""
 	if dates {
-		s.numbers, form, rest = dated(rest)
+		s.numbers, s.alike.form, rest = dated(rest)
 		s.date = s.numbers != nil
 	}
 	if !s.date {
 		s.numbers, rest = dotted(tag[i:])
-		form = points[:min(len(s.numbers), len(points))]
+		s.alike.form = points[:min(len(s.numbers), len(points))]
 	}
 	s.pre, rest = prerelease(rest)
-	s.shape, s.trail = shape(rest)
-	// No tag has a space.
-	s.alike = tag[:i] + " " + form + " " + s.shape
+	s.alike.suffix, s.trail = shape(rest)
 	return s, true
 }
 
@@ -54,6 +50,7 @@ const points = "................................................................
 
 // dotted reads 1, 1.2 and so on.
 func dotted(s string) (numbers []string, rest string) {
+	numbers = make([]string, 0, 4)
 	for {
 		n := span(s, isDigit)
 		numbers, s = append(numbers, s[:n]), s[n:]

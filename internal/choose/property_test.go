@@ -29,6 +29,26 @@ func anyTag(r *rand.Rand) string {
 	return b.String()
 }
 
+// alike is fewer words, so that tags made of them often are.
+func alike(r *rand.Rand) func() string {
+	var few [][]string
+	for i, w := range words {
+		n := []int{1, len(w), 4, 2}[i]
+		var pick []string
+		for range n {
+			pick = append(pick, w[r.IntN(len(w))])
+		}
+		few = append(few, pick)
+	}
+	return func() string {
+		var b strings.Builder
+		for _, w := range few {
+			b.WriteString(w[r.IntN(len(w))])
+		}
+		return b.String()
+	}
+}
+
 // The order of versions is total and transitive, whatever they are, and so is
 // that of candidates, in which only a tag is equal to itself.
 func TestOrder(t *testing.T) {
@@ -99,10 +119,10 @@ func ptr[T any](v T) *T { return &v }
 func TestNeverOlder(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	states := map[State]int{}
-	for range 10000 {
-		reg := newRegistry("")
+	for range 5000 {
+		reg, tagOf := newRegistry(""), alike(r)
 		for range 1 + r.IntN(30) {
-			tag := anyTag(r)
+			tag := tagOf()
 			if _, ok := reg.images[tag]; ok {
 				continue
 			}
@@ -110,7 +130,7 @@ func TestNeverOlder(t *testing.T) {
 			reg.tags = append(reg.tags, catalog.Tag{Name: tag, Since: at, Pushed: true})
 			reg.images[tag] = catalog.Image{Digest: digestOf(tag), Since: at, Signed: r.IntN(2) == 0, Platforms: platforms([]string{"linux/amd64", "linux/amd64 linux/arm64"}[r.IntN(2)])}
 		}
-		p, from := anyPolicy(r), anyTag(r)
+		p, from := anyPolicy(r), tagOf()
 		ref := "a:" + from
 		if img, ok := reg.images[from]; ok && r.IntN(3) == 0 {
 			ref += "@" + string(img.Digest)

@@ -6,7 +6,7 @@ import (
 )
 
 // passed lists what is newer than the choice and was not taken.
-func (c *chooser) passed(o order, refused []refusal, out Choice) []Passed {
+func (c *chooser) passed(o order, refused newest, out Choice) []Passed {
 	var list []Passed
 	var chosen *candidate
 	if out.State == Newer {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -66,7 +65,12 @@ func (strict) read(tag string) (version, bool) {
 		return version{}, false
 	}
 	// Build metadata is not ordered; whether there is any, stays.
-	v.alike = strconv.FormatBool(prefixed) + strconv.FormatBool(hasMeta)
+	if prefixed {
+		v.alike.prefix = "v"
+	}
+	if hasMeta {
+		v.alike.suffix = "_"
+	}
 	return v, true
 }
 
@@ -89,7 +93,7 @@ func newLoose(versioning, current string) (loose, bool) {
 	if !ok {
 		return loose{}, false
 	}
-	l.bases = basesOf(s.shape, s.trail)
+	l.bases = basesOf(s.alike.suffix, s.trail)
 	if s.date {
 		l.majors = false
 	} else if len(s.numbers) == 1 {
@@ -179,7 +183,7 @@ func (g *grouped) read(tag string) (version, bool) {
 		}
 		return ""
 	}
-	v := version{alike: group(6)}
+	v := version{alike: likeness{suffix: group(6)}}
 	for i := range 5 {
 		n := group(i)
 		if n == "" {

@@ -16,9 +16,15 @@ type version struct {
 	pre []string
 	// trail are the numbers behind: of the suffix, in order.
 	trail []string
-	// alike is equal for tags that can be compared: it has everything that is
-	// not ordered, such as a prefix and the words of a suffix.
-	alike string
+	// alike is equal for tags that can be compared.
+	alike likeness
+}
+
+// A likeness is everything of a tag that is not ordered.
+type likeness struct {
+	prefix string
+	form   string // of the number: how many parts, what separates them
+	suffix string // '#' stands for a number, '*' for the hash of a commit
 }
 
 // compare orders versions that are alike. It is a total preorder for all: what
