@@ -2,6 +2,7 @@ package terraform
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"github.com/zclconf/go-cty/cty"
@@ -56,8 +57,9 @@ type Origin struct {
 // A Trace is what a value says about itself.
 type Trace struct {
 	Origins []Origin // by place, each literal once
-	// Reason says why the value is not wholly known; "" if it is.
-	Reason string
+	// Reason says why the value is not wholly known; "" if it is. Holes is the
+	// same of a text that is known but for some parts; see [hole].
+	Reason, Holes string
 	// Secret: it depends on something sensitive. Such a value may be used and
 	// must not be shown, unless it is the image itself.
 	Secret bool
@@ -84,7 +86,7 @@ func TraceOf(v cty.Value) Trace {
 		}
 	}
 	if plain.IsWhollyKnown() {
-		t.Reason = ""
+		t.Reason, t.Holes = "", t.Reason
 	} else if t.Reason == "" {
 		t.Reason = "its value is known only when applied"
 	}
@@ -131,4 +133,77 @@ func shorter(a, b *via) bool {
 // unknown is a value of the type that is not known, and why.
 func unknown(t cty.Type, why string, place code.Place) cty.Value {
 	return cty.UnknownVal(t).Mark(reason{text: why, place: place})
+}
+
+// through says of all origins within v that they came through the name, whose
+// definition is a. Within objects and lists the name grows: local.images.api.
+func through(name string, a *arg, v cty.Value) cty.Value {
+	if !v.ContainsMarked() {
+		return v
+	}
+	return (&passage{arg: a}).through(v, name)
+}
+
+type passage struct{ arg *arg }
+
+func (p *passage) through(v cty.Value, name string) cty.Value {
+	raw, marks := v.Unmark()
+	if raw.ContainsMarked() {
+		raw = remake(raw, func(k, e cty.Value) cty.Value {
+			if !e.ContainsMarked() {
+				return e
+			}
+			if k.Type() == cty.Number {
+				return p.through(e, name+"["+k.AsBigFloat().Text('f', 0)+"]")
+			}
+			return p.through(e, name+"."+k.AsString())
+		})
+	}
+	return raw.WithMarks(p.step(marks, name))
+}
+
+// step adds the station to the origins among the marks, of which it keeps one
+// for each literal: values that are put together from each other would
+// otherwise double their ways at every name.
+func (p *passage) step(marks cty.ValueMarks, name string) cty.ValueMarks {
+	if len(marks) == 0 {
+		return marks
+	}
+	best := map[*literal]*via{}
+	kept := make([]any, 0, len(marks))
+	for m := range marks.All() {
+		o, ok := m.(origin)
+		if !ok {
+			kept = append(kept, m)
+			continue
+		}
+		if old, twice := best[o.literal]; !twice || shorter(o.via, old) {
+			best[o.literal] = o.via
+		}
+	}
+	for _, l := range few(best) {
+		kept = append(kept, origin{literal: l, via: p.via(name, best[l], l)})
+	}
+	return cty.NewValueMarks(kept...)
+}
+
+// few returns the literals, or as many as a value may carry.
+func few(all map[*literal]*via) []*literal {
+	list := slices.Collect(maps.Keys(all))
+	if len(list) > maxOrigins {
+		slices.SortFunc(list, func(a, b *literal) int { return cmp.Or(cmp.Compare(a.File, b.File), a.Start-b.Start) })
+		list = list[:maxOrigins]
+	}
+	return list
+}
+
+// via is the station's step. It stands where the name is defined; where the
+// definition spells the literal out, at the literal.
+func (p *passage) via(name string, next *via, l *literal) *via {
+	place := p.arg.place
+	r := p.arg.expr.Range()
+	if next == nil && l.File == r.Filename && r.Start.Byte <= l.Start && l.End <= r.End.Byte {
+		place = l.place
+	}
+	return &via{step: code.Step{Name: name, Place: place}, next: next}
 }

@@ -66,7 +66,8 @@ func (r Resource) At(path cty.Path) code.Place {
 // layout mirrors a body as it was evaluated: which source each part has.
 type layout struct {
 	place  code.Place
-	expr   hclsyntax.Expression // of an argument
+	expr   hclsyntax.Expression // of an argument, and
+	data   []byte               // of its file
 	args   map[string]*layout
 	blocks map[string][]*layout
 }
@@ -76,7 +77,7 @@ func (l *layout) at(path cty.Path, place code.Place) code.Place {
 		place = l.place
 	}
 	if l.expr != nil {
-		return within(l.expr, path, place)
+		return within(l.expr, l.data, path, place)
 	}
 	if len(path) == 0 {
 		return place
@@ -102,23 +103,23 @@ func (l *layout) at(path cty.Path, place code.Place) code.Place {
 }
 
 // within follows a path into objects and tuples that are written out.
-func within(e hclsyntax.Expression, path cty.Path, place code.Place) code.Place {
+func within(e hclsyntax.Expression, data []byte, path cty.Path, place code.Place) code.Place {
 	if len(path) == 0 {
 		return place
 	}
 	switch e := e.(type) {
 	case *hclsyntax.ParenthesesExpr:
-		return within(e.Expression, path, place)
+		return within(e.Expression, data, path, place)
 	case *hclsyntax.ObjectConsExpr:
 		name, ok := key(path[0])
 		for _, item := range e.Items {
 			if k, diags := item.KeyExpr.Value(nil); ok && !diags.HasErrors() && isString(k, name) {
-				return within(item.ValueExpr, path[1:], startOf(item.ValueExpr))
+				return within(item.ValueExpr, data, path[1:], placeIn(item.ValueExpr.Range().Filename, data, item.ValueExpr.Range().Start))
 			}
 		}
 	case *hclsyntax.TupleConsExpr:
 		if i, ok := index(path[0]); ok && i < len(e.Exprs) {
-			return within(e.Exprs[i], path[1:], startOf(e.Exprs[i]))
+			return within(e.Exprs[i], data, path[1:], placeIn(e.Exprs[i].Range().Filename, data, e.Exprs[i].Range().Start))
 		}
 	}
 	return place
@@ -127,11 +128,6 @@ func within(e hclsyntax.Expression, path cty.Path, place code.Place) code.Place 
 func isString(v cty.Value, s string) bool {
 	v, _ = v.Unmark()
 	return v.Type() == cty.String && v.IsKnown() && !v.IsNull() && v.AsString() == s
-}
-
-func startOf(e hclsyntax.Expression) code.Place {
-	r := e.Range()
-	return code.Place{File: r.Filename, Line: r.Start.Line, Column: r.Start.Column}
 }
 
 // key returns the name that a step of a path has in an object or a map.
