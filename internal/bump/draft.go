@@ -111,6 +111,7 @@ func (e *Engine) verify(ctx context.Context, x *reading, wants []code.Want) (*dr
 		if len(change.Splices) == 0 {
 			return d, nil
 		}
+		d.change = change
 		d.edit, err = editOf(x.tree, change)
 		return d, err
 	}

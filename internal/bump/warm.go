@@ -22,6 +22,7 @@ type reading struct {
 // drafted is a change that was worked out, or why there is none.
 type drafted struct {
 	edit    *Edit
+	change  code.Change
 	refused map[string]string // image -> reason
 }
 
