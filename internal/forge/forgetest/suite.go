@@ -95,8 +95,8 @@ func must[T any](t testing.TB) func(v T, err error) T {
 	}
 }
 
-// read takes an archive apart: content by path, "*" behind executable ones.
-func (s Site) read(t testing.TB, repository, commit string) map[string]string {
+// Read takes an archive apart: content by path, "*" behind executable ones.
+func (s Site) Read(t testing.TB, repository, commit string) map[string]string {
 	t.Helper()
 	body := must[io.ReadCloser](t)(s.Forge.Archive(t.Context(), repository, commit))
 	defer body.Close()
@@ -105,7 +105,7 @@ func (s Site) read(t testing.TB, repository, commit string) map[string]string {
 	if magic, _ := buffered.Peek(2); string(magic) == "\x1f\x8b" {
 		r = must[*gzip.Reader](t)(gzip.NewReader(buffered))
 	}
-	files, top := map[string]string{}, ""
+	files := map[string]string{}
 	for tr := tar.NewReader(r); ; {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -118,22 +118,32 @@ func (s Site) read(t testing.TB, repository, commit string) map[string]string {
 			continue
 		}
 		name := h.Name
-		if first, rest, ok := strings.Cut(name, "/"); ok && (top == "" && len(files) == 0 || top == first) && first != "env" && first != "bin" {
-			top, name = first, rest
-		}
 		if h.Mode&0o111 != 0 {
 			name += "*"
 		}
 		b := must[[]byte](t)(io.ReadAll(tr))
 		files[name] = string(b)
 	}
-	return files
+	return inside(files)
+}
+
+// inside takes away the one folder that all files are in, if they are.
+func inside(files map[string]string) map[string]string {
+	top, stripped := "", map[string]string{}
+	for name, body := range files {
+		first, rest, ok := strings.Cut(name, "/")
+		if !ok || top != "" && first != top {
+			return files
+		}
+		top, stripped[rest] = first, body
+	}
+	return stripped
 }
 
 // holds compares a commit's files with those it should have.
 func (s Site) holds(t testing.TB, repository, commit string, want map[string]string) {
 	t.Helper()
-	got := s.read(t, repository, commit)
+	got := s.Read(t, repository, commit)
 	for name, body := range want {
 		if g, ok := got[name]; !ok || g != body {
 			t.Errorf("%s is %q (%v), want %q", name, g, ok, body)
