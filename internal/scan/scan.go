@@ -18,6 +18,7 @@ import (
 
 	"cairn.dev/cairn/internal/code"
 	"cairn.dev/cairn/internal/manifest"
+	"cairn.dev/cairn/internal/terraform"
 )
 
 // A Reader finds the images that code of some formats names. It remembers what
@@ -33,7 +34,7 @@ type Scanner struct {
 }
 
 // New makes a scanner of all formats.
-func New() *Scanner { return Of(manifest.New()) }
+func New() *Scanner { return Of(&terraform.Reader{}, manifest.New()) }
 
 // Of makes a scanner of some readers, whose formats do not overlap.
 func Of(readers ...Reader) *Scanner { return &Scanner{readers: readers} }
