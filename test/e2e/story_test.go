@@ -114,7 +114,7 @@ func TestNothingThatRunsIsDeleted(t *testing.T) {
 		t.Errorf("the last pull of what runs is %v, want one of the first day: nobody pulls it again", pull)
 	}
 	why := s.why("app/shop:1").Text()
-	for _, want := range []string{"kept       in use by", "now                  container prod/default/Deployment/shop\n", "now                  container prod/default/Pod/mounts\n"} {
+	for _, want := range []string{"kept       in use by", "now                  container prod/default/Deployment/shop on 1 node\n", "now                  container prod/default/Pod/mounts on 1 node\n"} {
 		if !strings.Contains(why, want) {
 			t.Errorf("why does not say %q:\n%s", want, why)
 		}
