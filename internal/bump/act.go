@@ -52,14 +52,22 @@ func (t *actor) do(ctx context.Context, a *Action) error {
 	if ctx.Err() != nil || errors.As(err, &later) || errors.Is(err, forge.ErrMoved) || errors.Is(err, forge.ErrExists) || errors.Is(err, forge.ErrUnauthorized) {
 		return err
 	}
-	for _, refused := range []error{forge.ErrForbidden, forge.ErrInvalid, forge.ErrNotFound, forge.ErrArchived, forge.ErrUnsupported} {
-		if errors.Is(err, refused) {
-			t.e.deps.Log.Warn("a forge refused", "repository", t.r.key(), "branch", a.Branch.Name, "err", err)
-			a.Verb, a.Reason = Leave, "the forge refused: "+err.Error()
-			return nil
+	if !refused(err) {
+		return err
+	}
+	t.e.deps.Log.Warn("a forge refused", "repository", t.r.key(), "branch", a.Branch.Name, "err", err)
+	a.Verb, a.Reason = Leave, "the forge refused: "+err.Error()
+	return nil
+}
+
+// refused: the forge said no to this, and may say yes to something else.
+func refused(err error) bool {
+	for _, no := range []error{forge.ErrForbidden, forge.ErrInvalid, forge.ErrNotFound, forge.ErrArchived, forge.ErrUnsupported} {
+		if errors.Is(err, no) {
+			return true
 		}
 	}
-	return err
+	return false
 }
 
 // commit makes the branch hold the edit, on the head of the base.
@@ -261,10 +269,20 @@ func (t *actor) close(ctx context.Context, a *Action) error {
 	return t.drop(ctx, a.Branch)
 }
 
-// drop removes a branch of ours, unless somebody has moved it.
+// drop removes a branch of ours. One that somebody has moved is theirs now.
 func (t *actor) drop(ctx context.Context, b *Branch) error {
-	err := t.r.source.Forge.DeleteBranch(ctx, t.r.name, b.Name, b.Head)
-	if err != nil && !errors.Is(err, forge.ErrMoved) && !errors.Is(err, forge.ErrNotFound) {
+	f := t.r.source.Forge
+	err := f.DeleteBranch(ctx, t.r.name, b.Name, b.Head)
+	if errors.Is(err, forge.ErrMoved) {
+		at, herr := f.Head(ctx, t.r.name, b.Name)
+		if herr != nil && !errors.Is(herr, forge.ErrNotFound) {
+			return fmt.Errorf("ask where the branch %s is: %w", b.Name, herr)
+		}
+		if at != b.Head {
+			err = nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("remove the branch %s: %w", b.Name, err)
 	}
 	delete(t.st.known, b.Name)
@@ -282,9 +300,13 @@ func (t *actor) clean(ctx context.Context, proposals []Proposal) error {
 		if b := t.st.branches[name]; !k.done || wanted[name] || b != nil && len(b.Pulls) > 0 {
 			continue
 		}
-		if err := t.drop(ctx, &Branch{Name: name, Head: k.head}); err != nil {
+		if err := t.drop(ctx, &Branch{Name: name, Head: k.head}); refused(err) {
+			t.e.deps.Log.Warn("a branch that is of no use any more stays; it is tried again", "repository", t.r.key(), "branch", name, "err", err)
+			continue
+		} else if err != nil {
 			return err
 		}
+		t.r.cleaned[k.pull] = true
 	}
 	return nil
 }

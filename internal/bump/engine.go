@@ -59,7 +59,8 @@ type repository struct {
 	// strange remembers heads of branches that were found to be a person's, so
 	// that they are not read again.
 	strange map[string]bool
-	gone    bool // it was forgotten
+	cleaned map[int64]bool // closed pull requests whose branches are gone
+	gone    bool           // it was forgotten
 
 	// mu guards rec, which is replaced and never changed.
 	mu    sync.Mutex
@@ -156,7 +157,7 @@ func isGlob(s string) bool { return strings.ContainsAny(s, "*?") }
 
 // adopt begins to watch what a record remembers.
 func (e *Engine) adopt(s *source, rec *record) *repository {
-	r := &repository{source: s, name: rec.name, rec: rec, strange: map[string]bool{}, tried: !rec.checked.IsZero()}
+	r := &repository{source: s, name: rec.name, rec: rec, strange: map[string]bool{}, cleaned: map[int64]bool{}, tried: !rec.checked.IsZero()}
 	e.repos[r.key()] = r
 	if !r.tried {
 		e.unread.Add(1)

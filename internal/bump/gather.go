@@ -115,11 +115,17 @@ func (e *Engine) learn(ctx context.Context, r *repository, st *onForge, p *forge
 	block := st.block(p)
 	known := st.known[p.Branch]
 	if p.Merged || block != nil && block.Closed != "" {
-		if known != nil && known.pull == p.Number && !known.done {
+		switch {
+		case known != nil && (known.pull == p.Number || known.head == p.Head) && !known.done:
 			known.done = true
-			return e.store.saveBranch(ctx, r.record().id, known)
+		case known == nil && block != nil && block.Head == p.Head && !r.cleaned[p.Number]:
+			// Not remembered, and the branch may be there still.
+			known = &branchRecord{name: p.Branch, head: p.Head, edit: block.Edit, pull: p.Number, block: block, done: true}
+			st.known[p.Branch] = known
+		default:
+			return nil
 		}
-		return nil
+		return e.store.saveBranch(ctx, r.record().id, known)
 	}
 	if block == nil {
 		return nil
