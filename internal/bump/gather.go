@@ -74,7 +74,8 @@ func (e *Engine) gather(ctx context.Context, r *repository, x *reading, now time
 			}
 		}
 	}
-	for _, p := range pulls {
+	// Newest first: of several of one branch, the last says where it was left.
+	for _, p := range slices.Backward(pulls) {
 		if p.Open || account != "" && p.Author != account {
 			continue
 		}
