@@ -42,6 +42,8 @@ type syncer struct {
 	mode  SyncMode
 	fault func(Point) error
 	root  *os.File // any file on the file system, for syncfs
+	// What the system is asked; others in tests.
+	syncAll, syncLog func(*os.File) error
 	// inherited says that what an earlier process wrote may not be durable
 	// yet. One round at a time looks at it.
 	inherited bool
@@ -80,6 +82,7 @@ type round struct {
 
 func (s *syncer) init(dir string, mode SyncMode, fault func(Point) error) (err error) {
 	s.mode, s.fault, s.inherited = mode, fault, true
+	s.syncAll, s.syncLog = syncFileSystem, syncData
 	s.failed, s.folders = map[image.Digest]failure{}, map[string]bool{}
 	s.root, err = os.Open(dir)
 	return err
@@ -248,7 +251,7 @@ func (s *syncer) flush(r *round, pending []commit, folders map[string]bool) {
 	files, logs := pending, r.logs
 	inherited := s.inherited && len(logs) > 0
 	if s.mode == SyncFileSystem || s.mode == SyncAuto && (len(pending) > fewFiles || inherited) {
-		err := syncFileSystem(s.root)
+		err := s.syncAll(s.root)
 		switch {
 		case err == nil:
 			files, s.inherited = nil, false
@@ -263,7 +266,7 @@ func (s *syncer) flush(r *round, pending []commit, folders map[string]bool) {
 	var wg sync.WaitGroup
 	for _, f := range logs {
 		wg.Go(func() {
-			if err := syncData(f); err != nil {
+			if err := s.syncLog(f); err != nil {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				r.err = fmt.Errorf("sync %s: %w", f.Name(), mapError(err))

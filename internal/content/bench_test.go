@@ -281,7 +281,7 @@ func fillBlobs(tb testing.TB, s *Store, n int) {
 	for part := range slices.Chunk(ks, 1000) {
 		err := s.db.Write(ctx, func(tx *db.Tx) error {
 			for _, k := range part {
-				id, err := tx.Insert("INSERT INTO blobs (digest, size) VALUES (?, 10)", k)
+				id, err := s.insertBlob(tx, Blob{Digest: digestOf(k), Size: 10})
 				if err != nil {
 					return err
 				}

@@ -151,14 +151,17 @@ func (s *Store) DeleteBlob(ctx context.Context, repo string, d image.Digest) err
 // link makes the blob visible in the repository, and due for a look by the
 // collector after the grace period unless a manifest holds it already.
 func (s *Store) link(tx *db.Tx, repo string, blobID int64) error {
-	rid, err := makeRepo(tx, repo)
-	if err != nil {
+	// One statement where the repository is there, as nearly always.
+	n, err := tx.Exec(`INSERT INTO links (repo_id, blob_id, due, hidden) SELECT id, ?, ?, 0 FROM repositories WHERE name = ?
+		ON CONFLICT (repo_id, blob_id) DO UPDATE SET hidden = 0,
+		due = CASE WHEN links.due IS NULL THEN NULL ELSE excluded.due END`, blobID, s.now()+int64(s.grace), repo)
+	if n > 0 || err != nil {
 		return err
 	}
-	_, err = tx.Exec(`INSERT INTO links (repo_id, blob_id, due, hidden) VALUES (?, ?, ?, 0)
-		ON CONFLICT (repo_id, blob_id) DO UPDATE SET hidden = 0,
-		due = CASE WHEN links.due IS NULL THEN NULL ELSE excluded.due END`, rid, blobID, s.now()+int64(s.grace))
-	return err
+	if _, err := makeRepo(tx, repo); err != nil {
+		return err
+	}
+	return s.link(tx, repo, blobID)
 }
 
 // maxMountSources bounds the repositories a mount without a source looks at.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -70,10 +71,14 @@ func (p *place) flush(log *os.File) error {
 func (p *place) hold() func(error) {
 	h := &hold{released: make(chan struct{})}
 	p.held.Store(h)
-	return func(err error) {
+	release := sync.OnceFunc(func() {
 		p.held.Store(nil)
-		h.err = err
 		close(h.released)
+	})
+	p.Cleanup(release) // a test that failed must come to its end
+	return func(err error) {
+		h.err = err
+		release()
 	}
 }
 

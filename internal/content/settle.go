@@ -53,19 +53,21 @@ func (l *settled) raise(id int64) {
 	}
 }
 
-// insertBlob makes the row of a new blob. Its id is above all that were ever
-// given: that of a row which is gone may be one that is taken for settled.
+// insertBlob makes the row of a new blob and returns its id; 0 if there is a
+// row. The id is above all that were ever given: that of a row which is gone
+// may be one that is taken for settled.
 func (s *Store) insertBlob(tx *db.Tx, b Blob) (int64, error) {
-	s.settled.last++
-	_, err := tx.Exec("INSERT INTO blobs (id, digest, size, corrupt) VALUES (?, ?, ?, 0)", s.settled.last, key(b.Digest), b.Size)
-	if err != nil {
+	l := &s.settled
+	n, err := tx.Exec("INSERT INTO blobs (id, digest, size, corrupt) VALUES (?, ?, ?, 0) ON CONFLICT (digest) DO NOTHING", l.last+1, key(b.Digest), b.Size)
+	if n == 0 || err != nil {
 		return 0, err
 	}
-	if now := s.clock.Mono(); now >= s.settled.next {
-		s.settled.next = now + noteEvery
-		return s.settled.last, s.noteSettled(tx)
+	l.last++
+	if now := s.clock.Mono(); now >= l.next {
+		l.next = now + noteEvery
+		return l.last, s.noteSettled(tx)
 	}
-	return s.settled.last, nil
+	return l.last, nil
 }
 
 // noteSettled writes down what is settled.

@@ -270,7 +270,14 @@ func copyBuffered(w io.Writer, r io.Reader) (n int64, err error) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for {
-		k, rerr := r.Read(*buf)
+		// Few large writes cost less than many, as the network brings them.
+		var k int
+		var rerr error
+		for k < len(*buf) && rerr == nil {
+			var m int
+			m, rerr = r.Read((*buf)[k:])
+			k += m
+		}
 		if k > 0 {
 			if _, err := w.Write((*buf)[:k]); err != nil {
 				return n, writeError{err}
@@ -588,27 +595,19 @@ const (
 
 // linkUpload is the metadata commit of a push.
 func (s *Store) linkUpload(ctx context.Context, u *upload, b Blob, are bytesAre) error {
-	k := key(b.Digest)
 	var made int64
 	err := s.db.Write(ctx, func(tx *db.Tx) error {
 		made = 0
-		var id, size int64
-		var corrupt int
-		ok, err := tx.Row(ctx, "SELECT id, size, corrupt FROM blobs WHERE digest = ?", []any{k}, &id, &size, &corrupt)
-		switch {
-		case err != nil:
-			return err
-		case are == stored && (!ok || corrupt != 0):
-			return errGone
-		case are == fresh && ok:
-			return errKnown
-		case !ok:
-			if id, err = s.insertBlob(tx, b); err != nil {
+		if are != stored {
+			var err error
+			if made, err = s.insertBlob(tx, b); err != nil {
 				return err
 			}
-			made = id
-		case are == repaired && (corrupt != 0 || size != b.Size):
-			if _, err := tx.Exec("UPDATE blobs SET corrupt = 0, size = ? WHERE id = ?", b.Size, id); err != nil {
+		}
+		id := made
+		if id == 0 {
+			var err error
+			if id, err = s.knownBlob(ctx, tx, b, are); err != nil {
 				return err
 			}
 		}
@@ -623,6 +622,25 @@ func (s *Store) linkUpload(ctx context.Context, u *upload, b Blob, are bytesAre)
 		s.settled.raise(made)
 	}
 	return err
+}
+
+// knownBlob is the id of a blob that has a row.
+func (s *Store) knownBlob(ctx context.Context, tx *db.Tx, b Blob, are bytesAre) (int64, error) {
+	if are == fresh {
+		return 0, errKnown
+	}
+	var id, size int64
+	var corrupt int
+	ok, err := tx.Row(ctx, "SELECT id, size, corrupt FROM blobs WHERE digest = ?", []any{key(b.Digest)}, &id, &size, &corrupt)
+	switch {
+	case err != nil:
+		return 0, err
+	case !ok, are == stored && corrupt != 0:
+		return 0, errGone
+	case are == repaired && (corrupt != 0 || size != b.Size):
+		_, err = tx.Exec("UPDATE blobs SET corrupt = 0, size = ? WHERE id = ?", b.Size, id)
+	}
+	return id, err
 }
 
 // takeBack removes the file of a push that failed, unless somebody else's

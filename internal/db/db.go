@@ -219,6 +219,7 @@ func dsn(cfg Config, readOnly bool) string {
 		pragma("journal_mode(wal)")
 		pragma("foreign_keys(1)")
 		pragma("journal_size_limit(67108864)")
+		pragma(fmt.Sprintf("wal_autocheckpoint(%d)", longLog)) // see tendLog
 		if cfg.Sync == Full && cfg.Flush == nil {
 			pragma("synchronous(full)")
 		} else {

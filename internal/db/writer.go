@@ -108,12 +108,14 @@ func (d *DB) more(start time.Time) *op {
 	return nil
 }
 
-// The engine moves the log into the file by itself, but begins the log anew
-// only when at that moment no reader is looking at it. Readers that overlap
-// without a gap would let it grow for ever. So from longLog frames of 4 KiB
-// on, the writer waits a little for them, and from tooLongLog on it lets no
-// new one begin for as long as any read may take. A reader that stays even
-// longer must not stop the others again and again.
+// The engine moves the log into the file by itself, but within a commit, for
+// which everybody waits; so it is done here, after one, before the log is as
+// long as that. And it begins the log anew only when at that moment no reader
+// is looking at it. Readers that overlap without a gap would let it grow for
+// ever. So from longLog frames of 4 KiB on, the writer waits a little for
+// them, and from tooLongLog on it lets no new one begin for as long as any
+// read may take. A reader that stays even longer must not stop the others
+// again and again.
 const (
 	longLog    = 4096
 	tooLongLog = 32768
