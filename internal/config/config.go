@@ -55,9 +55,9 @@ type Access struct {
 
 // Cluster is one Kubernetes cluster whose ServiceAccount tokens are accepted.
 type Cluster struct {
-	Name     string   `yaml:"name" json:"name" doc:"What to call the cluster: it reports as cluster/NAME and nobody else may. a-z, 0-9, '.', '_' and '-'." example:"prod"`
-	Issuer   string   `yaml:"issuer" json:"issuer" doc:"Issuer of the tokens: --service-account-issuer of its API server, or kubectl get --raw /.well-known/openid-configuration." example:"https://kubernetes.default.svc.cluster.local"`
-	JWKS     string   `yaml:"jwks" json:"jwks" doc:"The issuer's public keys, as a file (what kubectl get --raw /openid/v1/jwks prints; relative to this file) or as an https:// address. Read again when a token does not fit." example:"prod.jwks"`
+	Name     string   `yaml:"name" json:"name" required:"yes" doc:"What to call the cluster: it reports as cluster/NAME and nobody else may. a-z, 0-9, '.', '_' and '-'." example:"prod"`
+	Issuer   string   `yaml:"issuer" json:"issuer" required:"yes" doc:"Issuer of the tokens: --service-account-issuer of its API server, or kubectl get --raw /.well-known/openid-configuration." example:"https://kubernetes.default.svc.cluster.local"`
+	JWKS     string   `yaml:"jwks" json:"jwks" required:"yes" doc:"The issuer's public keys, as a file (what kubectl get --raw /openid/v1/jwks prints; relative to this file) or as an https:// address. Read again when a token does not fit." example:"prod.jwks"`
 	CAFile   string   `yaml:"ca_file,omitempty" json:"ca_file,omitempty" doc:"File with the certificates to trust when jwks is an address, PEM; those of the system when not set. Relative to this file." example:"prod-ca.crt"`
 	Audience string   `yaml:"audience" json:"audience" doc:"Whom the tokens must be meant for."`
 	Agent    []string `yaml:"agent,omitempty" json:"agent,omitempty" doc:"ServiceAccounts that may report what the cluster uses, as namespace/name. One or a list." example:"[cairn-agent/cairn-agent]"`
@@ -66,7 +66,7 @@ type Cluster struct {
 
 // Mirror is one registry whose images are kept here as well.
 type Mirror struct {
-	Host         string   `yaml:"host" json:"host" doc:"What clients call it, with its port if that is not the usual one." example:"docker.io"`
+	Host         string   `yaml:"host" json:"host" required:"yes" doc:"What clients call it, with its port if that is not the usual one." example:"docker.io"`
 	URL          string   `yaml:"url,omitempty" json:"url,omitempty" doc:"Where it is, if not at https://<host>. Plain http is spoken only if it stands here." example:"https://registry-1.docker.io"`
 	TTL          Duration `yaml:"ttl" json:"ttl" doc:"How long an answer about what a tag names holds."`
 	Allow        []string `yaml:"allow" json:"allow" glob:"repository" doc:"The repositories there that may be fetched, as globs, without the host."`
@@ -91,7 +91,7 @@ type Retention struct {
 // Policy is how long the images of some repositories stay.
 type Policy struct {
 	Name          string   `yaml:"name,omitempty" json:"name,omitempty" doc:"What to call the policy in explanations." example:"services"`
-	Repositories  []string `yaml:"repositories" json:"repositories" glob:"repository" doc:"Globs: * is any run of characters without /, ** any run, ? one. One or a list."`
+	Repositories  []string `yaml:"repositories" json:"repositories" required:"yes" glob:"repository" doc:"Globs: * is any run of characters without /, ** any run, ? one. One or a list."`
 	After         Duration `yaml:"after" json:"after" doc:"An image expires this long after its last use."`
 	UntaggedAfter Duration `yaml:"untagged_after,omitempty" json:"untagged_after,omitempty" doc:"The same for images without a tag; as after when not set." example:"7d"`
 	MinAge        Duration `yaml:"min_age,omitempty" json:"min_age,omitempty" doc:"No image younger than this since its push expires." example:"1d"`

@@ -45,7 +45,7 @@ func Parse(name string, b []byte) (*Config, error) {
 
 func parse(name string, b []byte, env func(string) string) (*Config, error) {
 	c := Default()
-	d := &decoder{file: name, lines: map[string]place{}}
+	d := &decoder{file: name, lines: map[string]place{}, entry: blank}
 	d.document(b, c)
 	_, c.Retention.Explicit = d.lines["retention.policies"]
 	d.environment(c, env)
@@ -100,6 +100,8 @@ type decoder struct {
 	file     string
 	problems []Problem
 	lines    map[string]place // of each key that was set
+	root     reflect.Type
+	entry    func(reflect.Type) reflect.Value // what an entry of a list starts from
 }
 
 func (d *decoder) fail(line int, key, format string, args ...any) {
@@ -131,7 +133,9 @@ func (d *decoder) at(key, format string, args ...any) Problem {
 
 var yamlLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
-func (d *decoder) document(b []byte, c *Config) {
+// document fills the struct that to points at.
+func (d *decoder) document(b []byte, to any) {
+	d.root = reflect.TypeOf(to).Elem()
 	if len(b) > maxFile {
 		d.fail(0, "", "the file is larger than %d bytes: this is no configuration of Cairn", maxFile)
 		return
@@ -157,7 +161,7 @@ func (d *decoder) document(b []byte, c *Config) {
 	if isNull(root) {
 		return
 	}
-	d.value(root, reflect.ValueOf(c).Elem(), "", "")
+	d.value(root, reflect.ValueOf(to).Elem(), "", "")
 }
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
@@ -323,7 +327,7 @@ func (d *decoder) unknown(k *yaml.Node, path string, known []string) {
 	}
 	hint := didYouMean(k.Value, known)
 	if hint == "" {
-		for _, full := range allKeys(reflect.TypeFor[Config](), "") {
+		for _, full := range allKeys(d.root, "") {
 			if strings.HasSuffix("."+full, "."+k.Value) {
 				hint = fmt.Sprintf("; did you mean %q?", full)
 				break
@@ -331,7 +335,7 @@ func (d *decoder) unknown(k *yaml.Node, path string, known []string) {
 		}
 	}
 	if hint == "" {
-		if near, ok := nearest(k.Value, allKeys(reflect.TypeFor[Config](), "")); ok {
+		if near, ok := nearest(k.Value, allKeys(d.root, "")); ok {
 			hint = fmt.Sprintf("; did you mean %q?", near)
 		}
 	}
@@ -387,16 +391,8 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string, tag reflect.S
 		}
 		d.lines[key] = place{line: item.Line}
 		e := reflect.New(elem).Elem()
-		if p, ok := e.Addr().Interface().(*Policy); ok {
-			// A policy that forgets its repositories must not mean all.
-			*p = defaultPolicy()
-			p.Repositories = nil
-		}
-		if m, ok := e.Addr().Interface().(*Mirror); ok {
-			*m = defaultMirror()
-		}
-		if m, ok := e.Addr().Interface().(*Cluster); ok {
-			*m = defaultCluster()
+		if elem.Kind() == reflect.Struct {
+			e.Set(d.entry(elem))
 		}
 		before := len(d.problems)
 		d.value(item, e, key, tag)

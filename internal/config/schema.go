@@ -9,10 +9,12 @@ import (
 
 // Schema is the JSON Schema (2020-12) of the file, for editors. It knows names,
 // types, defaults and units; what [Config.Validate] checks beyond them it does not.
-func Schema() []byte {
-	s := schemaOf(reflect.ValueOf(base()).Elem(), "")
+func Schema() []byte { return schema("cairn.yaml", base(), entry) }
+
+func schema(title string, defaults any, entry func(reflect.Type) reflect.Value) []byte {
+	s := schemaOf(reflect.ValueOf(defaults).Elem(), "", entry)
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-	s["title"] = "cairn.yaml"
+	s["title"] = title
 	b, err := json.MarshalIndent(s, "", "  ")
 	if err != nil { // maps, strings and numbers only
 		return []byte(fmt.Sprintf("{%q: %q}", "error", err))
@@ -31,7 +33,18 @@ func entry(t reflect.Type) reflect.Value {
 	return reflect.ValueOf(defaultPolicy())
 }
 
-func schemaOf(v reflect.Value, tag reflect.StructTag) map[string]any {
+// blank is entry when a file is read: a policy that forgets its repositories
+// must not mean all.
+func blank(t reflect.Type) reflect.Value {
+	if t == reflect.TypeFor[Policy]() {
+		p := defaultPolicy()
+		p.Repositories = nil
+		return reflect.ValueOf(p)
+	}
+	return entry(t)
+}
+
+func schemaOf(v reflect.Value, tag reflect.StructTag, entry func(reflect.Type) reflect.Value) map[string]any {
 	s := map[string]any{}
 	if doc := tag.Get("doc"); doc != "" {
 		s["description"] = doc
@@ -45,23 +58,22 @@ func schemaOf(v reflect.Value, tag reflect.StructTag) map[string]any {
 		switch v.Kind() {
 		case reflect.Struct:
 			props := map[string]any{}
+			var required []string
 			for _, f := range fields(v.Type()) {
-				props[f.name] = schemaOf(v.Field(f.index), f.tag)
+				props[f.name] = schemaOf(v.Field(f.index), f.tag, entry)
+				if f.tag.Get("required") != "" {
+					required = append(required, f.name)
+				}
 			}
 			s["type"], s["properties"], s["additionalProperties"] = "object", props, false
-			switch v.Type() {
-			case reflect.TypeFor[Policy]():
-				s["required"] = []string{"repositories"}
-			case reflect.TypeFor[Cluster]():
-				s["required"] = []string{"name", "issuer", "jwks"}
-			case reflect.TypeFor[Mirror]():
-				s["required"] = []string{"host"}
+			if required != nil {
+				s["required"] = required
 			}
 			return s // defaults stand at its keys
 		case reflect.Slice:
 			elem := v.Type().Elem()
 			if elem.Kind() != reflect.String {
-				s["type"], s["items"] = "array", schemaOf(entry(elem), "")
+				s["type"], s["items"] = "array", schemaOf(entry(elem), "", entry)
 				return s
 			}
 			s["type"], s["items"] = []string{"string", "array"}, map[string]any{"type": "string"}
