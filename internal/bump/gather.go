@@ -117,6 +117,8 @@ func (e *Engine) learn(ctx context.Context, r *repository, st *onForge, p *forge
 	known := st.known[p.Branch]
 	if p.Merged || block != nil && block.Closed != "" {
 		switch {
+		case st.branches[p.Branch] != nil: // another one is open
+			return nil
 		case known != nil && (known.pull == p.Number || known.head == p.Head) && !known.done:
 			known.done = true
 		case known == nil && block != nil && block.Head == p.Head && !r.cleaned[p.Number]:
