@@ -166,8 +166,14 @@ func (p *pass) do(t task) *answer {
 	return a
 }
 
-// evaluate is one run, from the root module down.
+// evaluate is one run, from the root module down, behind a fence: one module
+// that makes hcl or cty panic is not the end of a server.
 func (r *run) evaluate(files []string) {
+	defer func() {
+		if recover() != nil {
+			r.problem(code.Place{File: r.root}, "the module cannot be evaluated")
+		}
+	}()
 	m := r.files.module(r.root)
 	if m == nil {
 		return

@@ -96,10 +96,7 @@ func (in *instance) isFalse(a *arg) bool {
 func (in *instance) input(name string, b *block) cty.Value {
 	typ, defaults := in.typeOf(b)
 	finish := func(step string, a *arg, v cty.Value) cty.Value {
-		if defaults != nil {
-			v = defaults.Apply(v)
-		}
-		converted, err := convert.Convert(v, typ)
+		converted, err := convert.Convert(withDefaults(defaults, v), typ)
 		if err != nil {
 			text := fmt.Sprintf("%s does not fit the type of var.%s", step, name)
 			in.problem(a.place, text)
