@@ -86,7 +86,7 @@ func (t *actor) commit(ctx context.Context, a *Action) error {
 	if err := t.save(ctx, k); err != nil {
 		return err
 	}
-	head, err := t.r.source.Forge.Commit(ctx, t.r.name, forge.Commit{Branch: b.Name, Parent: t.x.head, Head: b.Head, Message: message(&p.Group, p.Targets), Files: p.Edit.Files})
+	head, err := t.r.source.Forge.Commit(ctx, t.r.name, forge.Commit{Branch: b.Name, Parent: t.x.head, Head: b.Head, Message: message(t.x.rules, &p.Group, p.Targets), Files: p.Edit.Files})
 	if err != nil {
 		return fmt.Errorf("commit on %s: %w", b.Name, err)
 	}
@@ -140,7 +140,7 @@ func (t *actor) page(a *Action) (subject, text string, block *Block) {
 		}
 		moves = append(moves, m)
 	}
-	return title(&p.Group, p.Targets), body(&p.Group, moves, *block, t.now), block
+	return title(t.x.rules, &p.Group, p.Targets), body(&p.Group, moves, *block, t.now), block
 }
 
 // users are who runs an image now.

@@ -34,7 +34,7 @@ type Move struct {
 }
 
 // title of a pull request, and the subject of its commit.
-func title(g *Group, targets []Target) string {
+func title(r *Rules, g *Group, targets []Target) string {
 	where := ""
 	if _, dir, ok := strings.Cut(strings.TrimSuffix(g.Name, " (major)"), " in "); ok {
 		where = " in " + dir
@@ -50,7 +50,7 @@ func title(g *Group, targets []Target) string {
 	}
 	t := targets[0]
 	from, to := versions(t)
-	return plainText(fmt.Sprintf("Bump %s from %s to %s%s", shortName(t.Repository), from, to, where))
+	return plainText(r.Subject(shortName(t.Repository), from, to) + where)
 }
 
 // versions are the two ends of a target as people say them: tags, or digests
@@ -80,9 +80,9 @@ func shortDigest(d image.Digest) string {
 }
 
 // message of the commit.
-func message(g *Group, targets []Target) string {
+func message(r *Rules, g *Group, targets []Target) string {
 	var b strings.Builder
-	b.WriteString(title(g, targets) + "\n\n")
+	b.WriteString(title(r, g, targets) + "\n\n")
 	for i, t := range targets {
 		if i == maxPlaces {
 			fmt.Fprintf(&b, "and %d more\n", len(targets)-i)

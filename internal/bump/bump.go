@@ -108,7 +108,7 @@ type Config struct {
 type Deps struct {
 	DB      *db.DB // opened with Schema and db.Full
 	Scanner Scanner
-	// Rules reads a .cairn.yaml, nil bytes for none. Its error says the line.
+	// Rules reads a .cairn.yaml ([ReadRules]), nil bytes for none.
 	Rules    func(file []byte) (*Rules, error)
 	Choose   func(ref string, p choose.Policy, f choose.Facts) choose.Choice
 	Catalog  catalog.Catalog

@@ -40,7 +40,8 @@ type Facts struct {
 	Proposals []Proposal
 	// Branches by name: those of the groups, and all with an open pull request.
 	Branches map[string]*Branch
-	// Open: the schedule allows to open, update and merge.
+	// Open: the schedule allows to open. What is open is kept up to date, merged
+	// and closed at any time.
 	Open bool
 	// MaxOpen bounds open pull requests, PerHour those opened within an hour, of
 	// which there were Opened. 0: no bound.
@@ -163,13 +164,10 @@ func decideOne(f *Facts, p *Proposal, b *Branch) Action {
 	case a.Pull == nil:
 		return do(Nothing, "the branch %s has it: merge it", b.Name)
 	case b.Holds != p.Edit.Sum:
-		if !f.Open {
-			return do(Wait, "%s waits to be brought up to date: the schedule of .cairn.yaml does not allow it now", a.Pull.URL)
-		}
 		return do(Update, "what is proposed, or the code that it changes, is not what it was")
 	case b.Block == nil || b.Block.Edit != p.Edit.Sum || b.Block.Head != b.Head:
 		return do(Describe, "the branch is newer than what the pull request says")
-	case p.Group.Automerge && f.Open:
+	case p.Group.Automerge:
 		return do(Merge, "%s is merged once its checks passed", a.Pull.URL)
 	}
 	return do(Nothing, "%s proposes it", a.Pull.URL)

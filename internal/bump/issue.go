@@ -7,10 +7,11 @@ import (
 	"strings"
 
 	"cairn.dev/cairn/internal/forge"
+	"cairn.dev/cairn/internal/rules"
 )
 
 // issueTitle is how we find our issue again.
-const issueTitle = "Cairn cannot read " + RulesFile
+const issueTitle = "Cairn cannot read " + rules.Name
 
 // complain tells people in the repository that its .cairn.yaml is broken. Where
 // there are no issues, the status of the repository has to do.
@@ -32,7 +33,7 @@ func (e *Engine) complain(ctx context.Context, r *repository, broken *RulesError
 // content takes the complaint back.
 func (e *Engine) content(ctx context.Context, r *repository) error {
 	if err := r.source.Forge.CloseIssue(ctx, r.name, issueTitle); err != nil && !errors.Is(err, forge.ErrUnsupported) {
-		return fmt.Errorf("close the issue about %s: %w", RulesFile, err)
+		return fmt.Errorf("close the issue about %s: %w", rules.Name, err)
 	}
 	r.change(func(rec *record) { rec.issue = false })
 	return nil
@@ -41,7 +42,7 @@ func (e *Engine) content(ctx context.Context, r *repository) error {
 // issueBody quotes what is wrong, and the lines it is about.
 func issueBody(broken *RulesError) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "The file %s on the default branch cannot be used, and no pull requests are opened or changed until it can:\n\n", codeSpan(RulesFile))
+	fmt.Fprintf(&b, "The file %s on the default branch cannot be used, and no pull requests are opened or changed until it can:\n\n", codeSpan(rules.Name))
 	lines := strings.Split(string(broken.File), "\n")
 	n := 0
 	for msg := range strings.SplitSeq(broken.Err.Error(), "\n") {

@@ -9,6 +9,7 @@ import (
 	"cairn.dev/cairn/internal/choose"
 	"cairn.dev/cairn/internal/code"
 	"cairn.dev/cairn/internal/forge"
+	"cairn.dev/cairn/internal/rules"
 )
 
 const (
@@ -86,10 +87,10 @@ func (e *Engine) finish(ctx context.Context, r *repository, err error, took time
 
 // cure says what a person can do about an error of a pass.
 func cure(err error, r *repository) string {
-	var rules *RulesError
+	var broken *RulesError
 	switch {
-	case errors.As(err, &rules):
-		return "correct " + RulesFile + " on the default branch; nothing is proposed until then"
+	case errors.As(err, &broken):
+		return "correct " + rules.Name + " on the default branch; nothing is proposed until then"
 	case errors.Is(err, forge.ErrUnauthorized):
 		return "give the forge " + r.source.Name + " a secret that it accepts, in the configuration of this server"
 	case errors.Is(err, forge.ErrForbidden):
@@ -223,7 +224,7 @@ func (e *Engine) propose(ctx context.Context, r *repository, x *reading, now tim
 	picks := e.pick(a, x, now)
 	note := r.record().status.Note
 	if x.rules.Off {
-		note = RulesFile + " switches proposals off"
+		note = rules.Name + " switches proposals off"
 	}
 	if note != "" {
 		e.tell(r, picks, nil, note)

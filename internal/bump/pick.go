@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -110,7 +111,11 @@ func (e *Engine) pick(a *answers, x *reading, now time.Time) []*Wanted {
 		w := &Wanted{Image: im}
 		rule := x.rules.For(im)
 		w.Group, w.Labels, w.Reviewers, w.Automerge = rule.Group, rule.Labels, rule.Reviewers, rule.Automerge
-		ref, err := code.ParseReference(im.Value)
+		value := im.Value
+		if im.Chart { // its version may have a '+', which is written '_' in tags
+			value = strings.ReplaceAll(value, "+", "_")
+		}
+		ref, err := code.ParseReference(value)
 		w.Ref = ref
 		switch {
 		case rule.Ignore != "":

@@ -7,6 +7,7 @@ import (
 
 	"cairn.dev/cairn/internal/code"
 	"cairn.dev/cairn/internal/forge"
+	"cairn.dev/cairn/internal/rules"
 	"cairn.dev/cairn/internal/scan"
 )
 
@@ -17,7 +18,7 @@ type RulesError struct {
 	Err  error
 }
 
-func (e *RulesError) Error() string { return RulesFile + ": " + e.Err.Error() }
+func (e *RulesError) Error() string { return rules.Name + ": " + e.Err.Error() }
 func (e *RulesError) Unwrap() error { return e.Err }
 
 // read reads the code of a commit, unless it is ready. With a [*RulesError] the
@@ -27,13 +28,13 @@ func (e *Engine) read(ctx context.Context, r *repository, head string) (*reading
 		return x, nil
 	}
 	f := r.source.Forge
-	file, err := f.File(ctx, r.name, head, RulesFile)
+	file, err := f.File(ctx, r.name, head, rules.Name)
 	if err != nil && !errors.Is(err, forge.ErrNotFound) {
-		return nil, fmt.Errorf("read %s: %w", RulesFile, err)
+		return nil, fmt.Errorf("read %s: %w", rules.Name, err)
 	}
-	rules, broken := e.deps.Rules(file)
+	say, broken := e.deps.Rules(file)
 	if broken != nil {
-		if rules, err = e.deps.Rules(nil); err != nil {
+		if say, err = e.deps.Rules(nil); err != nil {
 			return nil, err
 		}
 	}
@@ -43,11 +44,11 @@ func (e *Engine) read(ctx context.Context, r *repository, head string) (*reading
 	}
 	defer body.Close()
 	e.count(func(c *Counters) { c.Archives++ })
-	loaded, err := e.deps.Scanner.Load(ctx, body, rules.Options.Ignore)
+	loaded, err := e.deps.Scanner.Load(ctx, body, say.Options.Ignore)
 	if err != nil {
 		return nil, fmt.Errorf("read the code: %w", err)
 	}
-	result, err := e.deps.Scanner.Scan(ctx, loaded.Tree, rules.Options)
+	result, err := e.deps.Scanner.Scan(ctx, loaded.Tree, say.Options)
 	if err != nil {
 		return nil, fmt.Errorf("read the code: %w", err)
 	}
@@ -57,7 +58,7 @@ func (e *Engine) read(ctx context.Context, r *repository, head string) (*reading
 		scan.SortProblems(both.Problems)
 		result = &both
 	}
-	x := &reading{head: head, tree: loaded.Tree, result: result, rules: rules, bytes: sizeOf(loaded.Tree), edits: map[string]*drafted{}}
+	x := &reading{head: head, tree: loaded.Tree, result: result, rules: say, bytes: sizeOf(loaded.Tree), edits: map[string]*drafted{}}
 	if broken != nil {
 		return x, &RulesError{file, broken}
 	}

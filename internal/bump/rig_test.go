@@ -22,6 +22,7 @@ import (
 	"cairn.dev/cairn/internal/forge"
 	"cairn.dev/cairn/internal/forge/forgetest"
 	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/rules"
 	"cairn.dev/cairn/internal/scan"
 	"cairn.dev/cairn/internal/usage"
 )
@@ -196,7 +197,7 @@ func (toy) Scan(ctx context.Context, t *code.Tree, o code.Options) (*code.Result
 // plainRules are the defaults; a file that says BAD is broken, and one of words
 // sets what the words are.
 func plainRules(file []byte) (*Rules, error) {
-	r := &Rules{Prefix: DefaultPrefix, Schedule: func(time.Time) bool { return true }}
+	r := &Rules{Prefix: DefaultPrefix, Schedule: func(time.Time) bool { return true }, Subject: rules.Default().Subject}
 	text := string(file)
 	if strings.Contains(text, "BAD") {
 		return nil, errors.New(".cairn.yaml:1: unknown key \"BAD\"")
