@@ -78,6 +78,15 @@ var rooms = map[string][]string{
 	"internal/bump": {"internal/image", "internal/clock", "internal/db", "internal/usage", "internal/code", "internal/scan",
 		"internal/catalog", "internal/choose", "internal/rules", "internal/forge"},
 
+	// work: what runs are to do, who does it, and what becomes of it.
+	"internal/task":       {},
+	"internal/workflow/…": {"internal/task", "internal/image", "internal/workflow"},
+	"internal/work":       {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/content", "internal/image", "internal/usage", "internal/work/…"},
+	"internal/work/…":     {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
+	"internal/worker":     {"internal/task", "internal/clock", "internal/worker/…"},
+	"internal/worker/…":   {"internal/task", "internal/clock"},
+	"internal/pool":       {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/blob", "internal/content", "internal/upstream"},
+
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
@@ -100,7 +109,9 @@ var modules = map[string][]string{
 	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "internal/terraform", "cmd/cairn"},
 	"github.com/danielgtaylor/huma/v2":       {"internal/api"},
 	"github.com/prometheus/client_golang":    {"internal/serve"},
-	"github.com/google/go-containerregistry": {"test/…"},
+	"github.com/google/go-containerregistry": {"internal/catalog/keychain", "test/…"},
+	"github.com/aws/aws-sdk-go-v2":           {"internal/catalog/keychain"},
+	"github.com/aws/aws-sdk-go-v2/config":    {"internal/catalog/keychain"},
 	"github.com/opencontainers/go-digest":    {"internal/…", "test/…"},
 	"k8s.io/client-go":                       {"internal/agent/kube", "test/…"},
 	"k8s.io/api":                             {"internal/agent/kube", "bench/agent", "test/…"},
@@ -128,6 +139,8 @@ var pure = []string{
 	"internal/terraform",
 	"internal/manifest",
 	"internal/choose",
+	"internal/task",
+	"internal/workflow",
 	"internal/agent/inventory.go",
 	"internal/agent/name.go",
 }

@@ -1,0 +1,59 @@
+package task
+
+import "time"
+
+// The paths of the work server. All are POST with JSON but those of bytes.
+const (
+	PathWork     = "/work/v1/work"      // Ask -> Grant: results in, leases out
+	PathBeat     = "/work/v1/beat"      // Beat -> Beaten
+	PathLogs     = "/work/v1/logs"      // a stream of log frames
+	PathBlob     = "/work/v1/blobs/"    // GET DIGEST, POST (answers the digest)
+	PathArtifact = "/work/v1/artifacts" // Input -> bytes of its Source
+)
+
+// Ask brings results and asks for work, in one call, so that a worker under
+// load needs one call a batch.
+type Ask struct {
+	Worker string `json:"worker"`
+	Pool   string `json:"pool"` // what the worker is able to run; see Pool
+	// Outcomes of leases it held.
+	Outcomes []Outcome `json:"outcomes,omitempty"`
+	// Back are leases of tasks it has not started and will not.
+	Back []Ref `json:"back,omitempty"`
+	// Want is how many leases it takes; 0 only reports. Wait is how long the
+	// server may hold the call when there is no work.
+	Want int           `json:"want"`
+	Wait time.Duration `json:"wait,omitempty"`
+}
+
+// Grant answers an Ask.
+type Grant struct {
+	Leases []Lease `json:"leases,omitempty"`
+	Bodies []Task  `json:"bodies,omitempty"`
+	// Term is how long leases hold without a Beat.
+	Term time.Duration `json:"term"`
+	// Refused are outcomes that were not taken because their lease is not held
+	// any more. An outcome that is not here is durable.
+	Refused []Ref `json:"refused,omitempty"`
+	// Drain: finish what you have and leave.
+	Drain bool `json:"drain,omitempty"`
+}
+
+// Beat says that a worker lives and what it holds.
+type Beat struct {
+	Worker string `json:"worker"`
+	Held   []Ref  `json:"held"`
+}
+
+// Beaten answers a Beat.
+type Beaten struct {
+	Term time.Duration `json:"term"`
+	// Cancel are tasks to be ended, with their outcome Canceled.
+	Cancel []Ref `json:"cancel,omitempty"`
+	// Lost are leases that are not held any more: end the task, say nothing.
+	Lost []Ref `json:"lost,omitempty"`
+	// Return asks for so many leases of tasks that were not started, because
+	// others idle.
+	Return int  `json:"return,omitempty"`
+	Drain  bool `json:"drain,omitempty"`
+}
