@@ -10,7 +10,7 @@ import (
 
 // Bounds of what a Reader remembers.
 const (
-	maxParsed  = 6 << 20 // bytes of files whose trees are kept; a tree is some thirty times that
+	maxParsed  = 2 << 20 // bytes of files whose trees are kept; a tree is some thirty times that
 	maxGlances = 400_000 // files
 	maxAnswers = 3       // of one root module: editors try a few variants of a tree
 )

@@ -200,7 +200,7 @@ func (p *parser) arg(name string, e hclsyntax.Expression, at hcl.Pos) *arg {
 
 // literal notes bytes that say a string.
 func (p *parser) literal(r hcl.Range, text string) *literal {
-	l := &literal{Range: code.Range{File: p.file, Start: r.Start.Byte, End: r.End.Byte}, place: p.place(r.Start), text: text}
+	l := &literal{Range: code.Range{File: p.file, Start: r.Start.Byte, End: r.End.Byte}, place: p.place(r.Start), text: text, lined: r.End.Line-r.Start.Line == strings.Count(text, "\n")}
 	p.literals = append(p.literals, l)
 	return l
 }

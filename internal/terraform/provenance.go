@@ -20,6 +20,7 @@ type literal struct {
 	code.Range
 	place code.Place
 	text  string // as evaluated
+	lined bool   // its lines are those of the file
 }
 
 // A via is one named station that a value came through, and those between it
@@ -52,6 +53,7 @@ type Origin struct {
 	Text  string      // as evaluated
 	Place code.Place  // of the literal
 	Steps []code.Step // from the value down to the literal: local.tag, var.tag, …
+	Lined bool        // the text's lines are those of the file
 }
 
 // A Trace is what a value says about itself.
@@ -91,7 +93,7 @@ func TraceOf(v cty.Value) Trace {
 		t.Reason = "its value is known only when applied"
 	}
 	for l, steps := range best {
-		o := Origin{Range: l.Range, Text: l.text, Place: l.place}
+		o := Origin{Range: l.Range, Text: l.text, Place: l.place, Lined: l.lined || l.End-l.Start == len(l.text)}
 		for s := steps; s != nil; s = s.next {
 			o.Steps = append(o.Steps, s.step)
 		}

@@ -212,10 +212,18 @@ func (p *pass) markers(f code.File) *answer {
 // under a name of its own.
 func gather(found []*answer) *code.Result {
 	out := &code.Result{}
+	var marks []code.Image
 	for _, a := range found {
-		out.Images = append(out.Images, a.images...)
+		for _, i := range a.images {
+			if i.Format == code.Marker {
+				marks = append(marks, i)
+			} else {
+				out.Images = append(out.Images, i)
+			}
+		}
 		out.Problems = append(out.Problems, a.problems...)
 	}
+	out.Images = withMarkers(out.Images, marks)
 	slices.SortStableFunc(out.Images, func(a, b code.Image) int { return cmp.Compare(a.ID, b.ID) })
 	// The same resource twice is an error that Terraform will report.
 	for i, n := 1, 1; i < len(out.Images); i++ {
