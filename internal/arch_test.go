@@ -72,9 +72,11 @@ var rooms = map[string][]string{
 	"internal/manifest":  {"internal/code", "internal/image"},
 	"internal/scan":      {"internal/code", "internal/terraform", "internal/manifest", "internal/image"},
 	"internal/catalog":   {"internal/image", "internal/clock", "internal/db", "internal/upstream", "internal/content"},
-	"internal/choose":    {"internal/image", "internal/code", "internal/catalog"},
-	"internal/rules":     {"internal/image", "internal/code", "internal/choose", "internal/config"},
-	"internal/forge/…":   {"internal/clock", "internal/forge/…"},
+	// keychain stands apart because of what it drags in.
+	"internal/catalog/keychain": {"internal/clock", "internal/upstream"},
+	"internal/choose":           {"internal/image", "internal/code", "internal/catalog"},
+	"internal/rules":            {"internal/image", "internal/code", "internal/choose", "internal/config"},
+	"internal/forge/…":          {"internal/clock", "internal/forge/…"},
 	"internal/bump": {"internal/image", "internal/clock", "internal/db", "internal/usage", "internal/code", "internal/scan",
 		"internal/catalog", "internal/choose", "internal/rules", "internal/forge"},
 
