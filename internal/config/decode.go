@@ -72,6 +72,7 @@ func parse(name string, b []byte, env func(string) string) (*Config, error) {
 			files[key+"jwks"] = &k.JWKS
 		}
 	}
+	c.Bump.files(files)
 	for key, p := range files {
 		if from, ok := d.lines[key]; ok && from.env == "" && *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(name), *p)
@@ -177,7 +178,7 @@ func fields(t reflect.Type) []field {
 	var out []field
 	for i := range t.NumField() {
 		f := t.Field(i)
-		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != "-" {
+		if name, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); name != "-" && f.IsExported() {
 			out = append(out, field{name, i, f.Tag})
 		}
 	}

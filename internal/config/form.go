@@ -22,14 +22,16 @@ type Form[T any] struct {
 
 // A Reading is a file that was read, and what is wrong in it so far.
 type Reading[T any] struct {
-	Value *T
-	d     *decoder
+	Value  *T
+	d      *decoder
+	unread int // problems of reading: what could not be read is not judged as well
 }
 
 // Read reads a file that errors call name.
 func (f Form[T]) Read(name string, b []byte) *Reading[T] {
 	r := &Reading[T]{Value: f.Default(), d: &decoder{file: name, lines: map[string]place{}, entry: f.entry()}}
 	r.d.document(b, r.Value)
+	r.unread = len(r.d.problems)
 	return r
 }
 
@@ -48,7 +50,7 @@ func (r *Reading[T]) Has(key string) bool {
 
 // Fail notes what is wrong with a key, unless it could not be read anyway.
 func (r *Reading[T]) Fail(key, format string, args ...any) {
-	if !slices.ContainsFunc(r.d.problems, func(p Problem) bool { return related(p.Key, key) }) {
+	if !slices.ContainsFunc(r.d.problems[:r.unread], func(p Problem) bool { return related(p.Key, key) }) {
 		r.d.problems = append(r.d.problems, r.d.at(key, format, args...))
 	}
 }

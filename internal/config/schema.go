@@ -30,6 +30,10 @@ func entry(t reflect.Type) reflect.Value {
 	if t == reflect.TypeFor[Cluster]() {
 		return reflect.ValueOf(defaultCluster())
 	}
+	switch t {
+	case reflect.TypeFor[Forge](), reflect.TypeFor[Registry](), reflect.TypeFor[Hook]():
+		return reflect.Zero(t)
+	}
 	return reflect.ValueOf(defaultPolicy())
 }
 

@@ -56,6 +56,7 @@ func (c *Config) validate(at func(key, format string, args ...any) Problem) (out
 	second, century := Duration(time.Second), maxDuration
 	out = append(out, c.validateMirrors(at)...)
 	out = append(out, c.validateClusters(at)...)
+	out = append(out, c.validateBump(at)...)
 	r := c.Retention
 	between("retention.interval", r.Interval, second, Day)
 	between("retention.keep", r.Keep, 0, century)
