@@ -4,11 +4,11 @@ import "time"
 
 // The paths of the work server. All are POST with JSON but those of bytes.
 const (
-	PathWork     = "/work/v1/work"      // Ask -> Grant: results in, leases out
-	PathBeat     = "/work/v1/beat"      // Beat -> Beaten
-	PathLogs     = "/work/v1/logs"      // a stream of log frames
-	PathBlob     = "/work/v1/blobs/"    // GET DIGEST, POST (answers the digest)
-	PathArtifact = "/work/v1/artifacts" // Input -> bytes of its Source
+	PathWork     = "/api/v1/work/ask"       // Ask -> Grant: results in, leases out
+	PathBeat     = "/api/v1/work/beat"      // Beat -> Beaten
+	PathLogs     = "/api/v1/work/logs"      // a stream of log frames
+	PathBlob     = "/api/v1/work/blobs/"    // GET DIGEST, POST (answers the digest)
+	PathArtifact = "/api/v1/work/artifacts" // Input -> bytes of its Source
 )
 
 // Ask brings results and asks for work, in one call, so that a worker under
