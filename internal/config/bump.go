@@ -31,8 +31,8 @@ type Forge struct {
 	TokenFile    string   `yaml:"token_file,omitempty" json:"token_file,omitempty" doc:"File with the token of the account that opens pull requests; of kind git the password for https. Relative to this file." example:"github.token"`
 	TokenEnv     string   `yaml:"token_env,omitempty" json:"token_env,omitempty" doc:"Or the name of the environment variable with it."`
 	Username     string   `yaml:"username,omitempty" json:"username,omitempty" doc:"Of kind git: the account for https."`
-	AppID        string   `yaml:"app_id,omitempty" json:"app_id,omitempty" doc:"Of kind github: the App, instead of a token." example:"123456"`
-	KeyFile      string   `yaml:"private_key_file,omitempty" json:"private_key_file,omitempty" doc:"File with the private key of the App, PEM; of kind git the private key for ssh. Relative to this file." example:"app.pem"`
+	AppID        string   `yaml:"app_id,omitempty" json:"app_id,omitempty" doc:"Of kind github: the App, instead of a token."`
+	KeyFile      string   `yaml:"private_key_file,omitempty" json:"private_key_file,omitempty" doc:"File with the private key of the App, PEM; of kind git the private key for ssh. Relative to this file."`
 	KnownHosts   string   `yaml:"known_hosts_file,omitempty" json:"known_hosts_file,omitempty" doc:"Of kind git: the keys of ssh servers; those of the system when not set. Relative to this file."`
 	SecretFile   string   `yaml:"webhook_secret_file,omitempty" json:"webhook_secret_file,omitempty" doc:"File with the secret of its webhooks; without one they are refused. Relative to this file." example:"github.webhook"`
 	CAFile       string   `yaml:"ca_file,omitempty" json:"ca_file,omitempty" doc:"File with certificates to trust besides the system's, PEM. Relative to this file."`
@@ -148,7 +148,9 @@ func (b *Bump) validateForge(i int, at func(key, format string, args ...any) Pro
 		fail(".name", "another forge is called %q, too: choose another name", f.Name)
 	}
 	if f.Kind == "" {
-		fail("", "forge %d has no kind: write github, gitlab, gitea or git", i+1)
+		if f.Name != "" {
+			fail("", "forge %d has no kind: write github, gitlab, gitea or git", i+1)
+		}
 		return out
 	}
 	if len(f.Repositories) == 0 {

@@ -28,10 +28,10 @@ type Config struct {
 	Access      Access    `yaml:"access" json:"access" doc:"Who may do what without an account. Accounts are made with cairn token create."`
 	Mirrors     []Mirror  `yaml:"mirrors,omitempty" json:"mirrors,omitempty" doc:"Registries whose images are kept here as well, fetched when somebody pulls them. Clients name them by the host in front (this.server/docker.io/library/busybox) or, as containerd does, by ?ns=. See docs/mirrors.md."`
 	Clusters    []Cluster `yaml:"clusters,omitempty" json:"clusters,omitempty" doc:"Kubernetes clusters whose ServiceAccounts sign on with the tokens their cluster gives them: its agent to report what runs, its nodes to pull. See docs/agent.md."`
-	Bump        Bump      `yaml:"bump" json:"bump" doc:"Pull requests that move code to newer images. Nothing is looked at until a forge is named. See docs/bump.md."`
 	Retention   Retention `yaml:"retention" json:"retention" doc:"When unused images are deleted."`
 	Usage       Usage     `yaml:"usage" json:"usage" doc:"The ledger of who used what."`
 	Collect     Collect   `yaml:"collect" json:"collect" doc:"Removing the blobs that no image needs any more."`
+	Bump        Bump      `yaml:"bump" json:"bump" doc:"Pull requests that move code to newer images. Nothing is looked at until a forge is named. See docs/bump.md."`
 }
 
 // TLS names the files of a certificate.

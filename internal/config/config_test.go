@@ -69,6 +69,18 @@ retention:
     protect: [stable, V*]
     max_bytes: 10GiB
   - repositories: "**"
+bump:
+  interval: 15m
+  aliases: "registry.internal:5080"
+  keys: cosign.pub
+  forges:
+  - {name: github, kind: github, repositories: "acme/*", app_id: "12", private_key_file: app.pem, webhook_secret_file: hook}
+  - {name: own, kind: gitea, url: "https://git.example.org", repositories: [a/b, c/*], interval: 5m, token_file: /t, ca_file: ca.pem}
+  - {name: bare, kind: git, url: "ssh://git@host/srv", repositories: a/b, private_key_file: id, known_hosts_file: hosts}
+  registries:
+  - {host: ghcr.io, username: robot, password_file: ghcr}
+  webhooks:
+  - {name: hub, kind: dockerhub, secret_file: hub}
 usage: {granularity: 10m}
 collect: {grace: 2d}
 `))
@@ -86,6 +98,15 @@ collect: {grace: 2d}
 		Clusters: []Cluster{
 			{Name: "prod", Issuer: "https://k", JWKS: "/etc/cairn/prod.jwks", Audience: "cairn", Agent: []string{"cairn/agent"}, Pull: []string{"a/**", "b"}},
 			{Name: "dev", Issuer: "https://k", JWKS: "https://k/keys", CAFile: "/ca.pem", Audience: "me", Pull: []string{"**"}},
+		},
+		Bump: Bump{Interval: hour / 4, Aliases: []string{"registry.internal:5080"}, Keys: []string{"/etc/cairn/cosign.pub"},
+			Forges: []Forge{
+				{Name: "github", Kind: "github", Repositories: []string{"acme/*"}, AppID: "12", KeyFile: "/etc/cairn/app.pem", SecretFile: "/etc/cairn/hook"},
+				{Name: "own", Kind: "gitea", URL: "https://git.example.org", Repositories: []string{"a/b", "c/*"}, Interval: hour / 12, TokenFile: "/t", CAFile: "/etc/cairn/ca.pem"},
+				{Name: "bare", Kind: "git", URL: "ssh://git@host/srv", Repositories: []string{"a/b"}, KeyFile: "/etc/cairn/id", KnownHosts: "/etc/cairn/hosts"},
+			},
+			Registries: []Registry{{Host: "ghcr.io", Username: "robot", PasswordFile: "/etc/cairn/ghcr"}},
+			Webhooks:   []Hook{{Name: "hub", Kind: "dockerhub", SecretFile: "/etc/cairn/hub"}},
 		},
 		Retention: Retention{Interval: hour / 12, Keep: 36 * hour, WarnWithin: 0, Explicit: true, Policies: []Policy{
 			{Name: "ci", Repositories: []string{"ci/**", "*/ci"}, After: 2 * Day, UntaggedAfter: 6 * hour, MinAge: hour, KeepLast: 3, Protect: []string{"stable", "V*"}, MaxBytes: 10 << 30},
@@ -182,6 +203,28 @@ func TestMistakes(t *testing.T) {
 		{policies + "  - repositories: a/**\n  - repositories: [b/**, c]\n  - repositories: [b/x, a/y]", `f.yaml:5: retention.policies#3: policy 3 can never match: policy 2 and policy 1 take everything it names`},
 		{policies + "  - repositories: a/**\n  - repositories: '**'\n  - repositories: a/y", `f.yaml:5: retention.policies#3: policy 3 can never match: policy 2 takes everything;`},
 		{policies + "  - repositories: 'a?'\n  - repositories: 'a?'", `f.yaml:4: retention.policies#2: policy 2 can never match`},
+		{"bump: {interval: 1s}", `f.yaml:1: bump.interval: 1s is out of bounds: choose from 1m to 7d`},
+		{"bump: {aliases: 'https://x'}", `f.yaml:1: bump.aliases: "https://x" is no host`},
+		{"bump:\n  forges:\n  - {}", `f.yaml:3: bump.forges#1: forge 1: "" is no name: use a-z`},
+		{"bump:\n  forges:\n  - {name: A b, kind: git, url: 'file:///x', repositories: a/b}", `f.yaml:3: bump.forges#1.name: forge 1: "A b" is no name`},
+		{"bump:\n  forges:\n  - {name: a, kind: bitbucket}", `f.yaml:3: bump.forges#1.kind`},
+		{"bump:\n  forges:\n  - {name: a, kind: github, token_env: T}", `f.yaml:3: bump.forges#1: forge 1 names no repositories`},
+		{"bump:\n  forges:\n  - {name: a, kind: github, token_env: T, repositories: acme}", `bump.forges#1.repositories: "acme" can be no repository`},
+		{"bump:\n  forges:\n  - {name: a, kind: github, repositories: a/b}", `forge 1 has no account: name token_file or token_env, or app_id and private_key_file`},
+		{"bump:\n  forges:\n  - {name: a, kind: gitlab, repositories: a/b}", `forge 1 has no account: name token_file or token_env`},
+		{"bump:\n  forges:\n  - {name: a, kind: github, repositories: a/b, app_id: '1'}", `app_id and private_key_file go together`},
+		{"bump:\n  forges:\n  - {name: a, kind: github, repositories: a/b, app_id: '1', private_key_file: k, token_env: T}", `bump.forges#1.app_id: a token is set too`},
+		{"bump:\n  forges:\n  - {name: a, kind: gitea, repositories: a/b, token_env: T}", `a forge of kind gitea needs its url`},
+		{"bump:\n  forges:\n  - {name: a, kind: gitea, url: 'https://u:p@h', repositories: a/b, token_env: T}", `bump.forges#1.url: it holds a password or an account`},
+		{"bump:\n  forges:\n  - {name: a, kind: gitea, url: 'ssh://h', repositories: a/b, token_env: T}", `bump.forges#1.url: "ssh://h": write one of https, http`},
+		{"bump:\n  forges:\n  - {name: a, kind: git, url: 'ssh://git@h/x', repositories: 'a/*'}", `bump.forges#1.repositories: "a/*": a git server does not list`},
+		{"bump:\n  forges:\n  - {name: a, kind: gitlab, repositories: a/b, token_env: T, username: u}", `bump.forges#1.username: a forge of kind gitlab does not use it`},
+		{"bump:\n  forges:\n  - {name: a, kind: gitlab, repositories: a/b, token_env: T}\n  - {name: a, kind: gitlab, repositories: a/b, token_env: T}", `f.yaml:4: bump.forges#2.name: another forge is called "a"`},
+		{"bump:\n  registries:\n  - {host: 'https://x'}", `bump.registries#1.host: registry 1: "https://x" is no host`},
+		{"bump:\n  registries:\n  - {host: ghcr.io, username: u}", `username and one of password_file and password_env go together`},
+		{"bump:\n  registries:\n  - {host: ghcr.io, url: 'ftp://x'}", `bump.registries#1.url: "ftp://x"`},
+		{"bump:\n  webhooks:\n  - {name: a, kind: harbor}", `webhook 1 has no host`},
+		{"bump:\n  webhooks:\n  - {name: a}", `webhook 1 has no kind`},
 		{"clusters: [{}]", `f.yaml:1: clusters#1: cluster 1 has no name: write name: prod`},
 		{"clusters:\n- {name: A, issuer: x, jwks: f, pull: a}", `f.yaml:2: clusters#1.name: "A": use 1 to 64 of`},
 		{"clusters:\n- {name: a, issuer: x, jwks: f, pull: a}\n- {name: a, issuer: x, jwks: f, pull: a}", `f.yaml:3: clusters#2.name: cluster 1 has this name too`},
