@@ -146,7 +146,7 @@ func indented(args []cty.Value) int {
 		return 0
 	}
 	i, _ := n.AsBigFloat().Int64()
-	return strings.Count(text, "\n") * int(min(max(i, 0), maxBytes))
+	return strings.Count(text, "\n") * int(min(max(i, 0), maxBytes+1))
 }
 
 var (

@@ -38,6 +38,15 @@ type gauge struct {
 	left int
 }
 
+// slice lets one resource have a part of what is left, and no more, so that
+// there is something left for the others. What it returns ends that.
+func (g *gauge) slice() func() {
+	all := g.left
+	g.left = min(all, maxWork/4)
+	part := g.left
+	return func() { g.left = all - part + g.left }
+}
+
 // spend takes n steps off what is left; false when there is nothing left.
 func (g *gauge) spend(n int) bool {
 	if g.left <= 0 {
@@ -105,7 +114,7 @@ func (w *weight) add(v cty.Value) bool {
 func huge(v cty.Value) bool {
 	f := v.AsBigFloat()
 	exp := f.MantExp(nil)
-	return !f.IsInf() && (exp > maxDigits || exp < -maxDigits)
+	return f.IsInf() || exp > maxDigits || exp < -maxDigits
 }
 
 // gaugeName is where contexts of evaluation keep their gauge. No identifier
@@ -117,10 +126,20 @@ var gaugeType = cty.Capsule("gauge", reflect.TypeFor[gauge]())
 // metered is an expression that stops when there is no work left, and whose
 // result is not too large. The parentheses are there so that walks of the
 // tree see what is within.
-type metered struct{ *hclsyntax.ParenthesesExpr }
+type metered struct {
+	*hclsyntax.ParenthesesExpr
+	loop bool // it is what a loop goes over: each element is a turn
+}
+
+// turn is what one turn of a loop costs, beside what is evaluated in it.
+const turn = 16
 
 func meter(e hclsyntax.Expression) hclsyntax.Expression {
-	return metered{&hclsyntax.ParenthesesExpr{Expression: e, SrcRange: e.Range()}}
+	return metered{ParenthesesExpr: &hclsyntax.ParenthesesExpr{Expression: e, SrcRange: e.Range()}}
+}
+
+func meterLoop(e hclsyntax.Expression) hclsyntax.Expression {
+	return metered{ParenthesesExpr: &hclsyntax.ParenthesesExpr{Expression: e, SrcRange: e.Range()}, loop: true}
 }
 
 // Value implements hcl.Expression.
@@ -133,6 +152,9 @@ func (m metered) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 		return g.exhausted(startOf(m)), nil
 	}
 	v, diags := m.Expression.Value(ctx)
+	if raw, _ := v.Unmark(); m.loop && raw.IsKnown() && !raw.IsNull() && raw.CanIterateElements() && !g.spend(turn*raw.LengthInt()) {
+		return g.exhausted(startOf(m)), nil
+	}
 	return g.weigh(v, startOf(m)), diags
 }
 
@@ -178,6 +200,9 @@ func deepTokens(data []byte, template bool) error {
 	var open []hclsyntax.TokenType
 	operators := 0
 	for _, t := range tokens {
+		if operators > maxOperators {
+			return fmt.Errorf("line %d: an expression has more than %d operators", t.Range.Start.Line, maxOperators)
+		}
 		switch t.Type {
 		case hclsyntax.TokenOParen, hclsyntax.TokenOBrack, hclsyntax.TokenOBrace, hclsyntax.TokenTemplateInterp, hclsyntax.TokenTemplateControl:
 			open = append(open, t.Type)
@@ -196,9 +221,7 @@ func deepTokens(data []byte, template bool) error {
 			}
 		case hclsyntax.TokenComma, hclsyntax.TokenStringLit, hclsyntax.TokenQuotedLit, hclsyntax.TokenIdent, hclsyntax.TokenNumberLit, hclsyntax.TokenOQuote, hclsyntax.TokenCQuote, hclsyntax.TokenComment, hclsyntax.TokenEqual:
 		default:
-			if operators++; operators > maxOperators {
-				return fmt.Errorf("line %d: an expression has more than %d operators", t.Range.Start.Line, maxOperators)
-			}
+			operators++
 		}
 	}
 	return nil

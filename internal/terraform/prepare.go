@@ -43,7 +43,7 @@ func (p *parser) prepare(e hclsyntax.Expression, a *arg) hclsyntax.Expression {
 		e.Tuple = do(e.Tuple)
 		return meter(e)
 	case *hclsyntax.ForExpr:
-		e.CollExpr, e.KeyExpr, e.ValExpr, e.CondExpr = meter(do(e.CollExpr)), do(e.KeyExpr), do(e.ValExpr), do(e.CondExpr)
+		e.CollExpr, e.KeyExpr, e.ValExpr, e.CondExpr = meterLoop(do(e.CollExpr)), do(e.KeyExpr), do(e.ValExpr), do(e.CondExpr)
 		return meter(e)
 	case *hclsyntax.FunctionCallExpr:
 		for i := range e.Args {

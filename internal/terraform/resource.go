@@ -44,7 +44,7 @@ func (in *instance) count(a *arg, f frame) []copied {
 		return []copied{star("count", "index", why, a)}
 	default:
 		i, _ := number.AsBigFloat().Int64()
-		n = int(min(max(i, 0), maxInstances))
+		n = int(min(max(i, 0), maxInstances+1))
 	}
 	if n == 0 {
 		c := star("count", "index", "there are none of it", a)
@@ -146,10 +146,10 @@ func (in *instance) resources() {
 			continue
 		}
 		for _, c := range in.expand(b, nil) {
-			if !in.gauge.spend(1) {
-				return
-			}
-			in.emit(in.resourceOf(b, c))
+			done := in.gauge.slice()
+			r := in.resourceOf(b, c)
+			done()
+			in.emit(r)
 		}
 	}
 }
