@@ -115,7 +115,7 @@ func (w *writer) service(i int) {
 			strings.Replace(deployment("workload", "each.value.image"), "{\n", "{\n  for_each = local.workloads\n", 1))
 	case 8: // dynamic blocks and a conditional
 		w.file("api.tf", fmt.Sprintf("locals {\n  containers = [{ name = \"api\", image = %q }]\n}\n\n", a)+dynamic)
-		w.file("worker.tf", fmt.Sprintf("variable \"canary\" {\n  type    = bool\n  default = false\n}\n\n")+
+		w.file("worker.tf", "variable \"canary\" {\n  type    = bool\n  default = false\n}\n\n"+
 			deployment("worker", fmt.Sprintf(`var.canary ? "%s/%s:canary" : format("%%s/%%s:%%s", %q, %q, %q)`, reg, pathB, reg, pathB, tagB)))
 	case 9: // manifests in YAML
 		w.file("pod.yaml.tftpl", "apiVersion: v1\nkind: Pod\nmetadata:\n  name: api\nspec:\n  containers:\n    - name: api\n      image: ${image}\n")

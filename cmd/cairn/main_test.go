@@ -38,6 +38,7 @@ func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"cairn": main
 //	jump [-]DURATION                set the clock without time passing
 //	exits CODE cairn …              run and compare the exit code
 //	ready URL                       wait until a server is
+//	fill FILE                       replace $HOSTPORT in a file
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
@@ -97,6 +98,12 @@ func TestScripts(t *testing.T) {
 				if got != want {
 					ts.Fatalf("exit code %d, want %d", got, want)
 				}
+			},
+			"fill": func(ts *testscript.TestScript, _ bool, args []string) {
+				name := ts.MkAbs(args[0])
+				b, err := os.ReadFile(name)
+				ts.Check(err)
+				ts.Check(os.WriteFile(name, bytes.ReplaceAll(b, []byte("$HOSTPORT"), []byte(ts.Getenv("HOSTPORT"))), 0o666))
 			},
 			"ready": func(ts *testscript.TestScript, _ bool, args []string) {
 				for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {

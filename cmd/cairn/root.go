@@ -72,7 +72,7 @@ last use, in two steps, and says why.
 	}
 	in("run", a.demoCommand(), a.serveCommand(), a.agentCommand(), a.credentialCommand(), a.configCommand(), a.scrubCommand())
 	in("images", a.whyCommand(), a.imageCommand(), a.tagCommand(), a.mirrorCommand())
-	in("code", a.scanCommand())
+	in("code", a.scanCommand(), a.bumpCommand())
 	in("manage", a.statusCommand(), a.retentionCommand(), a.reapCommand(), a.clusterCommand(), a.tokenCommand())
 	root.AddCommand(a.versionCommand(), a.schemaCommand(), exitCodesTopic())
 	return root

@@ -2,14 +2,19 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"cairn.dev/cairn/internal/bump"
 	"cairn.dev/cairn/internal/code"
+	"cairn.dev/cairn/internal/rules"
 	"cairn.dev/cairn/internal/scan"
 )
 
@@ -25,8 +30,8 @@ a comment:
   version = "1.2.3"   # cairn: image=ghcr.io/team/app ~1.2
 
 Each image is shown with the way from where it is used to the bytes it comes
-from. What cannot be edited says why. Nothing is run, and no server and no
-registry is asked.`,
+from. What cannot be edited says why. What .cairn.yaml in the folder ignores and
+adds counts. Nothing is run, and no server and no registry is asked.`,
 		Example: "  cairn scan\n  cairn scan infra --environment prod=prod.tfvars -o json",
 		Args:    takes(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -115,13 +120,14 @@ type source struct {
 }
 
 func (s *source) flags(c *cobra.Command) {
-	c.Flags().StringArrayVar(&s.environments, "environment", nil, "NAME=FILE,FILE: also read Terraform with these var-files, paths from DIR; may be repeated")
+	c.Flags().StringArrayVar(&s.environments, "environment", nil, "NAME=FILE,FILE: also read Terraform with these var-files, paths from DIR, instead of those in .cairn.yaml; may be repeated")
 }
 
 // folder is code that was read.
 type folder struct {
 	*scan.Folder
 	scanner  *scan.Scanner
+	rules    *bump.Rules
 	tree     *code.Tree
 	options  code.Options
 	result   *code.Result
@@ -138,9 +144,20 @@ func (s *source) read(ctx context.Context, args []string) (*folder, error) {
 		return nil, usagef("%s is not a folder of code", dir)
 	}
 	f := &folder{scanner: scan.New()}
-	var err error
-	if f.options.Environments, err = environments(s.environments); err != nil {
+	file, err := os.ReadFile(filepath.Join(dir, rules.Name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
+	}
+	if f.rules, err = bump.ReadRules(file); err != nil {
+		return nil, err
+	}
+	f.options = f.rules.Options
+	more, err := environments(s.environments)
+	if err != nil {
+		return nil, err
+	}
+	if len(more) > 0 {
+		f.options.Environments = more
 	}
 	if f.Folder, err = scan.OpenFolder(dir, f.options.Ignore, f.options.Marked); err != nil {
 		return nil, err

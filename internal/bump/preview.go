@@ -21,9 +21,8 @@ type Preview struct {
 
 // NewPreview is of a tree that was read by the scanner of deps with the options of
 // the rules. Of deps, Scanner, Choose and Catalog are used. Major versions that
-// would be proposed separately are left out unless major is set, and then take
-// the place of lesser ones.
-func NewPreview(ctx context.Context, deps Deps, t *code.Tree, result *code.Result, rules *Rules, major bool, now time.Time) (*Preview, error) {
+// would be proposed separately are left out.
+func NewPreview(ctx context.Context, deps Deps, t *code.Tree, result *code.Result, rules *Rules, now time.Time) (*Preview, error) {
 	e := &Engine{deps: deps}
 	x := &reading{tree: t, result: result, rules: rules, edits: map[string]*drafted{}}
 	p := &Preview{Images: e.pick(newAnswers(ctx, deps.Catalog), x, now)}
@@ -33,12 +32,9 @@ func NewPreview(ctx context.Context, deps Deps, t *code.Tree, result *code.Resul
 	var wants []code.Want
 	by := map[string]*Wanted{}
 	for _, w := range p.Images {
-		if major && w.Choice.Also != nil {
-			w.Choice = *w.Choice.Also
-		}
 		switch {
 		case w.State != "" || w.Choice.State != choose.Newer:
-		case w.Choice.Major && !major:
+		case w.Choice.Major:
 			w.State, w.Reason = string(choose.Held), fmt.Sprintf("%s is a new major version, which is proposed separately", w.Choice.To)
 		default:
 			wants = append(wants, code.Want{Image: w.Image.ID, To: w.Choice.To})
