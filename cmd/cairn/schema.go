@@ -1,15 +1,20 @@
 package main
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"cairn.dev/cairn/internal/config"
+	"cairn.dev/cairn/internal/rules"
 )
 
 func (a *app) schemaCommand() *cobra.Command {
-	names := []string{"config"}
+	// Each is the schema of one file: cairn.yaml, and .cairn.yaml of bumps.
+	schemas := map[string]func() []byte{"config": config.Schema, "bump": rules.Schema}
+	names := slices.Sorted(maps.Keys(schemas))
 	return &cobra.Command{
 		Use:       "schema NAME",
 		Short:     "Print the JSON Schema of a file format: " + strings.Join(names, ", "),
@@ -18,13 +23,13 @@ func (a *app) schemaCommand() *cobra.Command {
 			if err := takes(1, 1)(cmd, args); err != nil {
 				return err
 			}
-			if args[0] != "config" {
-				return usagef("there is no schema %q: there is %s", args[0], strings.Join(names, ", "))
+			if schemas[args[0]] == nil {
+				return usagef("there is no schema %q: there are %s", args[0], strings.Join(names, ", "))
 			}
 			return nil
 		},
-		RunE: func(*cobra.Command, []string) error {
-			_, err := a.stdout.Write(config.Schema())
+		RunE: func(_ *cobra.Command, args []string) error {
+			_, err := a.stdout.Write(schemas[args[0]]())
 			return err
 		},
 	}

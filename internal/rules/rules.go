@@ -138,7 +138,14 @@ func Keys() []config.Key { return form().Keys() }
 
 // Options are what readers of the code have to know.
 func (r *Rules) Options() code.Options {
-	o := code.Options{Ignore: r.Ignore, Environments: map[string][]string{}}
+	o := code.Options{Environments: map[string][]string{}}
+	for _, g := range r.Ignore {
+		g = strings.TrimSuffix(g, "/")
+		o.Ignore = append(o.Ignore, g)
+		if !strings.HasSuffix(g, "**") {
+			o.Ignore = append(o.Ignore, g+"/**") // if it is a folder
+		}
+	}
 	for _, e := range r.Environments {
 		o.Environments[e.Name] = e.Files
 	}

@@ -107,7 +107,7 @@ func TestFor(t *testing.T) {
 		t.Errorf("a bad marker: %v", err)
 	}
 	o := r.Options()
-	want := code.Options{Environments: map[string][]string{"prod": {"common.tfvars", "envs/prod.tfvars"}, "dev": {"envs/dev.tfvars"}}, Sinks: []code.Sink{{Type: "acme_service", Path: "spec.container.image"}}, Ignore: []string{"examples/**", "vendor"}}
+	want := code.Options{Environments: map[string][]string{"prod": {"common.tfvars", "envs/prod.tfvars"}, "dev": {"envs/dev.tfvars"}}, Sinks: []code.Sink{{Type: "acme_service", Path: "spec.container.image"}}, Ignore: []string{"examples/**", "vendor", "vendor/**"}}
 	if !reflect.DeepEqual(o, want) {
 		t.Errorf("options %+v, want %+v", o, want)
 	}
