@@ -44,6 +44,8 @@ type source struct {
 	Source
 	mu      sync.Mutex
 	account string // who we are there; "" when not asked yet
+	// unlisted: it has globs, and what they mean was never found out.
+	unlisted bool
 }
 
 // A repository of code, for as long as it is watched.
@@ -140,8 +142,12 @@ func New(ctx context.Context, cfg Config, deps Deps) (*Engine, error) {
 		}
 		e.adopt(s, rec)
 	}
-	// Names that are no globs need no forge to be known.
 	for _, s := range e.sources {
+		s.unlisted = slices.ContainsFunc(s.Repositories, isGlob) && !slices.ContainsFunc(records, func(r *record) bool { return r.forge == s.Name })
+		if s.unlisted {
+			e.unread.Add(1)
+		}
+		// Names that are no globs need no forge to be known.
 		for _, name := range s.Repositories {
 			if !isGlob(name) {
 				if _, err := e.watch(ctx, s, name); err != nil {
@@ -315,6 +321,13 @@ func (e *Engine) list(ctx context.Context, s *source) error {
 		if _, planned := e.queue.dueAt(r); !planned && r.record().checked.IsZero() {
 			e.queue.plan(r, e.deps.Clock.Mono())
 		}
+	}
+	s.mu.Lock()
+	first := s.unlisted
+	s.unlisted = false
+	s.mu.Unlock()
+	if first { // only now: what was found is counted itself
+		e.unread.Add(-1)
 	}
 	return nil
 }

@@ -163,7 +163,7 @@ func usesOf(key string, res *code.Result, before []codeUse) []codeUse {
 // configured, it fails: nobody knows then.
 func (e *Engine) InUse(ctx context.Context, repository string) (map[image.Digest][]usage.Use, error) {
 	if n := e.unread.Load(); n > 0 {
-		return nil, fmt.Errorf("%d repositories of code were not read yet since they were configured, so that nobody knows what they use; see `cairn bump status`", n)
+		return nil, fmt.Errorf("%d forges or repositories of code were not read yet since they were configured, so that nobody knows what they use; see `cairn bump status`", n)
 	}
 	uses, keys := e.index.ofOwn(repository)
 	if len(uses) == 0 {
