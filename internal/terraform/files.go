@@ -78,7 +78,7 @@ func (r *run) ofFile(name string, f func(code.File) (cty.Value, error)) function
 			if !ok {
 				return cty.UnknownVal(cty.String).WithMarks(marks), nil
 			}
-			file, err := r.open(name, p)
+			file, err := r.open(name, p, marks)
 			if err != nil {
 				return cty.NilVal, err
 			}
@@ -91,18 +91,26 @@ func (r *run) ofFile(name string, f func(code.File) (cty.Value, error)) function
 	})
 }
 
-// open reads a file of the tree for a function.
-func (r *run) open(function, name string) (code.File, error) {
+// open reads a file of the tree for a function. Its name is in the error
+// unless it is secret.
+func (r *run) open(function, name string, marks cty.ValueMarks) (code.File, error) {
+	fail := func(what string) (code.File, error) {
+		if marks.Has(secret{}) {
+			name = "a file"
+		}
+		return code.File{}, &cause{fmt.Sprintf("function %s: %s %s", function, name, what)}
+	}
 	p, err := r.files.resolve(r.root, name)
 	if err != nil {
-		return code.File{}, &cause{fmt.Sprintf("function %s: %s leads out of the repository", function, name)}
+		return fail("leads out of the repository")
 	}
+	name = p
 	f, err := r.files.read(p)
 	switch {
 	case err != nil:
-		return code.File{}, &cause{fmt.Sprintf("function %s: %s is not in the repository", function, p)}
+		return fail("is not in the repository")
 	case len(f.Data) > maxString:
-		return code.File{}, &cause{fmt.Sprintf("function %s: %s has %d bytes, more than the %d that are read", function, p, len(f.Data), maxString)}
+		return fail(fmt.Sprintf("has %d bytes, more than the %d that are read", len(f.Data), maxString))
 	}
 	return f, nil
 }
@@ -128,7 +136,7 @@ func (r *run) exists() function.Function {
 			if !ok {
 				return cty.UnknownVal(cty.Bool).WithMarks(marks), nil
 			}
-			_, err := r.open("fileexists", p)
+			_, err := r.open("fileexists", p, marks)
 			return cty.BoolVal(err == nil).WithMarks(marks), nil
 		},
 	})
@@ -165,7 +173,7 @@ func (r *run) templateFile() function.Function {
 			if !ok {
 				return cty.UnknownVal(cty.String).WithMarks(marks), nil
 			}
-			f, err := r.open("templatefile", p)
+			f, err := r.open("templatefile", p, marks)
 			if err != nil {
 				return cty.NilVal, err
 			}

@@ -62,7 +62,7 @@ func (r *Reader) Read(ctx context.Context, t *code.Tree, o code.Options) (*code.
 		return slices.ContainsFunc(o.Ignore, func(g string) bool { return image.Glob(g).Match(p) })
 	}
 	g := newGraph(t, m.types, ignored, func(f code.File) facts { return m.glances.get(f, m.types) })
-	pass := &pass{ctx: ctx, memory: m, tree: t, options: o, graph: g}
+	pass := &pass{ctx: ctx, memory: m, tree: t, options: o, ignored: ignored, graph: g}
 	found := pass.all(pass.tasks(g.roots()))
 	pass.rest(&found)
 	for _, f := range g.marked {
@@ -80,6 +80,7 @@ type pass struct {
 	memory  *memory
 	tree    *code.Tree
 	options code.Options
+	ignored func(string) bool
 	graph   *graph
 }
 
@@ -146,7 +147,7 @@ func (p *pass) do(t task) *answer {
 	if known := p.memory.answers.get(k, p.tree, p.graph); known != nil {
 		return known
 	}
-	files := newReads(p.tree, p.graph, &p.memory.parsed)
+	files := newReads(p.tree, p.graph, &p.memory.parsed, p.ignored)
 	a := &answer{reached: map[string]bool{}}
 	r := &run{
 		root: t.root, environment: t.environment, files: files, wanted: p.memory.types, reached: a.reached,
@@ -198,7 +199,7 @@ func (p *pass) markers(f code.File) *answer {
 	if known := p.memory.markers.get(k, p.tree, p.graph); known != nil {
 		return known
 	}
-	files := newReads(p.tree, p.graph, &p.memory.parsed)
+	files := newReads(p.tree, p.graph, &p.memory.parsed, p.ignored)
 	a := &answer{}
 	if s, err := files.source(f.Path); err == nil {
 		a.images, a.problems = markers(f, s.literals), s.problems

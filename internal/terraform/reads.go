@@ -21,6 +21,7 @@ type reads struct {
 	seen   witness
 	loaded map[string]*module
 	size   int
+	skip   func(string) bool // paths that are not parts of modules
 }
 
 // A witness is everything that an answer depends on.
@@ -31,8 +32,8 @@ type witness struct {
 	needed  map[string]bool
 }
 
-func newReads(t *code.Tree, g *graph, p *parsed) *reads {
-	return &reads{tree: t, graph: g, parsed: p, loaded: map[string]*module{}, seen: witness{
+func newReads(t *code.Tree, g *graph, p *parsed, skip func(string) bool) *reads {
+	return &reads{tree: t, graph: g, parsed: p, skip: skip, loaded: map[string]*module{}, seen: witness{
 		files: map[string][sha256.Size]byte{}, folders: map[string][]string{}, below: map[string][]string{}, needed: map[string]bool{},
 	}}
 }
@@ -96,10 +97,14 @@ func (r *reads) source(p string) (*source, error) {
 	return r.parsed.get(f), nil
 }
 
-// folder returns the files right in a folder.
+// folder returns the files right in a folder that count.
 func (r *reads) folder(dir string) []string {
-	r.seen.folders[dir] = r.tree.Dir(dir)
-	return r.seen.folders[dir]
+	all := r.tree.Dir(dir)
+	r.seen.folders[dir] = all
+	if !slices.ContainsFunc(all, r.skip) {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), r.skip)
 }
 
 // below returns the files of a folder and of those below it, as seen from it.
