@@ -1,6 +1,7 @@
 package choose
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 )
@@ -215,7 +216,7 @@ func shape(s string) (string, []string) {
 // bases are words whose number in a suffix is the version of something that
 // the image is built on: less is older, and its first number is a major one.
 var bases = []string{
-	"alpine", "debian", "ubuntu", "ubi", "el", "rhel", "centos", "rocky", "alma", "fedora", "amzn", "al", "wolfi", "distroless",
+	"alpine", "debian", "ubuntu", "ubi", "el", "rhel", "centos", "rocky", "alma", "oraclelinux", "fedora", "amzn", "al", "wolfi", "distroless",
 	"windowsservercore", "nanoserver", "ltsc", "cuda", "cudnn", "rocm",
 	"jdk", "jre", "java", "openjdk", "temurin", "corretto", "zulu", "graalvm", "jvm", "node", "nodejs", "python", "py", "php", "ruby",
 	"go", "golang", "rust", "dotnet", "aspnet", "perl", "gcc", "clang", "llvm", "erlang", "otp", "elixir", "scala",
@@ -241,9 +242,10 @@ func basesOf(shape string, trail []string) (out []base) {
 			for n++; strings.HasPrefix(shape[i+1:], ".#"); n++ {
 				i += 2
 			}
-			// Many digits are a date or a build.
-			if slices.Contains(bases, word) && len(trail[from]) < 6 {
-				out = append(out, base{word, from, n})
+			// Many digits are a date or a build; and what has parts is a version, too:
+			// amd64-1.2.3, python3.11-1.2.3.
+			if slices.Contains(bases, word) && len(trail[from]) < 6 || n-from > 1 && len(trail[from]) < 3 {
+				out = append(out, base{cmp.Or(word, "version"), from, n})
 			}
 			word = ""
 		}
