@@ -54,8 +54,8 @@ var rooms = map[string][]string{
 	"internal/simulation": {"internal/image", "internal/clock", "internal/db", "internal/blob", "internal/usage", "internal/content", "internal/retention"},
 
 	"internal/config":   {"internal/image", "internal/retention"},
-	"internal/api/wire": {"internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/config", "internal/reap"},
-	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/mirror", "internal/reap", "internal/upstream"},
+	"internal/api/wire": {"internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/config", "internal/reap", "internal/bump"},
+	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/mirror", "internal/reap", "internal/bump", "internal/upstream"},
 	"internal/client":   {"internal/api/wire", "internal/image"},
 
 	// agent knows a server by its API only; what it looks at is below it.
@@ -161,6 +161,7 @@ var wallClock = map[string]string{
 	"internal/registry":             "deadlines of connections are the kernel's, on its clock",
 	"internal/upstream/patience.go": "deadlines of connections are the kernel's, on its clock",
 	"internal/db":                   "bounds how long a transaction stays open; no fact depends on it",
+	"internal/serve/hooks.go":       "deadlines of connections are the kernel's, on its clock",
 	"internal/demo":                 "a progress line for people who wait",
 	"cmd/cairn":                     "says how long something took, and prints ages to people",
 	"bench":                         "measures",

@@ -37,6 +37,7 @@ type Deps struct {
 	Guard     *access.Guard
 	Mirror    Mirror // nil: nothing is mirrored
 	Reaper    Reaper // nil: nothing is reaped
+	Bump      Bumper // nil: no code is looked at
 	Clock     clock.Clock
 	Log       *slog.Logger
 	Version   wire.Version
@@ -71,6 +72,7 @@ func New(d Deps) *API {
 	a.upkeepRoutes()
 	a.mirrorRoutes()
 	a.reapRoutes()
+	a.bumpRoutes()
 	a.mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, refuse(http.StatusNotFound, "/api/openapi.json lists the routes and their methods", "there is no %s %s", r.Method, r.URL.Path))
 	})

@@ -275,6 +275,30 @@ func (c *Client) ReapUndo(ctx context.Context, u wire.ReapUndo) (r wire.ReapUndo
 	return r, c.call(ctx, http.MethodPost, "/api/v1/reap/undo", nil, u, &r)
 }
 
+// BumpStatus calls f with each repository of code that is watched, or with the
+// one that is named, and why there is a pull request or none for its images.
+func (c *Client) BumpStatus(ctx context.Context, repository string, f func(wire.BumpRepository) error) error {
+	return c.lines(ctx, http.MethodGet, "/api/v1/bump/status", values("repository", repository), nil, bumpItem(f), nil)
+}
+
+// BumpCheck makes the server look at a repository of code now, or at all when
+// it is empty, and calls f with what it found once it is done.
+func (c *Client) BumpCheck(ctx context.Context, repository string, f func(wire.BumpRepository) error) error {
+	return c.lines(ctx, http.MethodPost, "/api/v1/bump/check", nil, wire.BumpCheck{Repository: repository}, bumpItem(f), nil)
+}
+
+func bumpItem(f func(wire.BumpRepository) error) func([]byte) error {
+	return func(b []byte) error {
+		var l struct {
+			Item wire.BumpRepository `json:"item"`
+		}
+		if err := json.Unmarshal(b, &l); err != nil {
+			return err
+		}
+		return f(l.Item)
+	}
+}
+
 // values is a query of the pairs that have a value.
 func values(pairs ...string) url.Values {
 	v := url.Values{}

@@ -22,6 +22,7 @@ const metricsPage = "../../docs/metrics.md"
 // docs/metrics.md lists what /metrics shows.
 func TestMetricsAreDocumented(t *testing.T) {
 	s := servetest.Start(t, nil, func(c *config.Config) { // all that can be shown
+		c.Bump.Forges = []config.Forge{{Name: "bare", Kind: "git", URL: "file:///nowhere", Repositories: []string{"team/app"}}}
 		c.Mirrors = []config.Mirror{{Host: "docker.io", TTL: config.Duration(time.Minute), MaxBlob: 1 << 30}}
 	})
 	text := s.Do(t, http.MethodGet, "/metrics", "", nil).Body

@@ -125,6 +125,13 @@ var (
 	descSeconds        = desc("cairn_retention_last_run_seconds", "How long the last run took.")
 	descRuns           = desc("cairn_retention_runs_total", "Runs of retention by result.", "result")
 	descActions        = desc("cairn_retention_images_total", "Images by what retention did to them.", "action")
+	descBumpCode       = desc("cairn_bump_repositories", "Repositories of code that are watched, by state.", "state")
+	descBumpImages     = desc("cairn_bump_images", "Images that code names.")
+	descBumpAge        = desc("cairn_bump_oldest_scan_seconds", "Age of the oldest scan of code. Alert on it: beyond three intervals nothing expires.")
+	descBumpPulls      = desc("cairn_bump_pulls_total", "Pull requests by what was done.", "action")
+	descBumpPasses     = desc("cairn_bump_passes_total", "Looks at repositories of code by result.", "result")
+	descBumpSeconds    = desc("cairn_bump_pass_seconds_total", "Time that looks at repositories of code took.")
+	descBumpEvents     = desc("cairn_bump_events_total", "Events that were heard of.", "kind")
 	descExpired        = desc("cairn_retention_expired_bytes_total", "Bytes of expired images, shared blobs counted each time.")
 )
 
@@ -135,7 +142,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (c *state) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descImages, descRepos, descBlobs, descBytes, descCorrupt, descUploads, descUses, descFailing, descReporters, descClock,
-		descMirrorAsked, descMirrorRequests, descMirrorBytes, descMirrorWaiting, descUncovered, descPlanning, descHeld, descSoon, descSeconds, descRuns, descActions, descExpired} {
+		descMirrorAsked, descMirrorRequests, descMirrorBytes, descMirrorWaiting, descUncovered, descPlanning, descHeld, descSoon, descSeconds, descRuns, descActions, descExpired,
+		descBumpCode, descBumpImages, descBumpAge, descBumpPulls, descBumpPasses, descBumpSeconds, descBumpEvents} {
 		ch <- d
 	}
 }
@@ -169,6 +177,7 @@ func (c *state) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(descMirrorBytes, prometheus.CounterValue, float64(h.Bytes), h.Host)
 		}
 	}
+	c.bump(ch)
 	u := m.s.ledger.Stats()
 	gauge(descUses, float64(u.Uses))
 	gauge(descFailing, number(u.Failing))

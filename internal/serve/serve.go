@@ -30,6 +30,8 @@ import (
 	"cairn.dev/cairn/internal/api"
 	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/blob"
+	"cairn.dev/cairn/internal/bump"
+	"cairn.dev/cairn/internal/catalog"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/content"
@@ -75,6 +77,10 @@ type Server struct {
 	guard     *access.Guard
 	mirror    *mirror.Mirror // nil: nothing is mirrored
 	reaper    *reap.Reaper
+	bump      *bump.Engine // nil: no forge is configured
+	pushes    *catalog.Feed
+	catalog   *catalog.Mux
+	remote    *catalog.Remote
 	api       *api.API
 	metrics   *metrics
 
@@ -185,7 +191,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 
 	s.metrics = newMetrics(s)
 	var closeContent func() error
-	s.content, closeContent, err = openContent(ctx, s.dir, content.Config{Clock: s.deps.Clock, Log: s.log, Grace: s.cfg.Collect.Grace.Std(), OnRevive: s.metrics.onRevive})
+	s.content, closeContent, err = openContent(ctx, s.dir, content.Config{Clock: s.deps.Clock, Log: s.log, Grace: s.cfg.Collect.Grace.Std(), OnRevive: s.metrics.onRevive, OnTag: s.onTag})
 	if err != nil {
 		return err
 	}
@@ -215,7 +221,14 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err := s.openMirror(); err != nil {
 		return err
 	}
-	s.retention = retention.New(policies(s.cfg.Retention), retention.Deps{Content: s.content, Ledger: s.ledger,
+	if err := s.openBump(ctx, openDB); err != nil {
+		return err
+	}
+	var owners []retention.Owner
+	if s.bump != nil {
+		owners = append(owners, s.bump)
+	}
+	s.retention = retention.New(policies(s.cfg.Retention), retention.Deps{Content: s.content, Ledger: s.ledger, Owners: owners,
 		Memory: retention.FileMemory(s.dir.Path("policies")), Clock: s.deps.Clock, Log: s.log})
 	reapDB, err := openDB("reap.db", reap.Schema, db.Full)
 	if err != nil {
@@ -303,12 +316,18 @@ func (s *Server) build() error {
 	if s.mirror != nil {
 		rc.Mirror, ad.Mirror = s.mirror, s.mirror
 	}
+	if s.bump != nil {
+		ad.Bump = s.bump
+	}
 	s.api = api.New(ad)
 	reg := registry.New(rc)
 	counted := s.metrics.count("registry", reg)
 	mux := http.NewServeMux()
 	mux.Handle("/api/", s.metrics.count("api", s.api))
 	mux.Handle(access.TokenPath, s.metrics.count("auth", s.guard.Token()))
+	if err := s.hooks(mux); err != nil {
+		return err
+	}
 	mux.Handle("GET /metrics", s.metrics.handler(s.log))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", s.readyz)
@@ -391,6 +410,9 @@ func (s *Server) Run(ctx context.Context) error {
 	part("usage ledger", s.ledger.Run)
 	part("retention", s.retention.Run)
 	part("accounts", s.guard.Run)
+	if s.bump != nil {
+		part("bump", s.bump.Run)
+	}
 	if s.cfg.Pprof != "" {
 		part("profiles", s.runPprof)
 	}
@@ -459,6 +481,9 @@ func (s *Server) logStart() {
 	}
 	for _, m := range s.cfg.Mirrors {
 		s.log.Info("mirror", "host", m.Host, "allow", strings.Join(m.Allow, ","), "ttl", m.TTL, "offline", m.Offline)
+	}
+	for _, f := range s.cfg.Bump.Forges {
+		s.log.Info("forge", "name", f.Name, "kind", f.Kind, "repositories", strings.Join(f.Repositories, ","))
 	}
 	if st := s.retention.Status(); st.PlanningOnly {
 		s.log.Warn("retention only plans and deletes nothing: no policy is configured and nobody ever reported uses", "cure", st.Cure)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cairn.dev/cairn/internal/access"
+	"cairn.dev/cairn/internal/bump"
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
@@ -262,6 +263,18 @@ type ReapUndo struct {
 
 // ReapUndone says what came of it.
 type ReapUndone = reap.Undone
+
+// BumpRepository says how a repository of code is doing, and of each of its
+// images why there is a pull request or none.
+type BumpRepository = bump.RepositoryStatus
+
+// BumpImage is one image of it.
+type BumpImage = bump.ImageStatus
+
+// BumpCheck asks for a look at a repository of code.
+type BumpCheck struct {
+	Repository string `json:"repository,omitempty" maxLength:"600" doc:"forge/owner/name, or owner/name where only one forge has it; all when left out."`
+}
 
 // Progress of long work, one JSON line at a time.
 type Progress struct {
