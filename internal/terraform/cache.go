@@ -35,7 +35,7 @@ type parsedFile struct {
 }
 
 // get returns the file's source. Two who ask at once may both parse it.
-func (p *parsed) get(f code.File) *source {
+func (p *parsed) get(f code.File, sinks map[string]bool) *source {
 	k := fileKey{f.Path, f.Sum}
 	p.mu.Lock()
 	if e, ok := p.files[k]; ok {
@@ -44,7 +44,7 @@ func (p *parsed) get(f code.File) *source {
 		return e.Value.(*parsedFile).source
 	}
 	p.mu.Unlock()
-	s := parse(f)
+	s := parse(f, sinks)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if e, ok := p.files[k]; ok {

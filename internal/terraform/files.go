@@ -223,7 +223,7 @@ func (r *run) templateText(text, vars cty.Value) (cty.Value, error) {
 
 // template parses a text that begins at an offset of a file; nil if it cannot.
 func template(file string, text []byte, place code.Place, start int) *arg {
-	if tooDeep(text, true) != nil {
+	if tooDeep(text, true, hcl.InitialPos) != nil {
 		return nil
 	}
 	e, diags := parseTemplate(text, file, hcl.Pos{Line: place.Line, Column: place.Column, Byte: start})
@@ -261,9 +261,14 @@ func (r *run) render(t *arg, vars cty.Value) (cty.Value, error) {
 		}
 	}
 	for _, ref := range t.refs {
-		if name := ref.RootName(); !known && !ref.IsRelative() {
-			ctx.Variables[name] = cty.DynamicVal.WithMarks(marks)
+		name := ref.RootName()
+		if _, ok := ctx.Variables[name]; ok {
+			continue
 		}
+		if known {
+			return cty.NilVal, &cause{fmt.Sprintf("template %s uses %s, which it is not given", t.place, name)}
+		}
+		ctx.Variables[name] = cty.DynamicVal.WithMarks(marks)
 	}
 	v, diags := value(t.expr, ctx)
 	for _, d := range diags {

@@ -178,7 +178,7 @@ func (r *jsonReader) blocks(out *body, typ string, labels []string, left int, ke
 		outer := r.plain
 		// What a variable is by default is said, not computed.
 		r.plain = outer || typ == "variable"
-		b := &block{typ: typ, labels: labels, place: r.place(r.pos(key.start)), body: r.body(object)}
+		b := &block{typ: typ, labels: labels, place: r.place(r.pos(key.start)), inside: whole(r.body(object))}
 		r.plain = outer
 		out.blocks = append(out.blocks, b)
 	}
@@ -206,17 +206,18 @@ func (r *jsonReader) body(n *jsonNode) *body {
 
 func (r *jsonReader) dynamic(out *body, d jsonMember) {
 	for _, object := range d.value.objects() {
-		b := &block{typ: "dynamic", labels: []string{d.name()}, place: r.place(r.pos(d.key.start)), body: &body{}}
+		inner := &body{}
+		b := &block{typ: "dynamic", labels: []string{d.name()}, place: r.place(r.pos(d.key.start)), inside: whole(inner)}
 		for _, m := range object.members() {
 			if m.name() == "content" {
-				r.blocks(b.body, "content", nil, 0, m.key, m.value)
+				r.blocks(inner, "content", nil, 0, m.key, m.value)
 				continue
 			}
 			e := r.expression(m)
 			if s, ok := m.value.value.(string); ok && m.name() == "iterator" {
 				e = keyword(s, r.rng(m.value))
 			}
-			b.body.args = append(b.body.args, r.arg(m.name(), e, r.pos(m.key.start)))
+			inner.args = append(inner.args, r.arg(m.name(), e, r.pos(m.key.start)))
 		}
 		out.blocks = append(out.blocks, b)
 	}
@@ -247,7 +248,7 @@ func hasDynamic(n *jsonNode) bool {
 func (r *jsonReader) expression(m jsonMember) hclsyntax.Expression {
 	if s, ok := m.value.value.(string); ok && r.plain && m.name() == "type" {
 		text := strings.TrimSuffix(strings.TrimPrefix(s, "${"), "}")
-		if tooDeep([]byte(text), false) == nil {
+		if tooDeep([]byte(text), false, hcl.InitialPos) == nil {
 			if e, diags := hclsyntax.ParseExpression([]byte(text), r.file, r.pos(m.value.start+1)); !diags.HasErrors() {
 				return e
 			}
@@ -296,7 +297,7 @@ func (r *jsonReader) text(n *jsonNode, s string) hclsyntax.Expression {
 	if r.plain || !strings.Contains(s, "${") && !strings.Contains(s, "%{") {
 		return whole
 	}
-	if err := tooDeep([]byte(s), true); err != nil {
+	if err := tooDeep([]byte(s), true, hcl.InitialPos); err != nil {
 		r.problem(at.Start, "not read as a template: "+err.Error())
 		return whole
 	}

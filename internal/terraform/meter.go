@@ -171,7 +171,7 @@ func gaugeOf(ctx *hcl.EvalContext) *gauge {
 // tooDeep says why text must not be given to hcl's parser and evaluator, which
 // recurse: for each bracket and for each operator there may be a level. Counting
 // bytes overestimates, so what looks deep is looked at again as tokens.
-func tooDeep(data []byte, template bool) error {
+func tooDeep(data []byte, template bool, at hcl.Pos) error {
 	depth, deepest, operators := 0, 0, 0
 	for _, c := range data {
 		switch c {
@@ -188,15 +188,15 @@ func tooDeep(data []byte, template bool) error {
 	if deepest <= maxNesting && operators <= maxOperators {
 		return nil
 	}
-	return deepTokens(data, template)
+	return deepTokens(data, template, at)
 }
 
-func deepTokens(data []byte, template bool) error {
+func deepTokens(data []byte, template bool, at hcl.Pos) error {
 	lex := hclsyntax.LexConfig
 	if template {
 		lex = hclsyntax.LexTemplate
 	}
-	tokens, _ := lex(data, "", hcl.InitialPos)
+	tokens, _ := lex(data, "", at)
 	var open []hclsyntax.TokenType
 	operators := 0
 	for _, t := range tokens {

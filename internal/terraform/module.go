@@ -78,7 +78,7 @@ func (m *module) add(b *block, override bool) {
 	case "output":
 		m.outputs[b.label(0)] = merged(m.outputs[b.label(0)], b, override)
 	case "locals":
-		for _, a := range b.body.args {
+		for _, a := range b.inside().args {
 			m.locals[a.name] = a
 		}
 	case "module":
@@ -108,23 +108,24 @@ func merged(old, b *block, override bool) *block {
 	if old == nil || !override {
 		return b
 	}
-	out := &block{typ: old.typ, labels: old.labels, place: old.place, body: &body{}}
-	for _, a := range old.body.args {
-		if b.body.arg(a.name) == nil {
-			out.body.args = append(out.body.args, a)
+	was, is, inner := old.inside(), b.inside(), &body{}
+	out := &block{typ: old.typ, labels: old.labels, place: old.place, inside: whole(inner)}
+	for _, a := range was.args {
+		if is.arg(a.name) == nil {
+			inner.args = append(inner.args, a)
 		}
 	}
-	out.body.args = append(out.body.args, b.body.args...)
+	inner.args = append(inner.args, is.args...)
 	replaced := map[string]bool{}
-	for _, k := range b.body.blocks {
+	for _, k := range is.blocks {
 		replaced[k.nested()] = true
 	}
-	for _, k := range old.body.blocks {
+	for _, k := range was.blocks {
 		if !replaced[k.nested()] {
-			out.body.blocks = append(out.body.blocks, k)
+			inner.blocks = append(inner.blocks, k)
 		}
 	}
-	out.body.blocks = append(out.body.blocks, b.body.blocks...)
+	inner.blocks = append(inner.blocks, is.blocks...)
 	return out
 }
 

@@ -43,8 +43,11 @@ type block struct {
 	typ    string
 	labels []string
 	place  code.Place
-	body   *body
+	inside func() *body // parsed by the first who asks
 }
+
+// whole is a block's inside that is there already.
+func whole(b *body) func() *body { return func() *body { return b } }
 
 func (b *body) arg(name string) *arg {
 	for _, a := range b.args {
@@ -77,8 +80,10 @@ func isVariables(name string) bool {
 }
 
 // parse reads a file of either syntax. What is wrong with it is among its
-// problems, and the rest of it is there.
-func parse(f code.File) *source {
+// problems, and the rest of it is there. Resources of types that are not among
+// sinks are parsed only if somebody asks for them, but in files with markers,
+// which may be about any literal.
+func parse(f code.File, sinks map[string]bool) *source {
 	p := &parser{file: f.Path, data: f.Data}
 	s := &source{body: &body{}, data: f.Data}
 	switch {
@@ -87,7 +92,15 @@ func parse(f code.File) *source {
 	case isJSON(f.Path):
 		s.body = p.json(isVariables(f.Path))
 	default:
-		s.body = p.hcl()
+		parts, ok := []part(nil), false
+		if isConfig(f.Path) && !bytes.Contains(f.Data, []byte("cairn:")) {
+			parts, ok = outline(f.Data)
+		}
+		if ok {
+			s.body = p.outlined(parts, sinks)
+		} else {
+			s.body = p.config(f.Data, hcl.InitialPos)
+		}
 	}
 	slices.SortStableFunc(p.literals, func(a, b *literal) int { return a.Start - b.Start })
 	s.literals, s.keys, s.problems = p.literals, p.keys, p.problems
@@ -144,12 +157,13 @@ func lower(s string) string {
 	return s
 }
 
-func (p *parser) hcl() *body {
-	if err := tooDeep(p.data, false); err != nil {
-		p.problem(hcl.InitialPos, "not read: "+err.Error())
+// config parses HCL that stands at a position of the file.
+func (p *parser) config(data []byte, at hcl.Pos) *body {
+	if err := tooDeep(data, false, at); err != nil {
+		p.problem(at, "not read: "+err.Error())
 		return &body{}
 	}
-	f, diags := parseConfig(p.data, p.file)
+	f, diags := parseConfig(data, p.file, at)
 	p.diagnostics(diags)
 	if f == nil {
 		return &body{}
@@ -163,13 +177,13 @@ func (p *parser) hcl() *body {
 
 // parseConfig is hcl's parser behind a fence: a file that makes it panic is a
 // file that cannot be read, and not the end of a server.
-func parseConfig(data []byte, name string) (f *hcl.File, diags hcl.Diagnostics) {
+func parseConfig(data []byte, name string, at hcl.Pos) (f *hcl.File, diags hcl.Diagnostics) {
 	defer func() {
 		if r := recover(); r != nil {
-			f, diags = nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "The parser gave up", Subject: &hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}}}
+			f, diags = nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "The parser gave up", Subject: &hcl.Range{Filename: name, Start: at, End: at}}}
 		}
 	}()
-	return hclsyntax.ParseConfig(data, name, hcl.InitialPos)
+	return hclsyntax.ParseConfig(data, name, at)
 }
 
 func (p *parser) body(b *hclsyntax.Body) *body {
@@ -183,7 +197,7 @@ func (p *parser) body(b *hclsyntax.Body) *body {
 		out.args = append(out.args, p.arg(a.Name, a.Expr, a.SrcRange.Start))
 	}
 	for _, k := range b.Blocks {
-		out.blocks = append(out.blocks, &block{typ: k.Type, labels: k.Labels, place: p.place(k.TypeRange.Start), body: p.body(k.Body)})
+		out.blocks = append(out.blocks, &block{typ: k.Type, labels: k.Labels, place: p.place(k.TypeRange.Start), inside: whole(p.body(k.Body))})
 	}
 	return out
 }
@@ -194,6 +208,7 @@ func (p *parser) arg(name string, e hclsyntax.Expression, at hcl.Pos) *arg {
 	a := &arg{name: name, place: p.place(at), data: p.data}
 	// Before the meter goes in: afterwards the tree has nodes that hcl does not know.
 	a.refs = hclsyntax.Variables(e)
+	p.number(e)
 	a.expr = p.prepare(e, a)
 	return a
 }

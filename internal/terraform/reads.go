@@ -94,7 +94,7 @@ func (r *reads) source(p string) (*source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.parsed.get(f), nil
+	return r.parsed.get(f, r.graph.types), nil
 }
 
 // folder returns the files right in a folder that count.

@@ -40,12 +40,12 @@ func (in *instance) together(copies []copied, name string, b *block, value func(
 		switch {
 		case !copies[0].dormant:
 			return unknown(cty.DynamicPseudoType, "the instances of "+name+" are not known", b.place)
-		case b.body.arg("count") != nil:
+		case b.inside().arg("count") != nil:
 			return cty.EmptyTupleVal
 		}
 		return cty.EmptyObjectVal
 	}
-	if b.body.arg("count") != nil {
+	if b.inside().arg("count") != nil {
 		list := make([]cty.Value, len(copies))
 		for i, c := range copies {
 			list[i] = value(c)
@@ -63,14 +63,14 @@ func (in *instance) together(copies []copied, name string, b *block, value func(
 // partOf evaluates the members of one instance. What is not written is the
 // provider's to say.
 func (in *instance) partOf(name string, b *block, c copied, members []string, whole bool) cty.Value {
-	v, _ := in.body(b.body, c.frame, func(s string) bool {
+	v, _ := in.body(b.inside(), c.frame, func(s string) bool {
 		return notMeta(s) && (whole || slices.Contains(members, s) || slices.Contains(members, echo(b.label(0), s)))
 	})
 	written := v.AsValueMap()
 	out := make(map[string]cty.Value, len(members))
 	for k, e := range written {
 		out[k] = e
-		if a := b.body.arg(k); a != nil {
+		if a := b.inside().arg(k); a != nil {
 			out[k] = through(name+"."+k, a, e)
 		}
 	}
@@ -140,13 +140,13 @@ func (in *instance) outputsOf(name string, members []string, from code.Place) ct
 // output evaluates an output of a called module.
 func (in *instance) output(call, name string, from code.Place) cty.Value {
 	b := in.mod.outputs[name]
-	if b == nil || b.body.arg("value") == nil {
+	if b == nil || b.inside().arg("value") == nil {
 		return unknown(cty.DynamicPseudoType, fmt.Sprintf("module.%s has no output %s", call, name), from)
 	}
-	a := b.body.arg("value")
+	a := b.inside().arg("value")
 	return in.named("output."+name, b.place, func() cty.Value {
 		v := through(fmt.Sprintf("module.%s.%s", call, name), a, in.eval(a, nil))
-		if in.isTrue(b.body.arg("sensitive")) {
+		if in.isTrue(b.inside().arg("sensitive")) {
 			v = v.Mark(secret{})
 		}
 		return v
@@ -155,7 +155,7 @@ func (in *instance) output(call, name string, from code.Place) cty.Value {
 
 // moduleOf finds the module that a call names; without one, why there is none.
 func (in *instance) moduleOf(b *block) (*module, string) {
-	a := b.body.arg("source")
+	a := b.inside().arg("source")
 	if a == nil {
 		return nil, fmt.Sprintf("module.%s has no source", b.label(0))
 	}
@@ -242,7 +242,7 @@ func (in *instance) everything() {
 }
 
 func sourceOf(b *block) (string, bool) {
-	a := b.body.arg("source")
+	a := b.inside().arg("source")
 	if a == nil {
 		return "", false
 	}

@@ -23,7 +23,7 @@ type copied struct {
 // not known, or there are none, one stands for all: what is written in it is
 // read all the same.
 func (in *instance) expand(b *block, f frame) []copied {
-	count, each := b.body.arg("count"), b.body.arg("for_each")
+	count, each := b.inside().arg("count"), b.inside().arg("for_each")
 	switch {
 	case count != nil:
 		return in.count(count, f)
@@ -165,7 +165,7 @@ func (in *instance) resourceOf(b *block, c copied) Resource {
 		r.Address += "data."
 	}
 	r.Address += r.Type + "." + r.Name + c.key
-	r.Body, r.layout = in.body(b.body, c.frame, notMeta)
+	r.Body, r.layout = in.body(b.inside(), c.frame, notMeta)
 	return r
 }
 
@@ -198,7 +198,7 @@ func (in *instance) body(b *body, f frame, keep func(string) bool) (cty.Value, *
 		case k.typ == "dynamic":
 			in.dynamic(k, f, add)
 		default:
-			add(k, k.body, f)
+			add(k, k.inside(), f)
 		}
 	}
 	for name, list := range nested {
@@ -212,14 +212,14 @@ func all(string) bool { return true }
 // dynamic makes the blocks of a `dynamic` one: one for each element; one that
 // stands for all when they are not known.
 func (in *instance) dynamic(k *block, f frame, add func(*block, *body, frame)) {
-	each := k.body.arg("for_each")
-	i := slices.IndexFunc(k.body.blocks, func(b *block) bool { return b.typ == "content" })
+	each := k.inside().arg("for_each")
+	i := slices.IndexFunc(k.inside().blocks, func(b *block) bool { return b.typ == "content" })
 	if each == nil || i < 0 {
 		return
 	}
-	content := k.body.blocks[i].body
+	content := k.inside().blocks[i].inside()
 	iterator := k.label(0)
-	if a := k.body.arg("iterator"); a != nil {
+	if a := k.inside().arg("iterator"); a != nil {
 		if name := hcl.ExprAsKeyword(a.expr); name != "" {
 			iterator = name
 		}

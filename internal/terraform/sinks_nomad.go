@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"cairn.dev/cairn/internal/code"
@@ -28,11 +29,11 @@ func nomad(b *finder) {
 
 func (b *finder) jobspec(at string, n *code.Node) {
 	refuse := func(why string) { b.add(code.Found{Path: at, Parts: []*code.Node{n}, Fixed: why}) }
-	if len(n.Text) > maxText || tooDeep([]byte(n.Text), false) != nil {
+	if len(n.Text) > maxText || tooDeep([]byte(n.Text), false, hcl.InitialPos) != nil {
 		refuse("its text is too large or nested too deeply to be read")
 		return
 	}
-	f, diags := parseConfig([]byte(n.Text), "jobspec")
+	f, diags := parseConfig([]byte(n.Text), "jobspec", hcl.InitialPos)
 	if diags.HasErrors() {
 		refuse("its text is not HCL")
 		return

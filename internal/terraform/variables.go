@@ -56,7 +56,7 @@ func (in *instance) variable(name string, from code.Place) cty.Value {
 	}
 	return in.named("var."+name, b.place, func() cty.Value {
 		v := in.input(name, b)
-		if in.isTrue(b.body.arg("sensitive")) {
+		if in.isTrue(b.inside().arg("sensitive")) {
 			v = v.Mark(secret{})
 		}
 		return v
@@ -108,7 +108,7 @@ func (in *instance) input(name string, b *block) cty.Value {
 	var from *arg
 	switch {
 	case in.call != nil:
-		if from = in.call.body.arg(name); from != nil {
+		if from = in.call.inside().arg(name); from != nil {
 			v = in.parent.eval(from, in.at)
 		}
 	default:
@@ -116,8 +116,8 @@ func (in *instance) input(name string, b *block) cty.Value {
 			from, v = g.arg, in.eval(&arg{name: name, expr: g.arg.expr, place: g.arg.place, data: g.arg.data}, nil)
 		}
 	}
-	def := b.body.arg("default")
-	if from != nil && (!v.IsNull() || def == nil || !in.isFalse(b.body.arg("nullable"))) {
+	def := b.inside().arg("default")
+	if from != nil && (!v.IsNull() || def == nil || !in.isFalse(b.inside().arg("nullable"))) {
 		return finish("var."+name, from, v)
 	}
 	if def == nil {
@@ -128,7 +128,7 @@ func (in *instance) input(name string, b *block) cty.Value {
 
 // typeOf reads a variable's type; what is no type fits everything.
 func (in *instance) typeOf(b *block) (cty.Type, *typeexpr.Defaults) {
-	a := b.body.arg("type")
+	a := b.inside().arg("type")
 	if a == nil {
 		return cty.DynamicPseudoType, nil
 	}
