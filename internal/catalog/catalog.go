@@ -54,6 +54,7 @@ type Image struct {
 	Since time.Time `json:"-"`
 	// Source and Revision are the image's own labels or annotations
 	// org.opencontainers.image.source and .revision; "" when there are none.
+	// They are the publisher's words, on one line: quote them.
 	Source   string `json:"source,omitempty"`
 	Revision string `json:"revision,omitempty"`
 	// Version is org.opencontainers.image.version.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -58,7 +59,10 @@ func describe(ctx context.Context, s source, d image.Digest) (Image, error) {
 	}
 	im.note(m.Annotations)
 	if !m.Index {
-		_, err := im.read(ctx, s, m, true)
+		p, err := im.read(ctx, s, m)
+		if p.OS != "" {
+			im.Platforms = []image.Platform{p}
+		}
 		return im, err
 	}
 	reads := 0
@@ -87,19 +91,20 @@ func describe(ctx context.Context, s source, d image.Digest) (Image, error) {
 		return Image{}, fmt.Errorf("read its image for %s: %w", best.platform, err)
 	}
 	im.note(child.Annotations)
-	_, err = im.read(ctx, s, child, false)
+	_, err = im.read(ctx, s, child)
 	return im, err
 }
 
-// read takes in the manifest of one platform, and its config.
-func (im *Image) read(ctx context.Context, s source, m *image.Manifest, own bool) (image.Platform, error) {
+// read takes in the manifest of one platform, and its config, and returns the
+// platform that this names.
+func (im *Image) read(ctx context.Context, s source, m *image.Manifest) (image.Platform, error) {
 	for _, b := range m.Layers {
-		im.Size += b.Size
+		im.weigh(b.Size)
 	}
 	if m.Config == nil {
 		return image.Platform{}, nil
 	}
-	im.Size += m.Config.Size
+	im.weigh(m.Config.Size)
 	if !runs(m) {
 		return image.Platform{}, nil
 	}
@@ -107,14 +112,24 @@ func (im *Image) read(ctx context.Context, s source, m *image.Manifest, own bool
 	if err != nil {
 		return image.Platform{}, err
 	}
-	if p := c.platform(); own && p.OS != "" {
-		im.Platforms = []image.Platform{p}
-	}
 	im.note(c.Config.Labels)
-	if im.Created.IsZero() {
-		im.Created = c.Created
-	}
+	im.date(c.Created)
 	return c.platform(), nil
+}
+
+// weigh adds to the size. Nobody stops a manifest from naming sizes without
+// end.
+func (im *Image) weigh(n int64) {
+	if im.Size += n; im.Size < 0 {
+		im.Size = math.MaxInt64
+	}
+}
+
+// date takes the publisher's time if none is known yet and it is one.
+func (im *Image) date(t time.Time) {
+	if t = t.UTC(); im.Created.IsZero() && t.Year() >= 1 && t.Year() <= 9999 {
+		im.Created = t
+	}
 }
 
 // note takes what is not known yet from annotations or labels.
@@ -124,8 +139,8 @@ func (im *Image) note(notes map[string]string) {
 			*to = v
 		}
 	}
-	if at, err := time.Parse(time.RFC3339, notes[noteCreated]); err == nil && im.Created.IsZero() {
-		im.Created = at.UTC()
+	if at, err := time.Parse(time.RFC3339, notes[noteCreated]); err == nil {
+		im.date(at)
 	}
 }
 
@@ -160,12 +175,25 @@ func (c config) platform() image.Platform {
 }
 
 // normalPlatform leaves out the variant that every machine of the architecture
-// is: builders write it or do not.
+// is: builders write it or do not. What cannot be a platform is none.
 func normalPlatform(p image.Platform) image.Platform {
+	for _, s := range []string{p.OS, p.Architecture, p.Variant} {
+		if len(s) > maxWord || strings.IndexFunc(s, notInWord) >= 0 {
+			return image.Platform{}
+		}
+	}
 	if p.Architecture == "arm64" && p.Variant == "v8" || p.Architecture == "amd64" && p.Variant == "v1" {
 		p.Variant = ""
 	}
 	return p
+}
+
+// maxWord bounds the parts of a platform. Those that exist have some ten
+// letters.
+const maxWord = 32
+
+func notInWord(r rune) bool {
+	return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '.' || r == '_' || r == '-')
 }
 
 func readConfig(ctx context.Context, s source, d image.Descriptor) (config, error) {
@@ -188,9 +216,9 @@ func variants(ctx context.Context, s source, index *image.Manifest, depth int, r
 	}
 	var out []variant
 	for _, c := range index.Children {
-		if p := c.Platform; p != nil && p.OS != "" {
-			if p.OS != "unknown" {
-				out = append(out, variant{normalPlatform(*p), c.Digest})
+		if c.Platform != nil && c.Platform.OS != "" {
+			if p := normalPlatform(*c.Platform); p.OS != "unknown" && p.OS != "" {
+				out = append(out, variant{p, c.Digest})
 			}
 			continue
 		}

@@ -136,3 +136,31 @@ func TestDatabaseSurvives(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 }
+
+// A tag that moves every minute does not fill the disk.
+func TestDatabaseIsBounded(t *testing.T) {
+	m := database(t, t.TempDir())
+	at := func(i int) time.Time { return catalogtest.Start.Add(time.Duration(i) * time.Minute) }
+	dig := func(i int) image.Digest { return catalogtest.Dig(fmt.Append(nil, i)) }
+	other, err := m.Digest(t.Context(), "r/b", dig(0), at(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2005 {
+		if got, err := m.Digest(t.Context(), "r/a", dig(i), at(i)); err != nil || !got.Equal(at(i)) {
+			t.Fatal(got, err)
+		}
+	}
+	// Looked at from the new end: a look at a forgotten one forgets another.
+	for i, want := range map[int]time.Time{2004: at(2004), 5: at(5)} {
+		if got, err := m.Digest(t.Context(), "r/a", dig(i), at(9999)); err != nil || !got.Equal(want) {
+			t.Errorf("%d is known since %v, %v; want %v", i, got, err, want)
+		}
+	}
+	if got, err := m.Digest(t.Context(), "r/a", dig(4), at(9999)); err != nil || !got.Equal(at(9999)) {
+		t.Errorf("one of too many is known since %v, %v", got, err)
+	}
+	if got, err := m.Digest(t.Context(), "r/b", dig(0), at(9999)); err != nil || !got.Equal(other) {
+		t.Errorf("one of another repository is known since %v, %v", got, err)
+	}
+}

@@ -2,6 +2,7 @@ package catalog_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -78,7 +79,9 @@ func list(w http.ResponseWriter, next string, tags ...string) {
 		w.Header().Set("Link", `<`+next+`>; rel="next"`)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	fmt.Fprintf(w, `{"name":"a/b","tags":["%s"]}`, strings.Join(tags, `","`))
+	if err := json.NewEncoder(w).Encode(map[string]any{"name": "a/b", "tags": tags}); err != nil {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 func names(tags []catalog.Tag) string {

@@ -146,6 +146,10 @@ func (s *Store) Digest(ctx context.Context, repository string, d image.Digest, n
 	return timeOf(first), nil
 }
 
+// digestsEach is how many digests of one repository are remembered, the
+// newest. An older one that is asked for again is new: who waits waits longer.
+const digestsEach = 2000
+
 // see notes a digest.
 func (s *Store) see(ctx context.Context, repository string, d image.Digest, now time.Time) (int64, error) {
 	rid, err := s.repository(ctx, repository)
@@ -157,7 +161,11 @@ func (s *Store) see(ctx context.Context, repository string, d image.Digest, now 
 		if _, err := tx.Exec("INSERT INTO digests (repo_id, digest, first) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rid, string(d), now.UnixMilli()); err != nil {
 			return err
 		}
-		_, err := tx.Row(ctx, "SELECT first FROM digests WHERE repo_id = ? AND digest = ?", []any{rid, string(d)}, &first)
+		if _, err := tx.Row(ctx, "SELECT first FROM digests WHERE repo_id = ? AND digest = ?", []any{rid, string(d)}, &first); err != nil {
+			return err
+		}
+		_, err := tx.Exec(`DELETE FROM digests WHERE repo_id = ? AND digest IN
+			(SELECT digest FROM digests WHERE repo_id = ? ORDER BY first DESC, digest = ? DESC LIMIT -1 OFFSET ?)`, rid, rid, string(d), digestsEach)
 		return err
 	})
 	return first, err
