@@ -83,6 +83,11 @@ func (r *registry) age(tag string, d time.Duration) *registry {
 	return r.edit(tag, func(t *catalog.Tag, i *catalog.Image) { t.Since, i.Since = now.Add(-d), now.Add(-d) })
 }
 
+// moves says when a tag was moved to the image that it names.
+func (r *registry) moves(tag string, d time.Duration) *registry {
+	return r.edit(tag, func(t *catalog.Tag, _ *catalog.Image) { t.Since = now.Add(-d) })
+}
+
 func (r *registry) has(tag, list string) *registry {
 	return r.edit(tag, func(_ *catalog.Tag, i *catalog.Image) { i.Platforms = platforms(list) })
 }
@@ -178,6 +183,7 @@ func TestVersions(t *testing.T) {
 		{"16.3-alpine3.20", "17beta1-alpine3.20 16.4-alpine3.20 17.0-alpine3.20", Policy{}, "16.4-alpine3.20"},
 		{"v1.15.0", "v1.15.1 v1.16.0-alpha.0 v1.16.0-beta.0", Policy{}, "v1.15.1"},
 		{"8.4.0-oraclelinux8", "8.4.1-oraclelinux9", Policy{}, ""},
+		{"1.2-debian-20240101", "1.2-debian-20250202", Policy{}, "1.2-debian-20250202"},
 		{"1.2.3-abc1234", "1.2.4-def5678", Policy{}, "1.2.4-def5678"},
 		{"1.2.3-abc1234", "1.2.3-def5678", Policy{}, ""},
 		{"v1.2.3-4-gabc1234", "v1.2.3-5-gdef5678", Policy{}, "v1.2.3-5-gdef5678"},
@@ -377,7 +383,9 @@ func TestStates(t *testing.T) {
 		"old tag new image": {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3").edit("1.3", func(_ *catalog.Tag, i *catalog.Image) { i.Since = now.Add(-day) }), Held, "", "due 2026-11-25"},
 		"old image new tag": {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3").edit("1.3", func(t *catalog.Tag, _ *catalog.Image) { t.Since = now.Add(-day) }), Held, "", "due 2026-11-25"},
 		"first due":         {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3 1.4").age("1.3", 2*day).age("1.4", day), Held, "", "1.3 waits: due 2026-11-24"},
-		"unsigned":          {"a:1.2", Policy{Signed: true}, newRegistry("1.2 1.3"), Blocked, "", "1.3 is newer, but not signed"},
+		"first image due": {"a:1.2", Policy{Cooldown: 3 * day}, newRegistry("1.2 1.3 1.4").edit("1.3", func(_ *catalog.Tag, i *catalog.Image) { i.Since = now.Add(-2 * day) }).
+			edit("1.4", func(_ *catalog.Tag, i *catalog.Image) { i.Since = now.Add(-day) }), Held, "", "1.3 waits: due 2026-11-24"},
+		"unsigned": {"a:1.2", Policy{Signed: true}, newRegistry("1.2 1.3"), Blocked, "", "1.3 is newer, but not signed"},
 		"an older is signed": {"a:1.2", Policy{Signed: true}, newRegistry("1.2 1.3 1.4").edit("1.3", func(_ *catalog.Tag, i *catalog.Image) { i.Signed = true }),
 			Newer, "a:1.3", "passed over: 1.4: not signed"},
 		"platform":        {"a:1.2", Policy{}, newRegistry("1.2 1.3").has("1.2", "linux/amd64 linux/arm64"), Blocked, "", "1.3 is newer, but lacks linux/arm64"},
@@ -505,6 +513,8 @@ func TestDigests(t *testing.T) {
 		"seen together, made earlier": {"a:1.2" + at("old"), Policy{}, times(10, 10, 50, 40), Current, "", "older"},
 		"never seen":                  {"a:1.2" + at("old"), Policy{}, times(-1, -1, 40, 50), Newer, "a:1.2" + at("1.2"), ""},
 		"never seen, made earlier":    {"a:1.2" + at("old"), Policy{}, times(-1, -1, 50, 40), Current, "", "older"},
+		"seen just before":            {"a:1.2" + at("old"), Policy{}, moved(func(m, p *catalog.Image) { p.Since = m.Since.Add(30 * time.Minute) }), Newer, "a:1.2" + at("1.2"), ""},
+		"moved to a known one":        {"a:1.2" + at("old"), Policy{Cooldown: 3 * day}, moved(func(m, _ *catalog.Image) { m.Since = now.Add(-9 * day) }).moves("1.2", day), Held, "", "due 2026-11-25"},
 		"pinned is gone":              {"a:1.2" + at("lost"), Policy{}, newRegistry("1.2"), Unknown, "", "platforms: [linux/amd64] would say it"},
 		"pinned is gone, needed":      {"a:1.2" + at("lost"), Policy{Needed: platforms("linux/amd64")}, newRegistry("1.2"), Newer, "a:1.2" + at("1.2"), ""},
 		"tag is gone":                 {"a:1.2" + at("old"), Policy{}, newRegistry("1.1"), Unknown, "", "the tag 1.2 is gone"},
