@@ -10,10 +10,9 @@ import (
 	"cairn.dev/cairn/internal/code"
 )
 
-// treeOf makes a tree of files, each behind a line "-- name --". A file whose
+// split makes files of a text: each behind a line "-- name --". A file whose
 // text is "-> path" is a symbolic link.
-func treeOf(t testing.TB, text string) *code.Tree {
-	t.Helper()
+func split(text string) []code.File {
 	var files []code.File
 	for part := range strings.SplitSeq("\n"+text, "\n-- ") {
 		name, body, ok := strings.Cut(part, " --\n")
@@ -28,7 +27,13 @@ func treeOf(t testing.TB, text string) *code.Tree {
 		}
 		files = append(files, f)
 	}
-	tree, err := code.NewTree(files)
+	return files
+}
+
+// treeOf makes a tree of a text; see [split].
+func treeOf(t testing.TB, text string) *code.Tree {
+	t.Helper()
+	tree, err := code.NewTree(split(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +109,7 @@ var evaluated = []struct{ name, tree, want string }{
 		`docker_image.i = n:3 < var.tag b.auto.tfvars:1 ["3" "n:"]`},
 	{"optional with a default", "-- main.tf --\nvariable \"s\" {\n  type = object({\n    image = optional(string, \"n:1\")\n  })\n  default = {}\n}\n" + imageOf(`var.s.image`),
 		`docker_image.i = n:1 < var.s.image main.tf:5 < "n:1" main.tf:3 ["n:1"]`},
-	{"a number becomes a string", "-- main.tf --\nvariable \"v\" {\n  type    = string\n  default = 17\n}\n" + imageOf(`"n:${var.v}"`), `docker_image.i = n:17 ["n:"]`},
+	{"a number becomes a string", "-- main.tf --\nvariable \"v\" {\n  type    = string\n  default = 17\n}\n" + imageOf(`"n:${var.v}"`), `docker_image.i = n:17 < var.v main.tf:3 ["17" "n:"]`},
 	{"null falls back where it must not be", "-- main.tf --\nmodule \"m\" {\n  source = \"./m\"\n  tag    = null\n}\n-- m/m.tf --\nvariable \"tag\" {\n  default  = \"5\"\n  nullable = false\n}\n" + imageOf(`"n:${var.tag}"`),
 		`module.m.docker_image.i = n:5 < var.tag m/m.tf:2 ["5" "n:"]`},
 	{"conditional", "-- main.tf --\nvariable \"t\" {\n  default = \"\"\n}\n" + imageOf(`var.t != "" ? "n:${var.t}" : "n:9"`), `docker_image.i = n:9 ["n:" "n:9"]`},
@@ -201,6 +206,16 @@ docker_image.i = n:1 ["n:1"]
 docker_image.i = n:1 ["n:1"]
 docker_image.i = n:1 ["n:1"]`},
 	{"BOM and CRLF", "-- main.tf --\n\ufeffresource \"docker_image\" \"i\" {\r\n\tname = \"n:1\"\r\n}\r\n", `docker_image.i = n:1 ["n:1"]`},
+}
+
+// evaluateAll hands over the resources of a type, without looking for images.
+func evaluateAll(t *testing.T, tree *code.Tree, typ string, emit func(Resource)) (*run, []code.Problem) {
+	t.Helper()
+	types := map[string]bool{typ: true}
+	g := newGraph(tree, types, func(string) bool { return false }, func(f code.File) facts { return glance(f.Data, types) })
+	r := newRun(context.Background(), task{root: "."}, newReads(tree, g, &parsed{}, func(string) bool { return false }), types, emit)
+	r.evaluate(nil)
+	return r, r.problems
 }
 
 func TestEvaluate(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
@@ -279,6 +280,14 @@ func test(f func(a, b string) bool) function.Function {
 
 func textFunctions() map[string]function.Function {
 	return map[string]function.Function{
+		"timecmp": of(cty.Number, func(args []cty.Value) (cty.Value, error) {
+			a, errA := time.Parse(time.RFC3339, args[0].AsString())
+			b, errB := time.Parse(time.RFC3339, args[1].AsString())
+			if errA != nil || errB != nil {
+				return cty.NilVal, &cause{"function timecmp wants two times, 2006-01-02T15:04:05Z"}
+			}
+			return cty.NumberIntVal(int64(a.Compare(b))), nil
+		}, str("a"), str("b")),
 		"startswith":  test(strings.HasPrefix),
 		"endswith":    test(strings.HasSuffix),
 		"strcontains": test(strings.Contains),

@@ -147,24 +147,28 @@ func (p *pass) do(t task) *answer {
 	if known := p.memory.answers.get(k, p.tree, p.graph); known != nil {
 		return known
 	}
+	a := &answer{}
 	files := newReads(p.tree, p.graph, &p.memory.parsed, p.ignored)
-	a := &answer{reached: map[string]bool{}}
+	r := newRun(p.ctx, t, files, p.memory.types, func(res Resource) { a.images = append(a.images, sinks(res, p.options)...) })
+	r.evaluate(t.files)
+	a.problems, a.seen, a.reached = r.problems, files.seen, r.reached
+	if p.ctx.Err() == nil {
+		p.memory.answers.put(k, a)
+	}
+	return a
+}
+
+func newRun(ctx context.Context, t task, files *reads, wanted map[string]bool, emit func(Resource)) *run {
 	r := &run{
-		root: t.root, environment: t.environment, files: files, wanted: p.memory.types, reached: a.reached,
-		gauge: &gauge{ctx: p.ctx, left: maxWork}, given: map[string]given{},
+		root: t.root, environment: t.environment, files: files, wanted: wanted, emit: emit, reached: map[string]bool{},
+		gauge: &gauge{ctx: ctx, left: maxWork}, given: map[string]given{},
 		texts: map[string]*literal{}, templates: map[string]*arg{},
-		emit: func(res Resource) { a.images = append(a.images, sinks(res, p.options)...) },
 	}
 	r.ctx = &hcl.EvalContext{
 		Functions: r.functions(),
 		Variables: map[string]cty.Value{gaugeName: cty.CapsuleVal(gaugeType, r.gauge)},
 	}
-	r.evaluate(t.files)
-	a.problems, a.seen = r.problems, files.seen
-	if p.ctx.Err() == nil {
-		p.memory.answers.put(k, a)
-	}
-	return a
+	return r
 }
 
 // evaluate is one run, from the root module down, behind a fence: one module
