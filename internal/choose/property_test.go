@@ -232,8 +232,11 @@ func BenchmarkChoose(b *testing.B) {
 		f.Look = func(string) (catalog.Image, error) {
 			return catalog.Image{Digest: digestOf("x"), Platforms: platforms("linux/amd64")}, nil
 		}
-		for _, p := range []Policy{{Major: "together"}, {Major: "off", Ignore: []string{"*-slim", "*rc*"}}} {
-			b.Run(c.name+"/"+p.Major, func(b *testing.B) {
+		for name, p := range map[string]Policy{
+			"together": {Major: "together"}, "ignore": {Ignore: []string{"*-slim", "*rc*"}}, "range": {Range: ">=1.2 <1.50 || ~1.60", Major: "together"},
+			"regex": {Versioning: `regex:(?P<major>\d+)\.(?P<minor>\d+)\.(?P<patch>\d+)`, Major: "together"},
+		} {
+			b.Run(c.name+"/"+name, func(b *testing.B) {
 				for b.Loop() {
 					Choose("a:"+c.from, p, f)
 				}
