@@ -67,7 +67,9 @@ image, and if nothing else moves but other uses of the same image.`,
 	c.Flags().BoolVar(&write, "write", false, "make the change, and print it")
 	c.Flags().BoolVar(&major, "major", false, "also new major versions, whatever the rules say of them")
 	c.Flags().StringArrayVar(&only, "only", nil, "only images of repositories that this glob matches, such as 'docker.io/library/*'; may be repeated")
-	return a.withOutput(c)
+	c = a.withOutput(c)
+	c.AddCommand(a.bumpStatusCommand(), a.bumpCheckCommand())
+	return c
 }
 
 // notAsked is why images stay that --only leaves out.
