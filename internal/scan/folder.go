@@ -2,11 +2,16 @@ package scan
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"cairn.dev/cairn/internal/code"
 )
@@ -47,14 +52,61 @@ func OpenFolder(path string, ignore, extra []string) (*Folder, error) {
 // the tree, which resolves them within itself only. Folders of tools (.git,
 // .terraform, node_modules) are skipped.
 func (f *Folder) Load(ctx context.Context) (*Loaded, error) {
-	root, err := os.OpenRoot(f.path)
+	l := &loading{ignore: f.ignore, extra: f.extra}
+	list, err := f.list(ctx, l)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", f.path, err)
 	}
-	defer root.Close()
-	l := &loading{ignore: f.ignore, extra: f.extra}
-	now := make(map[string]known, len(f.known))
-	err = filepath.WalkDir(f.path, func(name string, e fs.DirEntry, err error) error {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), len(list)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(list) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				f.read(&list[i])
+			}
+		})
+	}
+	wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("load %s: %w", f.path, err)
+	}
+	now := make(map[string]known, len(list))
+	for _, e := range list {
+		if e.err != nil {
+			l.problem(e.file.Path, "it cannot be read: "+reason(e.err))
+			continue
+		}
+		if !l.fits(e.file.Path, int64(len(e.file.Data)), e.interest) { // it grew
+			continue
+		}
+		if err := l.add(e.file); err != nil {
+			return nil, fmt.Errorf("load %s: %w", f.path, err)
+		}
+		if e.file.Link == "" {
+			now[e.file.Path] = known{e.info, e.file}
+		}
+	}
+	done, err := l.done()
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", f.path, err)
+	}
+	f.known = now
+	return done, nil
+}
+
+// An entry is a file that is wanted.
+type entry struct {
+	file     code.File
+	info     os.FileInfo
+	interest interest
+	err      error
+}
+
+// list walks over the folder, and reads links but no files.
+func (f *Folder) list(ctx context.Context, l *loading) ([]entry, error) {
+	var list []entry
+	size := int64(0)
+	err := filepath.WalkDir(f.path, func(name string, d fs.DirEntry, err error) error {
 		if cerr := ctx.Err(); cerr != nil {
 			return cerr
 		}
@@ -68,75 +120,64 @@ func (f *Folder) Load(ctx context.Context) (*Loaded, error) {
 				return err
 			}
 			l.problem(p, "it cannot be read: "+reason(err))
-			if e != nil && e.IsDir() {
+			if d != nil && d.IsDir() {
 				return fs.SkipDir
 			}
 			return nil
 		}
-		if e.IsDir() {
+		if d.IsDir() {
 			if p != "." && leftOut(p, f.ignore) {
 				return fs.SkipDir
 			}
 			return nil
 		}
-		i := l.wants(p)
-		if i == none {
+		e := entry{file: code.File{Path: p}, interest: l.wants(p)}
+		if e.interest == none {
 			return nil
 		}
-		switch e.Type() {
+		switch d.Type() {
 		case fs.ModeSymlink:
-			to, err := os.Readlink(name)
-			if err != nil {
-				l.problem(p, "it cannot be read: "+reason(err))
+			var to string
+			if to, e.err = os.Readlink(name); e.err == nil {
+				e.file.Link = filepath.ToSlash(to)
+			}
+		case 0:
+			if e.info, err = d.Info(); err != nil {
+				return nil // gone since it was listed
+			}
+			if !l.fits(p, e.info.Size(), e.interest) {
 				return nil
 			}
-			return l.add(code.File{Path: p, Link: filepath.ToSlash(to)})
-		case 0:
+			size += e.info.Size()
 		default:
 			return nil // a pipe, a device: reading it may never end
 		}
-		info, err := e.Info()
-		if err != nil {
-			return nil // gone since it was listed
-		}
-		if !l.fits(p, info.Size(), i) {
-			return nil
-		}
-		if k, ok := f.known[p]; ok && k.info.Size() == info.Size() && k.info.ModTime().Equal(info.ModTime()) && os.SameFile(k.info, info) {
-			now[p] = k
-			return l.add(k.file)
-		}
-		data, err := readWithin(root, rel)
-		if err != nil {
-			l.problem(p, "it cannot be read: "+reason(err))
-			return nil
-		}
-		if !l.fits(p, int64(len(data)), i) { // it grew
-			return nil
-		}
-		now[p] = known{info, code.File{Path: p, Data: data}}
-		return l.add(now[p].file)
+		list = append(list, e)
+		return bounds(len(list), size)
 	})
-	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", f.path, err)
-	}
-	done, err := l.done()
-	if err != nil {
-		return nil, fmt.Errorf("load %s: %w", f.path, err)
-	}
-	for p, k := range now { // with the sums
-		if k.file, err = done.Tree.Read(p); err == nil {
-			now[p] = k
-		}
-	}
-	f.known = now
-	return done, nil
+	return list, err
 }
 
-// readWithin reads at most one byte more than MaxFile. The root makes sure that
-// a folder that just became a link leads nowhere else.
-func readWithin(root *os.Root, name string) ([]byte, error) {
-	file, err := root.Open(name)
+// read fills a file in, from memory if it is as it was.
+func (f *Folder) read(e *entry) {
+	if e.err != nil || e.file.Link != "" {
+		return
+	}
+	k, ok := f.known[e.file.Path]
+	if ok && k.info.Size() == e.info.Size() && k.info.ModTime().Equal(e.info.ModTime()) && os.SameFile(k.info, e.info) {
+		e.file = k.file
+		return
+	}
+	if e.file.Data, e.err = readListed(filepath.Join(f.path, filepath.FromSlash(e.file.Path)), e.info); e.err == nil {
+		e.file.Sum = sha256.Sum256(e.file.Data)
+	}
+}
+
+// readListed reads a file if it is the one that was listed: a folder that has
+// become a link since leads to another one. It reads at most one byte more
+// than MaxFile.
+func readListed(name string, listed os.FileInfo) ([]byte, error) {
+	file, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -145,11 +186,16 @@ func readWithin(root *os.Root, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("it is not a file any more")
+	if !os.SameFile(info, listed) {
+		return nil, errors.New("it became another file while the folder was read")
 	}
-	data := make([]byte, 0, min(info.Size(), MaxFile)+1)
-	r := io.LimitReader(file, MaxFile+1)
+	return readBounded(file, info.Size())
+}
+
+// readBounded reads at most one byte more than MaxFile.
+func readBounded(r io.Reader, size int64) ([]byte, error) {
+	data := make([]byte, 0, min(size, MaxFile)+1)
+	r = io.LimitReader(r, MaxFile+1)
 	for {
 		n, err := r.Read(data[len(data):cap(data)])
 		data = data[:len(data)+n]

@@ -123,13 +123,21 @@ func (l *loading) problem(p, text string) {
 
 func (l *loading) add(f code.File) error {
 	l.bytes += int64(len(f.Data))
-	if len(l.files) >= MaxFiles {
-		return fmt.Errorf("%w: more than %d files of code; leave folders out by ignore in .cairn.yaml", ErrTooLarge, MaxFiles)
-	}
-	if l.bytes > MaxTree {
-		return fmt.Errorf("%w: more than %d MiB of code; leave folders out by ignore in .cairn.yaml", ErrTooLarge, MaxTree>>20)
+	if err := bounds(len(l.files)+1, l.bytes); err != nil {
+		return err
 	}
 	l.files = append(l.files, f)
+	return nil
+}
+
+// bounds fails when a tree of so many files and bytes is too large.
+func bounds(files int, bytes int64) error {
+	switch {
+	case files > MaxFiles:
+		return fmt.Errorf("%w: more than %d files of code; leave folders out by ignore in .cairn.yaml", ErrTooLarge, MaxFiles)
+	case bytes > MaxTree:
+		return fmt.Errorf("%w: more than %d MiB of code; leave folders out by ignore in .cairn.yaml", ErrTooLarge, MaxTree>>20)
+	}
 	return nil
 }
 

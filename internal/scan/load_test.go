@@ -334,3 +334,20 @@ func FuzzTar(f *testing.F) {
 		}
 	})
 }
+
+// What is opened is what was listed: a folder that became a link in between
+// leads to another file.
+func TestReadListed(t *testing.T) {
+	dir := t.TempDir()
+	put(t, dir, "a.tf", "a", "b.tf", "b")
+	info, err := os.Lstat(filepath.Join(dir, "a.tf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err := readListed(filepath.Join(dir, "a.tf"), info); err != nil || string(data) != "a" {
+		t.Errorf("%q %v", data, err)
+	}
+	if data, err := readListed(filepath.Join(dir, "b.tf"), info); err == nil {
+		t.Errorf("%q was read in place of a.tf", data)
+	}
+}

@@ -2,6 +2,7 @@ package scan
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -49,16 +50,16 @@ func (f *Folder) Write(t *code.Tree, splices []code.Splice) error {
 
 // replace changes a file from was to is.
 func replace(root *os.Root, name string, was, is []byte) error {
+	info, err := root.Lstat(name)
+	if err != nil {
+		return err
+	}
 	now, err := readWithin(root, name)
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(now, was) {
-		return fmt.Errorf("it changed since it was read; do it again")
-	}
-	info, err := root.Lstat(name)
-	if err != nil {
-		return err
+		return errors.New("it changed since it was read; do it again")
 	}
 	temp := filepath.Join(filepath.Dir(name), ".cairn-"+path.Base(filepath.ToSlash(name)))
 	file, err := root.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
@@ -79,4 +80,13 @@ func replace(root *os.Root, name string, was, is []byte) error {
 		_ = root.Remove(temp)
 	}
 	return err
+}
+
+func readWithin(root *os.Root, name string) ([]byte, error) {
+	file, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readBounded(file, 0)
 }
