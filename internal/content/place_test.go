@@ -32,6 +32,8 @@ type place struct {
 }
 
 type hold struct {
+	begun    sync.Once
+	waiting  chan struct{} // closed when a flush waits
 	released chan struct{}
 	err      error
 }
@@ -56,6 +58,7 @@ func openDisk(t testing.TB, dir string, fault func() error, flushed bool) conten
 
 func (p *place) flush(log *os.File) error {
 	if h := p.held.Load(); h != nil {
+		h.begun.Do(func() { close(h.waiting) })
 		<-h.released
 		if h.err != nil {
 			return h.err
@@ -69,7 +72,7 @@ func (p *place) flush(log *os.File) error {
 }
 
 func (p *place) hold() func(error) {
-	h := &hold{released: make(chan struct{})}
+	h := &hold{waiting: make(chan struct{}), released: make(chan struct{})}
 	p.held.Store(h)
 	release := sync.OnceFunc(func() {
 		p.held.Store(nil)
@@ -77,6 +80,7 @@ func (p *place) hold() func(error) {
 	})
 	p.Cleanup(release) // a test that failed must come to its end
 	return func(err error) {
+		<-h.waiting
 		h.err = err
 		release()
 	}

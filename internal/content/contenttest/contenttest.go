@@ -41,8 +41,8 @@ type Place struct {
 	// LosePower closes both as the loss of power would, after a fault or a
 	// flush that failed. Nil if a place has no such thing.
 	LosePower func(Loss)
-	// HoldFlushes has flushes wait until release, which lets them go on, or
-	// fail with its error. For Flushed only.
+	// HoldFlushes has flushes wait until release, which waits for one and lets
+	// it go on, or fail with its error. For Flushed only.
 	HoldFlushes func() (release func(error))
 }
 

@@ -119,6 +119,7 @@ func idsOnce(h *H) {
 	h.past()
 	left, _ := h.files()
 	eq(h, "files after the collection", left, 0)
+	h.restart()
 	h.push("app", "three")
 	pushed, release := h.pushHeld("app", "four")
 	release(errFlush)
