@@ -7,9 +7,9 @@ import (
 	"cairn.dev/cairn/internal/image"
 )
 
-// A Pushed says that an image was pushed under a tag.
+// A Pushed says that an image, or a signature of one, was pushed under a tag.
 type Pushed struct {
-	Repository string // with its host, as [Normal] writes it
+	Repository string // with its host, as [Normal] writes it; [Mux.Name] compares
 	Tag        string // "" if only the repository is known
 	Digest     image.Digest
 }

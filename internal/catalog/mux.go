@@ -67,9 +67,14 @@ func (m *Mux) Name(repository string) (string, error) {
 	return host + "/" + repo, nil
 }
 
-// Pushed is what to tell of a push to our registry.
+// Pushed is what to tell of a push to our registry, under [Mux.Name]. A copy
+// that arrived counts as one of what it is a copy of.
 func (m *Mux) Pushed(repository, tag string, d image.Digest) Pushed {
-	return Pushed{m.first + "/" + repository, tag, d}
+	name := m.first + "/" + repository
+	if n, err := m.Name(name); err == nil {
+		name = n
+	}
+	return Pushed{name, tag, d}
 }
 
 // place finds who answers for a repository, and what it is called there.

@@ -75,6 +75,11 @@ func TestMux(t *testing.T) {
 			t.Errorf("%s: asked %q, %q, %q; want %q", name, tags[0].Name, d, im.Source, want)
 		}
 	}
+	for repo, want := range map[string]string{"team/app": "registry.example:5000/team/app", "docker.io/library/nginx": "docker.io/library/nginx"} {
+		if p := m.Pushed(repo, "1", "d"); p != (catalog.Pushed{Repository: want, Tag: "1", Digest: "d"}) {
+			t.Errorf("a push to %s is told as %+v", repo, p)
+		}
+	}
 	if _, err := m.Name("registry.example:5000/UPPER"); err == nil {
 		t.Error("a bad name was taken")
 	}

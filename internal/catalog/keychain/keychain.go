@@ -121,7 +121,7 @@ func (p places) account(ctx context.Context, host string) (upstream.Account, err
 	}
 	a, err := authn.Resolve(ctx, p.docker, registry)
 	if err != nil {
-		return upstream.Account{}, fmt.Errorf("ask Docker's configuration: %w; docker login writes it anew", err)
+		return upstream.Account{}, fmt.Errorf("ask the configuration of Docker: %w; docker login writes it anew", err)
 	}
 	account, err := accountOf(ctx, a)
 	if err != nil || account != (upstream.Account{}) {
@@ -145,7 +145,7 @@ func accountOf(ctx context.Context, a authn.Authenticator) (upstream.Account, er
 	case c.IdentityToken != "":
 		return upstream.Account{Username: upstream.IdentityToken, Password: c.IdentityToken}, nil
 	case c.Username == "" && c.RegistryToken != "":
-		return upstream.Account{}, errors.New("Docker's configuration has a registrytoken, which is used up by the time it is read: docker login writes a password or an identitytoken")
+		return upstream.Account{}, errors.New("the configuration of Docker has a registrytoken, which is used up by the time it is read: docker login writes a password or an identitytoken")
 	}
 	return upstream.Account{Username: c.Username, Password: c.Password}, nil
 }

@@ -148,7 +148,7 @@ func TestECR(t *testing.T) {
 		"no colon": {func(w http.ResponseWriter, r *http.Request) {
 			fmt.Fprint(w, `{"authorizationData":[{"authorizationToken":"QVdT"}]}`)
 		}, "has none"},
-		"elsewhere": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", 302) }, "302"},
+		"elsewhere": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/x", http.StatusFound) }, "302"},
 	} {
 		answer = tc.answer
 		k, _ := open(t, s.URL)
