@@ -49,15 +49,22 @@ func openRooms(ctx context.Context, dir string, c *clock.Fake) (r *rooms, err er
 		return nil, err
 	}
 	r.close = append(r.close, r.ledger.Close)
-	registryDB, err := open("registry.db", content.Schema, db.Full)
-	if err != nil {
-		return nil, err
-	}
+	// As serve has it.
 	blobs, err := blob.OpenDisk(dir, blob.DiskConfig{})
 	if err != nil {
 		return nil, err
 	}
-	if r.content, err = content.New(ctx, content.Config{DB: registryDB, Blobs: blobs, Clock: c, Log: log}); err != nil {
+	r.close = append(r.close, blobs.Close)
+	cfg := db.Config{Path: filepath.Join(dir, "registry.db"), Schema: content.Schema, Sync: db.Full}
+	if blobs.Flushes() {
+		cfg.Flush = blobs.Flush
+	}
+	registryDB, err := db.Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	r.close = append(r.close, registryDB.Close)
+	if r.content, err = content.New(ctx, content.Config{DB: registryDB, Blobs: blobs, Flushed: blobs.Flushes(), Clock: c, Log: log}); err != nil {
 		return nil, err
 	}
 	r.close = append(r.close, r.content.Close)

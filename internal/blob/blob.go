@@ -3,8 +3,9 @@
 // It owns the bytes of blobs and of uploads in progress, on disk (see [Disk]);
 // other places come as further implementations of [Store], which all pass the
 // suite in blobtest. It promises that a blob is whole or absent whenever the
-// process or the power ends, and that what was committed before a [Store.Sync]
-// returned stays. It does not know repositories, references or why a blob is
+// process ends, and that what was committed before a [Store.Sync] returned
+// stays so when the power goes; of what was committed later a loss of power may
+// leave anything. It does not know repositories, references or why a blob is
 // kept: that is content's.
 package blob
 
