@@ -23,6 +23,19 @@ func CheckRepository(name string) error {
 	return nil
 }
 
+// SplitRepository is owner and name of a repository at a forge that has no
+// groups in groups.
+func SplitRepository(repo string) (owner, name string, err error) {
+	if err := CheckRepository(repo); err != nil {
+		return "", "", err
+	}
+	owner, name, _ = strings.Cut(repo, "/")
+	if strings.Contains(name, "/") {
+		return "", "", fmt.Errorf("%.100q is no name of a repository here: write owner/name: %w", repo, ErrInvalid)
+	}
+	return owner, name, nil
+}
+
 // CheckBranch tells whether a branch can be called so (git-check-ref-format).
 func CheckBranch(name string) error {
 	bad := name == "" || name == "@" || len(name) > 250 || strings.HasPrefix(name, "-") || strings.HasPrefix(name, "refs/") ||
@@ -79,6 +92,11 @@ func (c Commit) Check() error {
 	for path := range c.Files {
 		if err := CheckPath(path); err != nil {
 			return err
+		}
+		for i, r := range path {
+			if _, both := c.Files[path[:i]]; both && r == '/' {
+				return fmt.Errorf("%s would be a file and a folder: %w", path[:i], ErrInvalid)
+			}
 		}
 	}
 	return nil

@@ -50,6 +50,11 @@ func (r *repo) list(commit, dir string) ([]object.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.folder(tree, dir)
+}
+
+// folder is the folder dir of a tree.
+func (r *repo) folder(tree, dir string) ([]object.Entry, error) {
 	for {
 		entries, err := object.DecodeTree(object.SHA1, r.objects[tree].Body)
 		if err != nil || dir == "" {
@@ -161,41 +166,61 @@ func (r *repo) writable(branch string) error {
 // write makes a commit; no parent begins a new history. Names that end in "*"
 // are of executable files.
 func (m *Memory) write(r *repo, parent string, files map[string][]byte, message, by string) (string, error) {
-	executable := map[string]bool{}
+	modes := map[string]string{}
 	plain := map[string][]byte{}
 	for name, body := range files {
 		if p, ok := strings.CutSuffix(name, "*"); ok {
-			executable[p], name = true, p
+			modes[p], name = object.ModeExecutable, p
 		}
 		plain[name] = slices.Clone(body)
 	}
 	var parents []string
-	list := func(context.Context, string) ([]object.Entry, error) { return nil, nil }
+	tree := ""
 	if parent != "" {
+		var err error
+		if tree, _, err = r.commit(parent); err != nil {
+			return "", err
+		}
 		parents = []string{parent}
-		list = func(_ context.Context, dir string) ([]object.Entry, error) { return r.list(parent, dir) }
 	}
-	made, root, err := object.Splice(context.Background(), object.SHA1, list, plain)
+	root, err := r.splice(tree, plain, modes)
+	if err != nil {
+		return "", err
+	}
+	m.serial++
+	c := object.EncodeCommit(root, parents, object.Person{Name: by, Email: by + "@forge.test"}, m.clock.Now(), fmt.Sprintf("%s\n\nNo. %d", message, m.serial))
+	return r.keep(c), nil
+}
+
+// keep stores an object.
+func (r *repo) keep(o object.Object) string {
+	hash := object.SHA1.Hash(o)
+	r.objects[hash] = o
+	return hash
+}
+
+// splice writes files into a tree, and gives those that modes names these modes.
+func (r *repo) splice(tree string, files map[string][]byte, modes map[string]string) (string, error) {
+	made, root, err := object.Splice(context.Background(), object.SHA1, func(_ context.Context, dir string) ([]object.Entry, error) {
+		if tree == "" {
+			return nil, nil
+		}
+		return r.folder(tree, dir)
+	}, files)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", err, forge.ErrInvalid)
 	}
 	for _, o := range made {
-		r.objects[object.SHA1.Hash(o)] = o
+		r.keep(o)
 	}
-	if len(executable) > 0 {
-		if root, err = r.mark(root, "", executable); err != nil {
-			return "", err
-		}
-	}
-	m.serial++
-	c := object.EncodeCommit(root, parents, object.Person{Name: by, Email: by + "@forge.test"}, m.clock.Now(), fmt.Sprintf("%s\n\nNo. %d", message, m.serial))
-	hash := object.SHA1.Hash(c)
-	r.objects[hash] = c
-	return hash, nil
+	return r.mark(root, "", modes)
 }
 
-// mark makes files of a tree executable.
-func (r *repo) mark(tree, dir string, executable map[string]bool) (string, error) {
+// mark gives files of a tree other modes.
+func (r *repo) mark(tree, dir string, modes map[string]string) (string, error) {
+	if len(modes) == 0 {
+		return tree, nil
+	}
 	entries, err := object.DecodeTree(object.SHA1, r.objects[tree].Body)
 	if err != nil {
 		return "", err
@@ -203,20 +228,18 @@ func (r *repo) mark(tree, dir string, executable map[string]bool) (string, error
 	for i, e := range entries {
 		name := path.Join(dir, e.Name)
 		if e.IsTree() {
-			if entries[i].Hash, err = r.mark(e.Hash, name, executable); err != nil {
+			if entries[i].Hash, err = r.mark(e.Hash, name, modes); err != nil {
 				return "", err
 			}
-		} else if executable[name] {
-			entries[i].Mode = object.ModeExecutable
+		} else if mode := modes[name]; mode != "" {
+			entries[i].Mode = mode
 		}
 	}
 	o, err := object.EncodeTree(entries)
 	if err != nil {
 		return "", err
 	}
-	hash := object.SHA1.Hash(o)
-	r.objects[hash] = o
-	return hash, nil
+	return r.keep(o), nil
 }
 
 // move sets a branch, and the open pull requests from it; "" removes it, which

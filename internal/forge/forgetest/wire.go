@@ -1,6 +1,10 @@
 package forgetest
 
 import (
+	"crypto/hmac"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +13,6 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"testing"
 
@@ -32,6 +35,8 @@ type Fake struct {
 	mu    sync.Mutex
 	fault func(*http.Request, int) *WireFault
 	asked []string
+
+	appKey *rsa.PublicKey
 }
 
 // A WireFault is what happens to a request on its way.
@@ -134,7 +139,7 @@ func reply(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v)
 }
 
-// object is JSON made by hand.
+// fields is JSON made by hand.
 type fields = map[string]any
 
 // page replies with one page of a list, and the way to the next.
@@ -215,6 +220,9 @@ func (m *Memory) with(repository string, do func(r *repo) error) error {
 	return do(r)
 }
 
-func hasPrefix(r *http.Request, header, prefix string) bool {
-	return strings.HasPrefix(r.Header.Get(header), prefix)
+// Sign is the signature of a webhook of GitHub.
+func Sign(secret, body string) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(body))
+	return "sha256=" + hex.EncodeToString(mac.Sum(nil))
 }

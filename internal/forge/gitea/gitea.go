@@ -66,7 +66,7 @@ func New(c Config, d Deps) (*Driver, error) {
 	g := &Driver{clock: d.Clock}
 	var err error
 	g.rest, err = rest.New(rest.Config{URL: c.URL, CAs: c.CAs, Timeout: c.Timeout, Clock: d.Clock, Classify: classify,
-		Sign: func(_ context.Context, h http.Header) error {
+		Sign: func(_ context.Context, _ string, h http.Header) error {
 			token, err := c.Token.Read()
 			if err == nil && token != "" {
 				h.Set("Authorization", "token "+token)
@@ -93,12 +93,9 @@ func classify(s *rest.StatusError) error {
 // repoPath is the API's path of something in a repository; the segments are
 // escaped, slashes included.
 func repoPath(repo string, segments ...string) (string, error) {
-	if err := forge.CheckRepository(repo); err != nil {
+	owner, name, err := forge.SplitRepository(repo)
+	if err != nil {
 		return "", err
-	}
-	owner, name, _ := strings.Cut(repo, "/")
-	if strings.Contains(name, "/") {
-		return "", fmt.Errorf("%.100q is no name of a repository here: write owner/name: %w", repo, forge.ErrInvalid)
 	}
 	return api + "/repos" + rest.Path(append([]string{owner, name}, segments...)...), nil
 }

@@ -74,7 +74,7 @@ func New(c Config, d Deps) (*Driver, error) {
 			}
 			return nil
 		},
-		Sign: func(_ context.Context, h http.Header) error {
+		Sign: func(_ context.Context, _ string, h http.Header) error {
 			token, err := c.Token.Read()
 			if err == nil && token != "" {
 				h.Set("Private-Token", token)

@@ -44,9 +44,9 @@ type Config struct {
 	// URL is what paths are appended to: https://api.github.com. Plain http is
 	// spoken only if it says so.
 	URL string
-	// Sign adds what shows who we are; its error ends the request. What it adds
-	// does not go to other hosts.
-	Sign func(ctx context.Context, h http.Header) error
+	// Sign adds what shows who we are, where as is the request's; its error ends
+	// the request. What it adds does not go to other hosts.
+	Sign func(ctx context.Context, as string, h http.Header) error
 	// CAs are certificates to trust besides the system's, PEM; may be empty.
 	CAs []byte
 	// Timeout is how long an answer may take, a minute when zero; StreamTimeout
@@ -154,6 +154,8 @@ type Request struct {
 	Path   string
 	Query  url.Values
 	Header map[string]string
+	// As says for whom the request is signed, where that differs.
+	As string
 	// Body is sent as JSON; Raw as it is, with Type.
 	Body any
 	Raw  []byte
@@ -383,7 +385,7 @@ func (c *Client) send(ctx context.Context, r Request) (*http.Response, error) {
 		req.Header.Set("Content-Type", contentType)
 	}
 	if c.Sign != nil {
-		if err := c.Sign(ctx, req.Header); err != nil {
+		if err := c.Sign(ctx, r.As, req.Header); err != nil {
 			return nil, fmt.Errorf("%s %s: %w", r.method(), c.name(r), err)
 		}
 	}

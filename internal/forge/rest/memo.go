@@ -32,3 +32,10 @@ func (m *Memo[K, V]) Get(k K, ask func() (V, error)) (V, error) {
 	m.m[k] = v
 	return v, nil
 }
+
+// Forget forgets one fact.
+func (m *Memo[K, V]) Forget(k K) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.m, k)
+}
