@@ -205,6 +205,25 @@ docker_image.i = n:1 ["n:1"]
 	{"symbolic links", "-- main.tf --\n-> common/main.tf\n-- common/main.tf --\n" + imageOf(`"n:1"`), `
 docker_image.i = n:1 ["n:1"]
 docker_image.i = n:1 ["n:1"]`},
+	{"typed maps of objects", "-- main.tf --\nmodule \"m\" {\n  source = \"./m\"\n  apps = {\n    a = { image = \"n:1\" }\n    b = {\n      image = \"n:2\"\n      tag   = \"x\"\n    }\n  }\n}\n-- m/main.tf --\nvariable \"apps\" {\n  type = map(object({\n    image = string\n    tag   = optional(string, \"def\")\n  }))\n}\nresource \"docker_image\" \"i\" {\n  for_each = var.apps\n  name     = \"${each.value.image}-${each.value.tag}\"\n}\n", `
+module.m.docker_image.i["a"] = n:1-def < var.apps.a.tag main.tf:3 < "def" m/main.tf:4 ["-" "def" "n:1"]
+module.m.docker_image.i["b"] = n:2-x ["-" "n:2" "x"]`},
+	{"typed lists and sets", "-- main.tf --\nvariable \"l\" {\n  type    = list(object({ i = string }))\n  default = [{ i = \"n:1\" }]\n}\nvariable \"s\" {\n  type    = set(string)\n  default = [\"n:2\"]\n}\n" + imageOf(`var.l[0].i`) + "resource \"docker_image\" \"s\" {\n  for_each = var.s\n  name     = each.value\n}\n", `
+docker_image.i = n:1 < var.l[0].i main.tf:3 ["n:1"]
+docker_image.s["n:2"] = n:2 < var.s main.tf:7 ["n:2"]`},
+	{"values of any type", "-- main.tf --\nvariable \"a\" {\n  type    = any\n  default = { x = [\"n:1\", 2] }\n}\n" + imageOf(`var.a.x[0]`), `docker_image.i = n:1 < var.a.x[0] main.tf:3 ["n:1"]`},
+	{"a value that does not fit", "-- main.tf --\nvariable \"a\" {\n  type    = number\n  default = \"n:1\"\n}\n" + imageOf(`var.a`), `
+docker_image.i = ? var.a does not fit the type of var.a []
+! main.tf:3: var.a does not fit the type of var.a`},
+	{"tables of workspaces and regions", "-- main.tf --\nlocals {\n  env = lookup({ default = \"dev\" }, terraform.workspace, \"prod\")\n  t   = { dev = { eu = \"1\" }, prod = { eu = \"2\" } }\n}\n" + imageOf(`"n:${local.t[local.env]["eu"]}"`), `docker_image.i = n:1 < local.t.dev.eu main.tf:3 ["1" "n:"]`},
+	{"nested for", "-- main.tf --\nlocals {\n  apps = { web = { v = [\"1\", \"2\"] } }\n  flat = merge([for a, o in local.apps : { for v in o.v : \"${a}-${v}\" => \"${a}:${v}\" }]...)\n}\nresource \"docker_image\" \"i\" {\n  for_each = local.flat\n  name     = each.value\n}\n", `
+docker_image.i["web-1"] = web:1 < local.flat.web-1 main.tf:3 < local.apps.web.v[0] main.tf:2 ["1" ":"]
+docker_image.i["web-2"] = web:2 < local.flat.web-2 main.tf:3 < local.apps.web.v[1] main.tf:2 ["2" ":"]`},
+	{"a data source of a template", "-- main.tf --\ndata \"template_file\" \"t\" {\n  template = file(\"t.json\")\n  vars     = { tag = \"4\" }\n}\nresource \"aws_ecs_task_definition\" \"d\" {\n  container_definitions = data.template_file.t.rendered\n}\n-- t.json --\n[{\"image\": \"n:${tag}\"}]\n",
+		`aws_ecs_task_definition.d = n:4 < data.template_file.t.rendered main.tf:2 < "4" main.tf:3 ["4" "[{\"image\": \"n:"]`},
+	{"self and each in nested blocks", "-- main.tf --\nresource \"kubernetes_pod\" \"p\" {\n  for_each = { a = \"n:1\" }\n  spec {\n    dynamic \"container\" {\n      for_each = [1]\n      content {\n        image = each.value\n      }\n    }\n  }\n}\n", `kubernetes_pod.p["a"] = n:1 < "n:1" main.tf:2 ["n:1"]`},
+	{"outputs of instances", "-- main.tf --\nmodule \"v\" {\n  source   = \"./v\"\n  for_each = toset([\"a\"])\n  name     = each.key\n}\n" + imageOf(`module.v["a"].image`) + "-- v/main.tf --\nvariable \"name\" {}\noutput \"image\" {\n  value = \"${var.name}:1\"\n}\n",
+		`docker_image.i = a:1 < module.v.image v/main.tf:3 [":1" "a"]`},
 	{"BOM and CRLF", "-- main.tf --\n\ufeffresource \"docker_image\" \"i\" {\r\n\tname = \"n:1\"\r\n}\r\n", `docker_image.i = n:1 ["n:1"]`},
 }
 

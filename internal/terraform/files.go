@@ -203,9 +203,13 @@ func (r *run) templateText(text, vars cty.Value) (cty.Value, error) {
 		return cty.UnknownVal(cty.String).WithMarks(marks), nil
 	}
 	var t *arg
+	var kept []any
 	for m := range marks.All() {
-		if o, ok := m.(origin); ok && o.literal.text == s && o.literal.End-o.literal.Start == len(s) {
+		o, ok := m.(origin)
+		if ok && t == nil && o.literal.text == s && o.literal.End-o.literal.Start == len(s) {
 			t = template(o.literal.File, []byte(s), o.literal.place, o.literal.Start)
+		} else {
+			kept = append(kept, m)
 		}
 	}
 	if t == nil {
@@ -218,7 +222,7 @@ func (r *run) templateText(text, vars cty.Value) (cty.Value, error) {
 	if err != nil {
 		return cty.NilVal, err
 	}
-	return v.WithMarks(marks), nil
+	return v.WithMarks(cty.NewValueMarks(kept...)), nil
 }
 
 // template parses a text that begins at an offset of a file; nil if it cannot.

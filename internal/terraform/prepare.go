@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
 )
 
 // maxParts is how many parts of a template are put together before their
@@ -70,11 +71,13 @@ func (p *parser) prepare(e hclsyntax.Expression, a *arg) hclsyntax.Expression {
 		e.Source, e.Each = do(e.Source), do(e.Each)
 	case *hclsyntax.TupleConsExpr:
 		for i := range e.Exprs {
+			p.number(e.Exprs[i])
 			e.Exprs[i] = do(e.Exprs[i])
 		}
 	case *hclsyntax.ObjectConsExpr:
 		for i, item := range e.Items {
 			p.key(item.KeyExpr, a)
+			p.number(item.ValueExpr)
 			e.Items[i].ValueExpr = do(item.ValueExpr)
 		}
 	}
@@ -85,11 +88,23 @@ func (p *parser) prepare(e hclsyntax.Expression, a *arg) hclsyntax.Expression {
 // would be millions of digits long.
 func (p *parser) value(e *hclsyntax.LiteralValueExpr) {
 	switch {
-	case e.Val.IsNull() || !e.Val.IsKnown():
+	case e.Val.IsMarked() || e.Val.IsNull() || !e.Val.IsKnown():
 	case e.Val.Type() == cty.String && !p.unmarked:
 		e.Val = e.Val.Mark(origin{literal: p.literal(e.SrcRange, e.Val.AsString())})
 	case e.Val.Type() == cty.Number && huge(e.Val):
 		e.Val = unknown(cty.Number, "a number is too large", p.place(e.SrcRange.Start))
+	}
+}
+
+// number marks a number that is all of a value, as in tag = 17: a template
+// makes a tag of it. Numbers within expressions count and compare.
+func (p *parser) number(e hclsyntax.Expression) {
+	l, ok := e.(*hclsyntax.LiteralValueExpr)
+	if !ok || l.Val.IsNull() || l.Val.Type() != cty.Number || huge(l.Val) {
+		return
+	}
+	if text, err := convert.Convert(l.Val, cty.String); err == nil {
+		l.Val = l.Val.Mark(origin{literal: p.literal(l.SrcRange, text.AsString())})
 	}
 }
 

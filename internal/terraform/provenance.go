@@ -125,7 +125,8 @@ func shorter(a, b *via) bool {
 		return x == nil
 	}
 	for x, y = a, b; x != nil; x, y = x.next, y.next {
-		if c := cmp.Or(cmp.Compare(x.step.Name, y.step.Name), cmp.Compare(x.step.Place.File, y.step.Place.File), cmp.Compare(x.step.Place.Line, y.step.Place.Line)); c != 0 {
+		// The longer name says more: local.images.api, not local.images.
+		if c := cmp.Or(len(y.step.Name)-len(x.step.Name), cmp.Compare(x.step.Name, y.step.Name), cmp.Compare(x.step.Place.File, y.step.Place.File), cmp.Compare(x.step.Place.Line, y.step.Place.Line)); c != 0 {
 			return c < 0
 		}
 	}

@@ -74,6 +74,7 @@ func (in *instance) partOf(name string, b *block, c copied, members []string, wh
 			out[k] = through(name+"."+k, a, e)
 		}
 	}
+	in.rendered(name, b, c, members, out)
 	for _, m := range members {
 		if _, ok := out[m]; ok || m == "" {
 			continue
@@ -86,6 +87,22 @@ func (in *instance) partOf(name string, b *block, c copied, members []string, wh
 		}
 	}
 	return cty.ObjectVal(out)
+}
+
+// rendered is what the provider computes of a template: no more than the
+// function does that came after it.
+func (in *instance) rendered(name string, b *block, c copied, members []string, out map[string]cty.Value) {
+	a := b.inside().arg("template")
+	if b.typ != "data" || b.label(0) != "template_file" || a == nil || !slices.Contains(members, "rendered") {
+		return
+	}
+	vars := cty.EmptyObjectVal
+	if v := b.inside().arg("vars"); v != nil {
+		vars = in.eval(v, c.frame)
+	}
+	if v, err := in.templateText(in.eval(a, c.frame), vars); err == nil {
+		out["rendered"] = through(name+".rendered", a, v)
+	}
 }
 
 // echo is the computed attribute that says what the argument says: the image
