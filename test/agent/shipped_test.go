@@ -3,7 +3,6 @@ package agent_test
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -13,28 +12,16 @@ import (
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/test/cluster"
 	"cairn.dev/cairn/test/images"
+	"cairn.dev/cairn/test/parts"
 	"cairn.dev/cairn/test/site"
 )
-
-// program builds cairn as it is shipped, and returns its file, which is called
-// cairn.
-func program(t *testing.T) string {
-	t.Helper()
-	file := filepath.Join(t.TempDir(), "cairn")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, "cairn.dev/cairn/cmd/cairn")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build cairn: %v\n%s", err, out)
-	}
-	return file
-}
 
 // TestShipped applies deploy/agent as it is, but for what it says has to be
 // set, and lets the pods of it do their work: with their user, their file
 // system, their tokens and their limits.
 func TestShipped(t *testing.T) {
 	s := newPlace(t, cluster.Options{Nodes: 1})
-	img := images.Program(t, program(t), "cairn:test")
+	img := images.Program(t, parts.Cairn(t), "cairn:test")
 	if err := img.Push(t.Context(), s.push); err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +95,7 @@ func TestKubeletPulls(t *testing.T) {
 	if err := os.WriteFile(provider, []byte(strings.Replace(string(block[1]), "registry.example.org", cluster.NodeRegistry, 1)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s := newPlace(t, cluster.Options{Nodes: 1, Kubelet: []string{"--image-credential-provider-bin-dir=" + filepath.Dir(program(t)), "--image-credential-provider-config=" + provider}},
+	s := newPlace(t, cluster.Options{Nodes: 1, Kubelet: []string{"--image-credential-provider-bin-dir=" + filepath.Dir(parts.Cairn(t)), "--image-credential-provider-config=" + provider}},
 		func(c *config.Config) {
 			c.Access.AnonymousPull = []string{"open/**"}
 			c.Clusters[0].Pull = []string{"team/**"}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
 )
 
 // locate makes the folder of a program of this repository absolute, and adds
@@ -60,4 +62,17 @@ func root() (string, error) {
 		}
 		dir = up
 	}
+}
+
+// Cairn builds the program that this repository is about, as it is shipped, and
+// returns its file, which ends with the test.
+func Cairn(t testing.TB) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "cairn")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, "cairn.dev/cairn/cmd/cairn")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build cairn: %v\n%s", err, out)
+	}
+	return file
 }
