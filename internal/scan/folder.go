@@ -131,7 +131,8 @@ func (f *Folder) list(ctx context.Context, l *loading) ([]entry, error) {
 			}
 			return nil
 		}
-		e := entry{file: code.File{Path: p}, interest: l.wants(p)}
+		link := d.Type() == fs.ModeSymlink
+		e := entry{file: code.File{Path: p}, interest: l.wants(p, link)}
 		if e.interest == none {
 			return nil
 		}

@@ -94,9 +94,13 @@ type loading struct {
 	problems []code.Problem
 }
 
-// wants says whether the file is to be loaded.
-func (l *loading) wants(p string) interest {
+// wants says whether the file is to be loaded. Links always are: they may stand
+// for folders.
+func (l *loading) wants(p string, link bool) interest {
 	i := interestIn(p)
+	if i == none && link {
+		i = named
+	}
 	if i != written && image.MatchAny(l.extra, p) {
 		i = written
 	}

@@ -95,7 +95,7 @@ func TestFolderLinks(t *testing.T) {
 	if f, err := tree.Read("in.tf"); err != nil || f.Path != "main.tf" {
 		t.Errorf("a link within: %v %v", f.Path, err)
 	}
-	for _, p := range []string{"out.tf", "rel.tf"} {
+	for _, p := range []string{"out.tf", "rel.tf", "folder/secret.tf", "folder.tf/secret.tf"} {
 		if _, err := tree.Read(p); !errors.Is(err, code.ErrOutside) {
 			t.Errorf("%s: %v, want ErrOutside", p, err)
 		}
@@ -258,13 +258,14 @@ func TestTar(t *testing.T) {
 		{name: "repo-abc/main.tf", data: "a"},
 		{name: "repo-abc/x/values.yaml", data: "b"},
 		{name: "repo-abc/x/link.tf", kind: tar.TypeSymlink, link: "../main.tf"},
+		{name: "repo-abc/folder", kind: tar.TypeSymlink, link: "x"},
 		{name: "repo-abc/photo.png", data: "no"},
 		{name: "repo-abc/vendor/v.tf", data: "no"},
 		{name: "repo-abc/.terraform/v.tf", data: "no"},
 		{name: "repo-abc/pipe.tf", kind: tar.TypeFifo},
 		{name: "repo-abc/large.tf", data: strings.Repeat("x", MaxFile+1)},
 	}
-	flat := []member{{name: "./", kind: tar.TypeDir}, {name: "./main.tf", data: "a"}, {name: "x/values.yaml", data: "b"}, {name: "x/link.tf", kind: tar.TypeSymlink, link: "../main.tf"}, {name: "large.tf", data: strings.Repeat("x", MaxFile+1)}}
+	flat := []member{{name: "./", kind: tar.TypeDir}, {name: "./main.tf", data: "a"}, {name: "x/values.yaml", data: "b"}, {name: "x/link.tf", kind: tar.TypeSymlink, link: "../main.tf"}, {name: "folder", kind: tar.TypeSymlink, link: "x"}, {name: "large.tf", data: strings.Repeat("x", MaxFile+1)}}
 	for name, members := range map[string][]member{"one folder": forge, "none": flat} {
 		for _, zip := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, ", gzip ", zip), func(t *testing.T) {
@@ -272,7 +273,7 @@ func TestTar(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := l.Tree.Paths(); !slices.Equal(got, []string{"main.tf", "x/link.tf", "x/values.yaml"}) {
+				if got := l.Tree.Paths(); !slices.Equal(got, []string{"folder", "main.tf", "x/link.tf", "x/values.yaml"}) {
 					t.Errorf("loaded %v", got)
 				}
 				if len(l.Problems) != 1 || l.Problems[0].Place.File != "large.tf" {

@@ -91,11 +91,12 @@ func (a *archive) entry(h *tar.Header, r io.Reader) error {
 		return nil
 	}
 	f := code.File{}
-	wholeWants, belowWants := a.interest(&a.whole, p), none
+	link := h.Typeflag == tar.TypeSymlink
+	wholeWants, belowWants := a.interest(&a.whole, p, link), none
 	if deeper && !a.several {
-		belowWants = a.interest(&a.below, rest)
+		belowWants = a.interest(&a.below, rest, link)
 	}
-	if h.Typeflag == tar.TypeSymlink {
+	if link {
 		f.Link = h.Linkname
 	} else if i := max(wholeWants, belowWants); i != none {
 		if h.Size <= MaxFile {
@@ -122,13 +123,13 @@ func (a *archive) entry(h *tar.Header, r io.Reader) error {
 }
 
 // interest is what l wants of a path, folders that are left out included.
-func (a *archive) interest(l *loading, p string) interest {
+func (a *archive) interest(l *loading, p string, link bool) interest {
 	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
 		if leftOut(dir, l.ignore) {
 			return none
 		}
 	}
-	return l.wants(p)
+	return l.wants(p, link)
 }
 
 func (a *archive) done() (*Loaded, error) {
