@@ -90,23 +90,52 @@ func (t *Tree) Resolve(dir, name string) (string, error) {
 }
 
 // Read returns the file at the clean path p, following symbolic links within
-// the tree; the file's own Path is where it was found.
+// the tree, of folders, too; the file's own Path is where it was found.
 func (t *Tree) Read(p string) (File, error) {
-	for range maxLinks {
-		f, ok := t.files[p]
-		if !ok {
-			return File{}, fmt.Errorf("%s: %w", p, ErrNoFile)
-		}
-		if f.Link == "" {
-			return f, nil
-		}
-		to, err := t.Resolve(path.Dir(p), f.Link)
-		if err != nil {
-			return File{}, fmt.Errorf("%s: symbolic link: %w", p, err)
-		}
-		p = to
+	at, err := t.Follow(p)
+	if err != nil {
+		return File{}, err
 	}
-	return File{}, fmt.Errorf("%s: symbolic link: more than %d in a row", p, maxLinks)
+	f, ok := t.files[at]
+	if !ok {
+		return File{}, fmt.Errorf("%s: %w", p, ErrNoFile)
+	}
+	return f, nil
+}
+
+// Follow returns the path to which the clean path p leads when the symbolic
+// links on it are followed: itself, mostly. Whether something is there is
+// another question.
+func (t *Tree) Follow(p string) (string, error) {
+	if f, ok := t.files[p]; ok && f.Link == "" {
+		return p, nil
+	}
+	at := p
+	for range maxLinks {
+		link, rest, ok := t.link(at)
+		if !ok {
+			return at, nil
+		}
+		to, err := t.Resolve(path.Dir(link.Path), link.Link)
+		if err != nil {
+			return "", fmt.Errorf("%s: symbolic link: %w", p, err)
+		}
+		at = path.Join(to, rest)
+	}
+	return "", fmt.Errorf("%s: symbolic link: more than %d in a row", p, maxLinks)
+}
+
+// link finds the first link on the way to p, and what of p is behind it.
+func (t *Tree) link(p string) (link File, rest string, ok bool) {
+	for i := range len(p) + 1 {
+		if i < len(p) && p[i] != '/' {
+			continue
+		}
+		if f, there := t.files[p[:i]]; there && f.Link != "" {
+			return f, strings.TrimPrefix(p[i:], "/"), true
+		}
+	}
+	return File{}, "", false
 }
 
 // With returns the tree with the splices applied. They must lie within their

@@ -34,7 +34,17 @@ func TestReadFollowsLinksWithin(t *testing.T) {
 		File{Path: "b/common.tf", Link: "../a/common.tf"},
 		File{Path: "c/out.tf", Link: "../../out.tf"},
 		File{Path: "c/abs.tf", Link: "/etc/passwd"},
-		File{Path: "d/x", Link: "y"}, File{Path: "d/y", Link: "x"})
+		File{Path: "d/x", Link: "y"}, File{Path: "d/y", Link: "x"},
+		File{Path: "modules", Link: "a/../shared"}, File{Path: "shared/m/main.tf", Data: []byte("m")}, File{Path: "e/up", Link: ".."})
+	if f, err := tr.Read("modules/m/main.tf"); err != nil || f.Path != "shared/m/main.tf" {
+		t.Errorf("through a folder: %v, %v", f.Path, err)
+	}
+	if p, err := tr.Follow("e/up/modules/m"); err != nil || p != "shared/m" {
+		t.Errorf("folders: %v, %v", p, err)
+	}
+	if p, err := tr.Follow("no/where"); err != nil || p != "no/where" {
+		t.Errorf("nothing there: %v, %v", p, err)
+	}
 	f, err := tr.Read("b/common.tf")
 	if err != nil || f.Path != "common.tf" {
 		t.Errorf("through two links: %v, %v", f.Path, err)

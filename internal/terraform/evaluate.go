@@ -27,7 +27,7 @@ type run struct {
 	reached     map[string]bool     // folders of modules that were evaluated
 	texts       map[string]*literal // files that functions read
 	templates   map[string]*arg
-	instances   int
+	made        int // instances
 	depth       int // names that are being evaluated
 	rendering   int // templates
 }
@@ -50,6 +50,7 @@ type instance struct {
 	values map[string]cty.Value
 	busy   map[string]bool
 	called map[string][]*instance
+	copies map[*block][]copied
 }
 
 // A frame is the names that only exist in one place: each, count, self, the
@@ -67,7 +68,7 @@ func (f frame) with(name string, v cty.Value) frame {
 
 func (r *run) instance(m *module) *instance {
 	r.reached[m.dir] = true
-	return &instance{run: r, mod: m, values: map[string]cty.Value{}, busy: map[string]bool{}, called: map[string][]*instance{}}
+	return &instance{run: r, mod: m, values: map[string]cty.Value{}, busy: map[string]bool{}, called: map[string][]*instance{}, copies: map[*block][]copied{}}
 }
 
 func (r *run) problem(place code.Place, text string) {

@@ -84,7 +84,9 @@ func summary(t testing.TB, tree *code.Tree, r *code.Result) string {
 }
 
 // imageOf is a resource with one image, which is most of what tests need.
-func imageOf(expr string) string { return "resource \"docker_image\" \"i\" {\n  name = " + expr + "\n}\n" }
+func imageOf(expr string) string {
+	return "resource \"docker_image\" \"i\" {\n  name = " + expr + "\n}\n"
+}
 
 // Each tree has one resource docker_image.i, or says more.
 var evaluated = []struct{ name, tree, want string }{
@@ -224,6 +226,8 @@ docker_image.i["web-2"] = web:2 < local.flat.web-2 main.tf:3 < local.apps.web.v[
 	{"self and each in nested blocks", "-- main.tf --\nresource \"kubernetes_pod\" \"p\" {\n  for_each = { a = \"n:1\" }\n  spec {\n    dynamic \"container\" {\n      for_each = [1]\n      content {\n        image = each.value\n      }\n    }\n  }\n}\n", `kubernetes_pod.p["a"] = n:1 < "n:1" main.tf:2 ["n:1"]`},
 	{"outputs of instances", "-- main.tf --\nmodule \"v\" {\n  source   = \"./v\"\n  for_each = toset([\"a\"])\n  name     = each.key\n}\n" + imageOf(`module.v["a"].image`) + "-- v/main.tf --\nvariable \"name\" {}\noutput \"image\" {\n  value = \"${var.name}:1\"\n}\n",
 		`docker_image.i = a:1 < module.v.image v/main.tf:3 [":1" "a"]`},
+	{"a module behind a link", "-- a/main.tf --\nmodule \"m\" {\n  source = \"../mods/m\"\n}\n-- mods --\n-> shared/modules\n-- shared/modules/m/main.tf --\n" + imageOf(`"n:${chomp(file("../mods/m/V"))}"`) + "-- shared/modules/m/V --\n3\n",
+		`module.m.docker_image.i = n:3 < "3" shared/modules/m/V:1 ["3\n" "n:"]`},
 	{"BOM and CRLF", "-- main.tf --\n\ufeffresource \"docker_image\" \"i\" {\r\n\tname = \"n:1\"\r\n}\r\n", `docker_image.i = n:1 ["n:1"]`},
 }
 

@@ -93,7 +93,11 @@ func newGraph(t *code.Tree, types map[string]bool, ignored func(string) bool, gl
 		}
 		sinks[dir] = sinks[dir] || facts.sink
 		for _, source := range facts.calls {
-			if to, err := t.Resolve(dir, source); err == nil && to != dir {
+			to, err := t.Resolve(dir, source)
+			if err == nil {
+				to, err = t.Follow(to)
+			}
+			if err == nil && to != dir {
 				g.calls[dir] = append(g.calls[dir], to)
 			}
 		}

@@ -19,7 +19,8 @@ import (
 
 // A Reader reads trees. It remembers what it parsed and evaluated, by content,
 // so that a tree that differs in one file costs the modules that read that
-// file. The zero value is ready; it is safe for concurrent use.
+// file. It remembers by path: let each repository have its own. The zero value
+// is ready; it is safe for concurrent use.
 type Reader struct {
 	mu   sync.Mutex
 	made map[[sha256.Size]byte]*memory // by options

@@ -30,11 +30,12 @@ type witness struct {
 	folders map[string][]string          // the files of a folder
 	below   map[string][]string          // those of a folder and all below it
 	needed  map[string]bool
+	links   map[string]string // where paths led
 }
 
 func newReads(t *code.Tree, g *graph, p *parsed, skip func(string) bool) *reads {
 	return &reads{tree: t, graph: g, parsed: p, skip: skip, loaded: map[string]*module{}, seen: witness{
-		files: map[string][sha256.Size]byte{}, folders: map[string][]string{}, below: map[string][]string{}, needed: map[string]bool{},
+		files: map[string][sha256.Size]byte{}, folders: map[string][]string{}, below: map[string][]string{}, needed: map[string]bool{}, links: map[string]string{},
 	}}
 }
 
@@ -56,6 +57,11 @@ func (w *witness) holds(t *code.Tree, g *graph) bool {
 			return false
 		}
 	}
+	for p, to := range w.links {
+		if at, err := t.Follow(p); err != nil || at != to {
+			return false
+		}
+	}
 	for dir, is := range w.needed {
 		if g.needed[dir] != is {
 			return false
@@ -64,7 +70,21 @@ func (w *witness) holds(t *code.Tree, g *graph) bool {
 	return true
 }
 
-func (r *reads) resolve(dir, name string) (string, error) { return r.tree.Resolve(dir, name) }
+// resolve is where a path leads as seen from a folder, links followed.
+func (r *reads) resolve(dir, name string) (string, error) {
+	p, err := r.tree.Resolve(dir, name)
+	if err != nil {
+		return "", err
+	}
+	at, err := r.tree.Follow(p)
+	if err != nil {
+		return "", err
+	}
+	if at != p {
+		r.seen.links[p] = at
+	}
+	return at, nil
+}
 
 func (r *reads) needed(dir string) bool {
 	r.seen.needed[dir] = r.graph.needed[dir]

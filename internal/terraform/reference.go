@@ -25,7 +25,7 @@ func (in *instance) resource(name string, members []string, from code.Place) cty
 		key += "#" + strings.Join(members, ",")
 	}
 	return in.named(key, b.place, func() cty.Value {
-		return in.together(in.expand(b, nil), name, b, func(c copied) cty.Value {
+		return in.together(in.expand(b), name, b, func(c copied) cty.Value {
 			return in.partOf(name, b, c, members, whole)
 		})
 	})
@@ -225,7 +225,7 @@ func (in *instance) children(b *block, m *module) []*instance {
 	in.busy[name] = true
 	defer delete(in.busy, name)
 	var list []*instance
-	for _, c := range in.expand(b, nil) {
+	for _, c := range in.expand(b) {
 		child := in.instance(m)
 		child.prefix = in.prefix + name + c.key + "."
 		child.level = in.level + 1

@@ -19,22 +19,31 @@ type copied struct {
 	all     bool // the instances are not known, or none: this one stands for all
 }
 
-// expand makes the instances of a resource or a module call. Where they are
-// not known, or there are none, one stands for all: what is written in it is
-// read all the same.
-func (in *instance) expand(b *block, f frame) []copied {
+// expand makes the instances of a resource or a module call, once. Where they
+// are not known, or there are none, one stands for all: what is written in it
+// is read all the same.
+func (in *instance) expand(b *block) []copied {
+	list, ok := in.copies[b]
+	if !ok {
+		list = in.instances(b)
+		in.copies[b] = list
+	}
+	return list
+}
+
+func (in *instance) instances(b *block) []copied {
 	count, each := b.inside().arg("count"), b.inside().arg("for_each")
 	switch {
 	case count != nil:
-		return in.count(count, f)
+		return in.count(count)
 	case each != nil:
-		return in.forEach(each, f)
+		return in.forEach(each)
 	}
-	return []copied{{frame: f}}
+	return []copied{{}}
 }
 
-func (in *instance) count(a *arg, f frame) []copied {
-	v := in.eval(a, f)
+func (in *instance) count(a *arg) []copied {
+	v := in.eval(a, nil)
 	why := TraceOf(v).Reason
 	raw, _ := v.Unmark()
 	number, err := convert.Convert(raw, cty.Number)
@@ -55,7 +64,7 @@ func (in *instance) count(a *arg, f frame) []copied {
 	out := make([]copied, n)
 	for i := range out {
 		index := cty.NumberIntVal(int64(i))
-		out[i] = copied{key: "[" + strconv.Itoa(i) + "]", value: index, frame: f.with("count", cty.ObjectVal(map[string]cty.Value{"index": index}))}
+		out[i] = copied{key: "[" + strconv.Itoa(i) + "]", value: index, frame: frame{"count": cty.ObjectVal(map[string]cty.Value{"index": index})}}
 	}
 	return out
 }
@@ -74,16 +83,16 @@ func star(object, attribute, why string, a *arg) copied {
 
 // take counts instances, and gives fewer when there are too many.
 func (in *instance) take(n int, a *arg) int {
-	if left := maxInstances - in.instances; n > left {
+	if left := maxInstances - in.made; n > left {
 		in.problem(a.place, fmt.Sprintf("more than %d instances: the rest is not looked at", maxInstances))
 		n = max(left, 0)
 	}
-	in.instances += n
+	in.made += n
 	return n
 }
 
-func (in *instance) forEach(a *arg, f frame) []copied {
-	v := in.eval(a, f)
+func (in *instance) forEach(a *arg) []copied {
+	v := in.eval(a, nil)
 	raw, marks := v.Unmark()
 	if !raw.IsKnown() || raw.IsNull() || !raw.CanIterateElements() || raw.Type().IsListType() || raw.Type().IsTupleType() {
 		why := TraceOf(v).Reason
@@ -107,7 +116,7 @@ func (in *instance) forEach(a *arg, f frame) []copied {
 		key, value, name := in.element(k, e, marks, raw.Type().IsSetType())
 		out = append(out, copied{
 			key: "[" + strconv.Quote(name) + "]", value: key,
-			frame: f.with("each", cty.ObjectVal(map[string]cty.Value{"key": key, "value": value})),
+			frame: frame{"each": cty.ObjectVal(map[string]cty.Value{"key": key, "value": value})},
 		})
 	}
 	return out
@@ -145,7 +154,7 @@ func (in *instance) resources() {
 		if !in.wanted[b.label(0)] {
 			continue
 		}
-		for _, c := range in.expand(b, nil) {
+		for _, c := range in.expand(b) {
 			done := in.gauge.slice()
 			r := in.resourceOf(b, c)
 			done()
