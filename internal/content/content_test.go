@@ -22,7 +22,10 @@ func well(open contenttest.OpenFaulty) contenttest.Open {
 
 func TestSuite(t *testing.T) {
 	for name, open := range ways {
-		t.Run(name, func(t *testing.T) { contenttest.Run(t, well(open)) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel() // most of the time is the disk's
+			contenttest.Run(t, well(open))
+		})
 	}
 }
 
@@ -37,7 +40,10 @@ func TestSoak(t *testing.T) {
 
 func TestCrash(t *testing.T) {
 	for name, open := range ways {
-		t.Run(name, func(t *testing.T) { contenttest.Crash(t, open) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			contenttest.Crash(t, open)
+		})
 	}
 }
 

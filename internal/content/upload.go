@@ -497,25 +497,28 @@ var errGone = errors.New("blob is gone")
 func (s *Store) commit(ctx context.Context, u *upload, st blob.Staged, b Blob) error {
 	defer s.traffic.enter()()
 	d := b.Digest
-	// A blob that is already there only needs a link: no sync, and no lock,
-	// because the lease keeps the collector away.
-	if s.leases.renew(d, s.clock.Mono()+s.grace, false) {
-		there, err := s.intact(ctx, b)
-		if err != nil {
-			return err
-		}
-		if there {
-			if err := s.linkUpload(ctx, u, b, stored); err == nil {
-				return s.drop(st, u)
-			} else if !errors.Is(err, errGone) {
+	unlock := s.locks.tryLock(d)
+	if unlock == nil {
+		// Somebody pushes the same. If it is there already it only needs a
+		// link, for which nobody has to wait for the other: the lease keeps
+		// the collector away.
+		if s.leases.renew(d, s.clock.Mono()+s.grace, false) {
+			there, err := s.intact(ctx, b)
+			if err != nil {
 				return err
 			}
+			if there {
+				if err := s.linkUpload(ctx, u, b, stored); err == nil {
+					return s.drop(st, u)
+				} else if !errors.Is(err, errGone) {
+					return err
+				}
+			}
 		}
+		unlock = s.locks.lock(d)
 	}
-	unlock := s.locks.lock(d)
 	defer unlock()
 	s.leases.renew(d, s.clock.Mono()+s.grace, true)
-	// Somebody may have been faster while this waited for the lock.
 	there, err := s.intact(ctx, b)
 	if err != nil {
 		return err
