@@ -258,6 +258,8 @@ func (t *actor) close(ctx context.Context, a *Action) error {
 		return fmt.Errorf("close pull request %d: %w", a.Pull.Number, err)
 	}
 	t.e.count(func(c *Counters) { c.Closed++ })
+	left := slices.DeleteFunc(slices.Clone(a.Branch.Pulls), func(p forge.Pull) bool { return p.Number == a.Pull.Number })
+	defer func() { a.Branch.Pulls = left }()
 	t.e.deps.Log.Info("closed a pull request", "repository", t.r.key(), "pull", a.Pull.URL, "why", a.Reason)
 	if err := f.Comment(ctx, t.r.name, a.Pull.Number, closing(a.Reason)); err != nil {
 		return fmt.Errorf("comment on pull request %d: %w", a.Pull.Number, err)

@@ -182,6 +182,7 @@ func (e *Engine) lookAtBranches(ctx context.Context, r *repository, x *reading, 
 				}
 				delete(st.known, name)
 			}
+			st.branches[name] = &Branch{Name: name}
 		case err != nil:
 			return fmt.Errorf("ask where the branch %s is: %w", name, err)
 		default:

@@ -254,6 +254,7 @@ func (e *Engine) propose(ctx context.Context, r *repository, x *reading, now tim
 	soon := time.Duration(0)
 	for i := range actions {
 		if err := act.do(ctx, &actions[i]); err != nil {
+			act.uses()
 			e.tell(r, picks, actions, "")
 			return err
 		}

@@ -41,13 +41,14 @@ type rig struct {
 	log   *slog.Logger
 	dir   string
 	quiet time.Duration
+	repos []string // that are watched
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	c := clock.NewFake(epoch)
 	return &rig{T: t, ctx: t.Context(), clock: c, forge: forgetest.NewMemory(c, "cairn-bot"), regs: &registries{tags: map[string][]catalog.Tag{}, clock: c},
-		rules: plainRules, led: &ledger{uses: map[image.Digest][]usage.Use{}}, dir: t.TempDir(), log: slog.New(slog.DiscardHandler)}
+		rules: plainRules, led: &ledger{uses: map[image.Digest][]usage.Use{}}, dir: t.TempDir(), repos: []string{"team/app"}, log: slog.New(slog.DiscardHandler)}
 }
 
 // engine opens an engine with a database of that name; it is not run.
@@ -64,7 +65,7 @@ func (g *rig) open(name string) (*Engine, func()) {
 	if err != nil {
 		g.Fatal(err)
 	}
-	e, err := New(g.ctx, Config{Sources: []Source{{Name: "forge", Repositories: []string{"team/*", "team/app"}, Forge: g.forge}}, Interval: time.Hour, Quiet: g.quiet},
+	e, err := New(g.ctx, Config{Sources: []Source{{Name: "forge", Repositories: g.repos, Forge: g.forge}}, Interval: time.Hour, Quiet: g.quiet},
 		Deps{DB: d, Scanner: toy{}, Rules: g.rules, Choose: newest, Catalog: g.regs, Registry: ours{g.regs}, Ledger: g.led, Clock: g.clock, Log: g.log})
 	if err != nil {
 		g.Fatal(err)
