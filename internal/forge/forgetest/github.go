@@ -21,7 +21,7 @@ const GitHubToken = "github_pat_0123456789abcdef"
 // GitHub is a GitHub Enterprise around a Memory, as its public documentation of
 // the REST API (2022-11-28) and of GraphQL describes it. It ends with the test.
 func GitHub(t testing.TB, m *Memory) *Fake {
-	f := newFake(t, m)
+	f := newFake(t, m, GitHubToken)
 	g := &github{f: f, m: m}
 	// Archives are elsewhere, and signing on there would give the token away.
 	codeload := httptest.NewServer(http.HandlerFunc(g.codeload))

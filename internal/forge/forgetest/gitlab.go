@@ -21,7 +21,7 @@ const GitLabToken = "glpat-0123456789abcdef"
 // GitLab is a GitLab around a Memory, as its public documentation of the REST
 // API, version 4, describes it. It ends with the test.
 func GitLab(t testing.TB, m *Memory) *Fake {
-	f := newFake(t, m)
+	f := newFake(t, m, GitLabToken)
 	g := gitlab{f, m}
 	for pattern, h := range map[string]func(http.ResponseWriter, *http.Request){
 		"GET /user":          g.user,

@@ -36,6 +36,7 @@ type Fake struct {
 	fault func(*http.Request, int) *WireFault
 	asked []string
 
+	token  string // that the user has
 	appKey *rsa.PublicKey
 }
 
@@ -48,8 +49,8 @@ type WireFault struct {
 	Late bool
 }
 
-func newFake(t testing.TB, m *Memory) *Fake {
-	f := &Fake{Memory: m, Per: 2, t: t, mux: http.NewServeMux()}
+func newFake(t testing.TB, m *Memory, token string) *Fake {
+	f := &Fake{Memory: m, token: token, Per: 2, t: t, mux: http.NewServeMux()}
 	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
 	t.Cleanup(f.Close)
 	return f

@@ -317,20 +317,33 @@ func (g *Driver) DeleteBranch(ctx context.Context, repo, branch, head string) er
 	if err := errors.Join(forge.CheckBranch(branch), forge.CheckHash(head)); err != nil {
 		return err
 	}
-	var r struct {
-		ID string `json:"node_id"`
-	}
-	if err := g.ask(ctx, "GET", repo, nil, nil, &r); err != nil {
+	owner, name, err := forge.SplitRepository(repo)
+	if err != nil {
 		return err
 	}
-	at, err := g.Head(ctx, repo, branch)
+	var answer struct {
+		Repository *struct {
+			ID  string `json:"id"`
+			Ref *struct {
+				Target struct {
+					OID string `json:"oid"`
+				} `json:"target"`
+			} `json:"ref"`
+		} `json:"repository"`
+	}
+	err = g.graph(ctx, repo, "query($owner:String!,$name:String!,$ref:String!){repository(owner:$owner,name:$name){id ref(qualifiedName:$ref){target{oid}}}}",
+		map[string]any{"owner": owner, "name": name, "ref": "refs/heads/" + branch}, true, &answer)
+	if err != nil {
+		return err
+	}
+	r := answer.Repository
 	switch {
-	case errors.Is(err, forge.ErrNotFound):
+	case r == nil || r.ID == "":
+		return fmt.Errorf("%s: %w", repo, forge.ErrNotFound)
+	case r.Ref == nil:
 		return nil
-	case err != nil:
-		return err
-	case at != head:
-		return fmt.Errorf("%s of %s is at %s, not at %s: %w", branch, repo, at, head, forge.ErrMoved)
+	case r.Ref.Target.OID != head:
+		return fmt.Errorf("%s of %s is at %s, not at %s: %w", branch, repo, r.Ref.Target.OID, head, forge.ErrMoved)
 	}
 	if err := g.move(ctx, repo, r.ID, branch, head, zero); err != nil {
 		return g.why(ctx, repo, branch, head, err)

@@ -210,12 +210,18 @@ func (c *Client) page(ctx context.Context, r Request, v any) (http.Header, error
 	} else if tag := a.header.Get("Etag"); key != "" && tag != "" {
 		c.known.put(key, entry{tag, a})
 	}
-	if v == nil {
+	if len(a.body) == 0 && v == nil {
 		return a.header, nil
 	}
 	if t := a.header.Get("Content-Type"); !strings.Contains(t, "json") {
 		// A portal that wants to be logged in to answers 200 to everything.
 		return nil, c.nonsense(r, fmt.Sprintf("with %.60q where JSON is due: does the URL lead to the forge's API?", t))
+	}
+	if v == nil {
+		// What it says is not wanted; that it is an answer of the forge is.
+		if v = new(map[string]any); a.body[0] == '[' {
+			v = new([]any)
+		}
 	}
 	if err := json.Unmarshal(a.body, v); err != nil {
 		return nil, c.nonsense(r, "with JSON of another shape: "+err.Error())
