@@ -175,6 +175,11 @@ func (e *Engine) lookAtBranches(ctx context.Context, r *repository, x *reading, 
 					return err
 				}
 				p.Edit, p.Why = nil, "a person removed the branch that proposed it; a newer version will be proposed"
+				for _, w := range p.Group.Images {
+					if p.Group.wants(w) {
+						w.State, w.Reason = StateDeclined, p.Why
+					}
+				}
 			}
 			if known != nil && known.making == "" {
 				if err := e.store.removeBranch(ctx, r.record().id, name); err != nil {

@@ -42,6 +42,7 @@ type rig struct {
 	dir   string
 	quiet time.Duration
 	repos []string // that are watched
+	site  Forge    // forge, when nil
 }
 
 func newRig(t *testing.T) *rig {
@@ -65,7 +66,11 @@ func (g *rig) open(name string) (*Engine, func()) {
 	if err != nil {
 		g.Fatal(err)
 	}
-	e, err := New(g.ctx, Config{Sources: []Source{{Name: "forge", Repositories: g.repos, Forge: g.forge}}, Interval: time.Hour, Quiet: g.quiet},
+	site := g.site
+	if site == nil {
+		site = g.forge
+	}
+	e, err := New(g.ctx, Config{Sources: []Source{{Name: "forge", Repositories: g.repos, Forge: site}}, Interval: time.Hour, Quiet: g.quiet},
 		Deps{DB: d, Scanner: toy{}, Rules: g.rules, Choose: newest, Catalog: g.regs, Registry: ours{g.regs}, Ledger: g.led, Clock: g.clock, Log: g.log})
 	if err != nil {
 		g.Fatal(err)
