@@ -17,6 +17,7 @@ import (
 func Unflushed(t *testing.T, open Open) {
 	t.Run("manifest", func(t *testing.T) { unflushedManifest(New(t, open)) })
 	t.Run("ids", func(t *testing.T) { idsOnce(New(t, open)) })
+	t.Run("repair", func(t *testing.T) { unflushedRepair(New(t, open)) })
 	t.Run("failure", func(t *testing.T) { failedFlush(New(t, open)) })
 }
 
@@ -128,6 +129,22 @@ func idsOnce(h *H) {
 	_, err := h.StatBlob(h.ctx, "app", Dig([]byte("four")))
 	h.is(err, content.ErrBlobUnknown)
 	eq(h, "what was acknowledged", h.read("app", Dig([]byte("three"))), "three")
+	h.clean()
+}
+
+// A push repairs a blob that an image needs. The row that says so is not on
+// the disk before the bytes are.
+func unflushedRepair(h *H) {
+	h.put("app", img("a"), "v1")
+	d := Dig([]byte("layer of a"))
+	h.damage(d, "no layer")
+	_, err := h.Scrub(h.ctx, nil)
+	h.ok(err)
+	pushed, release := h.pushHeld("app", "layer of a")
+	release(errFlush)
+	h.is(<-pushed, errFlush)
+	h.crash(Loss{Files: 3, Log: 1000})
+	eq(h, "the repaired blob", h.read("app", d), "layer of a")
 	h.clean()
 }
 
