@@ -20,6 +20,7 @@ import (
 	"cairn.dev/cairn/internal/db"
 	"cairn.dev/cairn/internal/forge"
 	"cairn.dev/cairn/internal/forge/gitea"
+	"cairn.dev/cairn/internal/forge/github"
 	"cairn.dev/cairn/internal/forge/gitlab"
 	git "cairn.dev/cairn/internal/forge/plain"
 	"cairn.dev/cairn/internal/forge/rest"
@@ -165,6 +166,12 @@ func (s *Server) openForge(f config.Forge) (bump.Source, error) {
 	var driver forge.Forge
 	var err error
 	switch f.Kind {
+	case "github":
+		gc := github.Config{URL: f.URL, Token: token, CAs: cas}
+		if f.AppID != "" {
+			gc.App = github.App{ID: f.AppID, Key: rest.Secret{File: f.KeyFile}}
+		}
+		driver, err = github.New(gc, github.Deps{Clock: s.deps.Clock})
 	case "gitea":
 		driver, err = gitea.New(gitea.Config{URL: f.URL, Token: token, CAs: cas}, gitea.Deps{Clock: s.deps.Clock})
 	case "gitlab":

@@ -46,7 +46,9 @@ func TestAPushMovesCode(t *testing.T) {
 			s.Clock.Advance(100 * time.Millisecond)
 		}
 	}
-	status := func() string { return s.Do(t, http.MethodGet, "/api/v1/bump/status?repository=team/infra", "", nil).Body }
+	status := func() string {
+		return s.Do(t, http.MethodGet, "/api/v1/bump/status?repository=team/infra", "", nil).Body
+	}
 	until("the first scan", func() bool { return strings.Contains(status(), `"value":"registry.test/team/api:1.1"`) })
 	old := s.Push(t, "team/api", "1.1", "one")
 	s.Push(t, "team/api", "1.2", "two")
