@@ -265,7 +265,7 @@ func Sweep(t *testing.T, fake func(testing.TB, *Memory) *Fake, open func(t testi
 				err := s.call(t.Context(), d, r)
 				f.Fail(nil)
 				where := fmt.Sprintf("%s, %s at %s", s.name, name, asked[at])
-				if why := judge(fault, err); why != "" {
+				if why := judge(f.token, fault, err); why != "" {
 					t.Errorf("%s: %s: %v", where, why, err)
 				}
 				// Somebody else, later, with all that is known being on the forge.
@@ -293,11 +293,11 @@ func Sweep(t *testing.T, fake func(testing.TB, *Memory) *Fake, open func(t testi
 
 // judge says what is wrong with the error that a fault came to; no error at
 // all is right where the driver could do without.
-func judge(fault WireFault, err error) string {
+func judge(token string, fault WireFault, err error) string {
 	if err == nil {
 		return ""
 	}
-	if s := err.Error(); strings.Contains(s, GitHubToken) || strings.Contains(s, GitLabToken) {
+	if s := err.Error(); strings.Contains(s, token) {
 		return "the error tells the token"
 	}
 	var later *forge.LaterError

@@ -157,10 +157,10 @@ func (g *github) createRef(w http.ResponseWriter, r *http.Request) {
 			return err
 		}
 		if _, _, err := x.commit(b.SHA); err != nil {
-			return fmt.Errorf("Object does not exist: %w", forge.ErrInvalid)
+			return fmt.Errorf("object does not exist: %w", forge.ErrInvalid)
 		}
 		if x.branches[branch] != "" {
-			return fmt.Errorf("Reference already exists: %w", forge.ErrInvalid)
+			return fmt.Errorf("reference already exists: %w", forge.ErrInvalid)
 		}
 		g.m.move(x, branch, b.SHA)
 		return nil

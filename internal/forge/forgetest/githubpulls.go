@@ -157,10 +157,15 @@ func (g *github) issueShape(repository string, i *Issue) fields {
 
 func (g *github) issues(w http.ResponseWriter, r *http.Request) {
 	g.f.query(r, "state", "creator", "per_page", "page")
-	list := []fields{{"number": 899, "title": "cairn: .cairn.yaml cannot be read", "user": fields{"login": g.m.Self}, "pull_request": fields{"url": "x"}}}
+	g.listIssues(w, r, r.URL.Query().Get("creator"),
+		[]fields{{"number": 899, "title": "cairn: .cairn.yaml cannot be read", "user": fields{"login": g.m.Self}, "pull_request": fields{"url": "x"}}})
+}
+
+// listIssues replies with list, and behind it the open issues of an account.
+func (g *github) listIssues(w http.ResponseWriter, r *http.Request, of string, list []fields) {
 	err := g.m.with(repoOf(r), func(x *repo) error {
 		for _, i := range x.issues {
-			if i.State == "open" && i.Author == r.URL.Query().Get("creator") {
+			if i.State == "open" && i.Author == of {
 				list = append(list, g.issueShape(x.name, i))
 			}
 		}

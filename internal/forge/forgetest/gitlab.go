@@ -1,7 +1,6 @@
 package forgetest
 
 import (
-	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"cairn.dev/cairn/internal/forge"
-	"cairn.dev/cairn/internal/forge/object"
 )
 
 // GitLabToken is what the fake GitLab knows its user by.
@@ -53,7 +51,7 @@ func GitLab(t testing.TB, m *Memory) *Fake {
 			h(w, r)
 		})
 	}
-	f.mux.HandleFunc("POST /{path...}", g.receive)
+	f.mux.HandleFunc("POST /{path...}", func(w http.ResponseWriter, r *http.Request) { f.receive(w, r, "oauth2") })
 	return f
 }
 
@@ -371,40 +369,4 @@ func (g gitlab) editIssue(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		refuse(w, err)
 	}
-}
-
-// receive is git over HTTP.
-func (g gitlab) receive(w http.ResponseWriter, r *http.Request) {
-	repository, ok := strings.CutSuffix(r.PathValue("path"), ".git/git-receive-pack")
-	if !ok || r.Header.Get("Content-Type") != "application/x-git-receive-pack-request" {
-		g.f.t.Errorf("POST %s (%s): the forge has no such path", r.URL.Path, r.Header.Get("Content-Type"))
-		http.NotFound(w, r)
-		return
-	}
-	if want := "Basic " + base64.StdEncoding.EncodeToString([]byte("oauth2:"+GitLabToken)); r.Header.Get("Authorization") != want {
-		w.WriteHeader(http.StatusUnauthorized)
-		return
-	}
-	b, err := io.ReadAll(r.Body)
-	if err != nil {
-		w.WriteHeader(http.StatusBadRequest)
-		return
-	}
-	move, objects, err := object.ReadPush(object.SHA1, b, 64<<20)
-	if err != nil {
-		g.f.t.Errorf("push: %v", err)
-		w.WriteHeader(http.StatusBadRequest)
-		return
-	}
-	x, err := g.m.Repository(r.Context(), repository)
-	switch {
-	case err != nil:
-		http.Error(w, "The project you were looking for could not be found.", http.StatusNotFound)
-		return
-	case x.Archived:
-		http.Error(w, "You can't push code to an archived project.", http.StatusForbidden)
-		return
-	}
-	w.Header().Set("Content-Type", "application/x-git-receive-pack-result")
-	_, _ = w.Write(object.Report(move, g.m.receive(repository, move, objects)))
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/rsa"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -208,6 +210,42 @@ func (m *Memory) receive(repository string, move object.Move, objects []object.O
 	}
 	m.move(r, move.Branch, move.New)
 	return ""
+}
+
+// receive is git over HTTP, where user and token sign on.
+func (f *Fake) receive(w http.ResponseWriter, r *http.Request, user string) {
+	repository, ok := strings.CutSuffix(r.PathValue("path"), ".git/git-receive-pack")
+	if !ok || r.Header.Get("Content-Type") != "application/x-git-receive-pack-request" {
+		f.t.Errorf("POST %s (%s): the forge has no such path", r.URL.Path, r.Header.Get("Content-Type"))
+		http.NotFound(w, r)
+		return
+	}
+	if want := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+f.token)); r.Header.Get("Authorization") != want {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	move, objects, err := object.ReadPush(object.SHA1, b, 64<<20)
+	if err != nil {
+		f.t.Errorf("push: %v", err)
+		w.WriteHeader(http.StatusBadRequest)
+		return
+	}
+	x, err := f.Memory.Repository(r.Context(), repository)
+	switch {
+	case err != nil:
+		http.Error(w, "The project you were looking for could not be found.", http.StatusNotFound)
+		return
+	case x.Archived:
+		http.Error(w, "You can't push code to an archived project.", http.StatusForbidden)
+		return
+	}
+	w.Header().Set("Content-Type", "application/x-git-receive-pack-result")
+	_, _ = w.Write(object.Report(move, f.Memory.receive(repository, move, objects)))
 }
 
 // with runs do on a repository of the Memory.

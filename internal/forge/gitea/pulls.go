@@ -146,7 +146,10 @@ func (g *Driver) CreatePull(ctx context.Context, repo string, n forge.NewPull) (
 		if !errors.Is(err, forge.ErrNotFound) || try == settles {
 			break
 		}
-		if _, gone := g.Head(ctx, repo, n.Branch); gone != nil {
+		if _, herr := g.Head(ctx, repo, n.Branch); herr != nil {
+			if !errors.Is(herr, forge.ErrNotFound) {
+				err = herr
+			}
 			break
 		}
 		if clock.Sleep(ctx, g.clock, settlePause) != nil {

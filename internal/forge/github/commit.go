@@ -32,26 +32,35 @@ func (g *Driver) graph(ctx context.Context, repo, query string, variables map[st
 	if err != nil {
 		return err
 	}
-	for _, e := range answer.Errors {
-		err := fmt.Errorf("ask about %s by GraphQL: %.300s", repo, e.Message)
-		switch e.Type {
-		case "NOT_FOUND":
-			return fmt.Errorf("%w: %w", err, forge.ErrNotFound)
-		case "FORBIDDEN", "INSUFFICIENT_SCOPES", "BRANCH_PROTECTION_RULE_VIOLATION":
-			return fmt.Errorf("%w: %w", err, forge.ErrForbidden)
-		case "STALE_DATA":
-			return fmt.Errorf("%w: %w", err, forge.ErrMoved)
-		case "UNPROCESSABLE", "BAD_USER_INPUT":
-			return fmt.Errorf("%w: %w", err, forge.ErrInvalid)
-		case "RATE_LIMITED":
-			return &forge.LaterError{After: time.Minute, Err: err}
-		}
-		return &forge.LaterError{Err: err}
+	if len(answer.Errors) > 0 {
+		return meaning(repo, answer.Errors[0].Type, answer.Errors[0].Message)
 	}
 	if err := json.Unmarshal(answer.Data, into); err != nil {
 		return &forge.LaterError{Err: fmt.Errorf("ask about %s by GraphQL: %w", repo, err)}
 	}
 	return nil
+}
+
+// meaning of an error of GraphQL. Kinds that are not known here are mostly
+// GitHub's own troubles.
+func meaning(repo, kind, message string) error {
+	err := fmt.Errorf("ask about %s by GraphQL: %.300s", repo, strings.Join(strings.Fields(message), " "))
+	var is error
+	switch kind {
+	case "NOT_FOUND":
+		is = forge.ErrNotFound
+	case "FORBIDDEN", "INSUFFICIENT_SCOPES", "BRANCH_PROTECTION_RULE_VIOLATION":
+		is = forge.ErrForbidden
+	case "STALE_DATA":
+		is = forge.ErrMoved
+	case "UNPROCESSABLE", "BAD_USER_INPUT":
+		is = forge.ErrInvalid
+	case "RATE_LIMITED":
+		return &forge.LaterError{After: time.Minute, Err: err}
+	default:
+		return &forge.LaterError{Err: err}
+	}
+	return fmt.Errorf("%w: %w", err, is)
 }
 
 // ground is what a commit is built on.
