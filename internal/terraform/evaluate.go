@@ -27,9 +27,10 @@ type run struct {
 	reached     map[string]bool     // folders of modules that were evaluated
 	texts       map[string]*literal // files that functions read
 	templates   map[string]*arg
-	made        int // instances
-	depth       int // names that are being evaluated
-	rendering   int // templates
+	made        int  // instances, and
+	full        bool // that there are too many
+	depth       int  // names that are being evaluated
+	rendering   int  // templates
 }
 
 // An instance of a module: what its names mean. Names are evaluated when

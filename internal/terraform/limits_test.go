@@ -20,6 +20,27 @@ func growing(n int, first, next string) string {
 	return s.String() + "}\n"
 }
 
+// fanOut is modules n deep, each of which calls the next one twice.
+func fanOut(n int) string {
+	var s strings.Builder
+	s.WriteString("module \"a\" {\n  source = \"./m0\"\n}\n")
+	for i := range n {
+		fmt.Fprintf(&s, "-- m%d/main.tf --\n%smodule \"a\" {\n  source = \"../m%d\"\n}\nmodule \"b\" {\n  source = \"../m%d\"\n}\n", i, imageOf(`"n:1"`), i+1, i+1)
+	}
+	return s.String()
+}
+
+// deepModules is modules n deep.
+func deepModules(n int) string {
+	var s strings.Builder
+	s.WriteString("module \"a\" {\n  source = \"./m0\"\n}\n")
+	for i := range n {
+		fmt.Fprintf(&s, "-- m%d/main.tf --\n%smodule \"a\" {\n  source = \"../m%d\"\n}\n", i, imageOf(`"n:1"`), i+1)
+	}
+	fmt.Fprintf(&s, "-- m%d/main.tf --\n%s", n, imageOf(`"n:1"`))
+	return s.String()
+}
+
 // Each of these is made to take all the memory, the stack or the time there
 // is. The image beside it must be found all the same, quickly.
 func TestBounded(t *testing.T) {
@@ -54,7 +75,9 @@ func TestBounded(t *testing.T) {
 		{"YAML within itself", imageOf(`yamldecode("a: &a [*a]").a`), "yamldecode"},
 		{"deep JSON", imageOf(`jsondecode(join("", [for i in range(1000) : "[[[[[[[[[["]))[0]`), "jsondecode"},
 		{"try in try", imageOf(nested("try(", "local.x", `, local.y)`, 300)), "local.x is not defined"},
-		{"instances", "resource \"docker_image\" \"j\" {\n  count = 1000000000\n  name = \"n:1\"\n}\n", "more than 10000 instances"},
+		{"instances", "resource \"docker_image\" \"j\" {\n  count = 1000000000\n  name = \"n:1\"\n}\n", "more than 2000 instances"},
+		{"modules in modules", fanOut(70), "more than 10000 instances"},
+		{"modules deep in modules", deepModules(70), "more than 64 deep"},
 		{"a huge file", "# " + strings.Repeat("x", 50<<20) + "\n", "not read: it has"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

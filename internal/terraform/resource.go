@@ -26,9 +26,27 @@ func (in *instance) expand(b *block) []copied {
 	list, ok := in.copies[b]
 	if !ok {
 		list = in.instances(b)
+		list = list[:in.take(len(list), b)]
 		in.copies[b] = list
 	}
 	return list
+}
+
+// take counts instances, and gives fewer when there are too many.
+func (in *instance) take(n int, b *block) int {
+	if n > maxCopies {
+		n = maxCopies
+		in.problem(b.place, fmt.Sprintf("there are more than %d instances of it: the rest is not looked at", maxCopies))
+	}
+	if left := max(maxInstances-in.made, 0); n > left {
+		n = left
+		if !in.full {
+			in.problem(b.place, fmt.Sprintf("the root module has more than %d instances of resources and modules: the rest is not looked at", maxInstances))
+		}
+		in.full = true
+	}
+	in.made += n
+	return n
 }
 
 func (in *instance) instances(b *block) []copied {
@@ -53,14 +71,13 @@ func (in *instance) count(a *arg) []copied {
 		return []copied{star("count", "index", why, a)}
 	default:
 		i, _ := number.AsBigFloat().Int64()
-		n = int(min(max(i, 0), maxInstances+1))
+		n = int(min(max(i, 0), maxCopies+1))
 	}
 	if n == 0 {
 		c := star("count", "index", "there are none of it", a)
 		c.dormant = true
 		return []copied{c}
 	}
-	n = in.take(n, a)
 	out := make([]copied, n)
 	for i := range out {
 		index := cty.NumberIntVal(int64(i))
@@ -81,16 +98,6 @@ func star(object, attribute, why string, a *arg) copied {
 	return copied{key: "[*]", all: true, frame: frame{object: cty.ObjectVal(members)}}
 }
 
-// take counts instances, and gives fewer when there are too many.
-func (in *instance) take(n int, a *arg) int {
-	if left := maxInstances - in.made; n > left {
-		in.problem(a.place, fmt.Sprintf("more than %d instances: the rest is not looked at", maxInstances))
-		n = max(left, 0)
-	}
-	in.made += n
-	return n
-}
-
 func (in *instance) forEach(a *arg) []copied {
 	v := in.eval(a, nil)
 	raw, marks := v.Unmark()
@@ -106,9 +113,8 @@ func (in *instance) forEach(a *arg) []copied {
 		c.dormant = true
 		return []copied{c}
 	}
-	n := in.take(raw.LengthInt(), a)
-	out := make([]copied, 0, n)
-	for it := raw.ElementIterator(); it.Next() && len(out) < n; {
+	out := make([]copied, 0, raw.LengthInt())
+	for it := raw.ElementIterator(); it.Next(); {
 		k, e := it.Element()
 		if raw.Type().IsSetType() {
 			k = e
