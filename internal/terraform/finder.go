@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/convert"
 
 	"cairn.dev/cairn/internal/code"
 )
@@ -26,12 +25,12 @@ func nodeOf(v cty.Value, p cty.Path) *code.Node {
 	case v.IsNull():
 	case t == cty.String:
 		n.Kind, n.Text = code.String, v.AsString()
-	case t == cty.Number || t == cty.Bool:
-		s, err := convert.Convert(v, cty.String)
-		if err != nil {
-			break
+	case t == cty.Bool:
+		n.Kind, n.Text = code.Scalar, strconv.FormatBool(v.True())
+	case t == cty.Number:
+		if text, ok := numberText(v); ok {
+			n.Kind, n.Text = code.Scalar, text
 		}
-		n.Kind, n.Text = code.Scalar, s.AsString()
 	case t.IsObjectType() || t.IsMapType():
 		n.Kind = code.Map
 		for it := v.ElementIterator(); it.Next(); {

@@ -6,7 +6,6 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/convert"
 )
 
 // maxParts is how many parts of a template are put together before their
@@ -103,8 +102,8 @@ func (p *parser) number(e hclsyntax.Expression) {
 	if !ok || l.Val.IsNull() || l.Val.Type() != cty.Number || huge(l.Val) {
 		return
 	}
-	if text, err := convert.Convert(l.Val, cty.String); err == nil {
-		l.Val = l.Val.Mark(origin{literal: p.literal(l.SrcRange, text.AsString())})
+	if text, ok := numberText(l.Val); ok {
+		l.Val = l.Val.Mark(origin{literal: p.literal(l.SrcRange, text)})
 	}
 }
 
