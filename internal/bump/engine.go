@@ -295,12 +295,18 @@ func (e *soonError) Error() string { return "more is to be done in " + e.after.S
 
 // listLoop finds the repositories of a forge that its globs mean.
 func (e *Engine) listLoop(ctx context.Context, s *source) error {
-	for ctx.Err() == nil {
+	for fails := 0; ctx.Err() == nil; {
+		wait := s.Interval
 		if err := e.list(ctx, s); err != nil && ctx.Err() == nil {
-			e.deps.Log.Error("could not list the repositories of a forge; those that are known are watched on", "forge", s.Name, "err", err)
+			// A forge that is down for a moment is not left alone for an hour.
+			wait = min(wait, 10*time.Second<<min(fails, 8))
+			fails++
+			e.deps.Log.Error("could not list the repositories of a forge; those that are known are watched on", "forge", s.Name, "again in", wait, "err", err)
 			e.skip()
+		} else {
+			fails = 0
 		}
-		_ = clock.Sleep(ctx, e.deps.Clock, s.Interval)
+		_ = clock.Sleep(ctx, e.deps.Clock, wait)
 	}
 	return nil
 }

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"cairn.dev/cairn/internal/catalog"
 	"cairn.dev/cairn/internal/forge"
+	"cairn.dev/cairn/internal/image"
 )
 
 // ErrUnknown: no repository, or no forge, of that name is watched.
@@ -68,12 +72,45 @@ func (e *Engine) find(name string) (*repository, error) {
 	return found, nil
 }
 
+// findNew looks for a repository that was made after the forges were listed.
+func (e *Engine) findNew(ctx context.Context, name string, unknown error) (*repository, error) {
+	for _, key := range slices.Sorted(maps.Keys(e.sources)) {
+		s := e.sources[key]
+		short, _ := strings.CutPrefix(name, s.Name+"/")
+		if r, err := e.meet(ctx, s, short); r != nil || err != nil {
+			return r, err
+		}
+	}
+	return nil, unknown
+}
+
+// meet begins to watch a repository that somebody named, if the configuration
+// means it and the forge has it for us; nil if not.
+func (e *Engine) meet(ctx context.Context, s *source, name string) (*repository, error) {
+	if forge.CheckRepository(name) != nil || !image.MatchAny(s.Repositories, name) {
+		return nil, nil
+	}
+	info, err := s.Forge.Repository(ctx, name)
+	switch {
+	case errors.Is(err, forge.ErrNotFound) || err == nil && info.Archived:
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("look at %s/%s: %w", s.Name, name, err)
+	case !info.CanPush:
+		return nil, fmt.Errorf("%s/%s: %w: our account may not push to it; let it write there", s.Name, name, forge.ErrForbidden)
+	}
+	return e.watch(ctx, s, name)
+}
+
 // Check makes a pass over a repository now, or over all with "", and waits for
 // it. Its error is that of the first pass that failed.
 func (e *Engine) Check(ctx context.Context, name string) error {
 	list := e.all()
 	if name != "" {
 		r, err := e.find(name)
+		if errors.Is(err, ErrUnknown) {
+			r, err = e.findNew(ctx, name, err)
+		}
 		if err != nil {
 			return err
 		}
@@ -123,7 +160,9 @@ func (e *Engine) Hook(ctx context.Context, source string, header func(string) st
 	}
 	r := e.repository(source + "/" + ev.Repo)
 	if r == nil {
-		return nil // not one of those that are watched
+		if r, err = e.meet(ctx, s, ev.Repo); r == nil || err != nil {
+			return err // not one of those that are to be watched
+		}
 	}
 	if branch := r.record().status.Branch; ev.Branch != "" && branch != "" && ev.Branch != branch {
 		known, err := e.store.branches(ctx, r.record().id)
