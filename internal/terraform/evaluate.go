@@ -167,10 +167,10 @@ func failure(d *hcl.Diagnostic) string {
 
 // because gives the reason to all that is not known within v and has none.
 func because(v cty.Value, why reason) cty.Value {
-	if v.IsWhollyKnown() {
+	raw, marks := v.Unmark()
+	if raw.IsKnown() && raw.Type().IsPrimitiveType() {
 		return v
 	}
-	raw, marks := v.Unmark()
 	if !raw.IsKnown() {
 		for m := range marks.All() {
 			if _, ok := m.(reason); ok {

@@ -151,9 +151,9 @@ type passage struct{ arg *arg }
 
 func (p *passage) through(v cty.Value, name string) cty.Value {
 	raw, marks := v.Unmark()
-	if raw.ContainsMarked() {
+	if t := raw.Type(); !t.IsPrimitiveType() && !t.IsSetType() {
 		raw = remake(raw, func(k, e cty.Value) cty.Value {
-			if !e.ContainsMarked() {
+			if e.Type().IsPrimitiveType() && !e.IsMarked() {
 				return e
 			}
 			if k.Type() == cty.Number {
