@@ -52,7 +52,7 @@ race: compiler ## the race detector over the rooms that are pure or concurrent
 	CGO_ENABLED=1 $(CI) test race -- -race -short -timeout 15m $(RACE)
 
 real: ## tests against real programs: conformance, clients, kills, documentation
-	$(CI) test real -- -count=1 -timeout 15m $$($(GO) list ./test/... | grep -v -e /test/cluster -e /test/agent -e /test/e2e -e /test/gitea)
+	$(CI) test real -- -count=1 -timeout 15m $$($(GO) list ./test/... | grep -v -e /test/cluster -e /test/agent -e /test/e2e -e /test/gitea -e /test/catalog -e /test/bump)
 
 soak: compiler ## the long loops: all kill rounds, all simulation steps, again for SOAK_MINUTES=0
 	@test -n '$(SOAK)' || { echo 'no test reads CAIRN_SOAK'; exit 1; }
@@ -68,8 +68,8 @@ e2e: ## real clients, real clusters, and the demo as a stranger runs it: from a 
 	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test cluster -- -count=1 -timeout 20m ./test/cluster/...
 	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test agent -- -count=1 -timeout 20m ./test/agent/...
 	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test stories -- -count=1 -timeout 12m ./test/e2e/...
-	$(CI) step forge-parts -- $(GO) run ./test/parts/build -apt 'git gcc libc6-dev' gitea
-	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test forge -- -count=1 -timeout 15m ./test/gitea/...
+	$(CI) step bump-parts -- $(GO) run ./test/parts/build -apt 'git gcc libc6-dev' gitea registry tofu terraform-provider-kubernetes terraform-provider-kubectl
+	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test bump -- -count=1 -timeout 15m ./test/gitea/... ./test/catalog/... ./test/bump/...
 	$(CI) step demo -- test/stranger
 
 parts: ## build everything that tests and benchmarks use, resumably
