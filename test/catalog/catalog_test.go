@@ -61,7 +61,7 @@ func distribution(t *testing.T) hooked {
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
 	text := fmt.Sprintf(`version: 0.1
-log: {level: fatal, accesslog: {disabled: true}}
+log: {level: error, accesslog: {disabled: true}}
 storage: {filesystem: {rootdirectory: %s}}
 http: {addr: %q}
 notifications:
