@@ -15,6 +15,7 @@ import (
 
 	"cairn.dev/cairn/internal/bump"
 	"cairn.dev/cairn/internal/catalog"
+	"cairn.dev/cairn/internal/catalog/keychain"
 	"cairn.dev/cairn/internal/choose"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/code"
@@ -77,8 +78,12 @@ const notAsked = "it is not among --only"
 
 // preview asks the registries and works the change out.
 func (a *app) preview(ctx context.Context, f *folder, only []string, major bool) (*bump.Preview, error) {
+	keys, err := keychain.New(keychain.Config{Clock: clock.Real(), Getenv: a.getenv})
+	if err != nil {
+		return nil, err
+	}
 	remote, err := catalog.NewRemote(catalog.RemoteConfig{Clock: clock.Real(), Log: slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelError})),
-		Agent: "cairn/" + serve.Version(version).Version, Getenv: a.getenv, Local: true})
+		Agent: "cairn/" + serve.Version(version).Version, Keychain: keys, Getenv: a.getenv, Local: true})
 	if err != nil {
 		return nil, err
 	}

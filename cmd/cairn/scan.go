@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -81,6 +82,9 @@ func (a *app) problems(list []code.Problem) {
 // usedBy is a sink, and the environment it was evaluated with.
 func usedBy(i code.Image) string {
 	s := i.Address + " " + i.Path
+	if i.Dir != path.Dir(i.Place.File) && i.Dir != "." { // it stands in a module
+		s += " of " + i.Dir
+	}
 	if i.Environment != "" {
 		s += " (" + i.Environment + ")"
 	}
@@ -142,6 +146,10 @@ func (s *source) read(ctx context.Context, args []string) (*folder, error) {
 	}
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return nil, usagef("%s is not a folder of code", dir)
+	}
+	// The process ends soon: collecting its garbage often costs more than it frees.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
 	}
 	f := &folder{scanner: scan.New()}
 	file, err := os.ReadFile(filepath.Join(dir, rules.Name))
