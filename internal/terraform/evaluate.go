@@ -19,9 +19,10 @@ type run struct {
 	environment string
 	files       *reads
 	gauge       *gauge
-	ctx         *hcl.EvalContext // functions, and the gauge
-	given       map[string]given // what var-files say
-	wanted      map[string]bool  // types of resources that are evaluated by themselves
+	ctx         *hcl.EvalContext      // functions, and the gauge
+	given       map[string]given      // what var-files say, and
+	keyed       map[string][]*literal // the keys of objects in them
+	wanted      map[string]bool       // types of resources that are evaluated by themselves
 	emit        func(Resource)
 	problems    []code.Problem
 	reached     map[string]bool     // folders of modules that were evaluated

@@ -135,6 +135,8 @@ docker_image.i["m:1"] = m:1 < "m:1" main.tf:2 ["m:1"]
 docker_image.i["n:2"] = n:2 < "n:2" main.tf:2 ["n:2"]`},
 	{"for_each with images as keys", "-- main.tf --\nresource \"docker_image\" \"i\" {\n  for_each = { \"n:1\" = true }\n  name     = each.key\n}\n",
 		`docker_image.i["n:1"] = n:1 < "n:1" main.tf:2 ["n:1"]`},
+	{"keys of a var-file, in a called module", "-- main.tf --\nvariable \"images\" {}\nmodule \"m\" {\n  source = \"./m\"\n  images = var.images\n}\n-- m/main.tf --\nvariable \"images\" {}\nresource \"docker_image\" \"i\" {\n  for_each = var.images\n  name     = each.key\n}\n-- terraform.tfvars --\nimages = {\n  \"n:1\" = {}\n}\n",
+		`module.m.docker_image.i["n:1"] = n:1 < "n:1" terraform.tfvars:2 ["n:1"]`},
 	{"for_each that is not known", "-- main.tf --\nvariable \"s\" {}\nresource \"docker_image\" \"i\" {\n  for_each = var.s\n  name     = \"n:1\"\n}\nresource \"docker_image\" \"j\" {\n  for_each = var.s\n  name     = each.value\n}\n", `
 docker_image.i[*] = n:1 ["n:1"]
 docker_image.j[*] = ? value not in the repository: var.s has no default []`},

@@ -162,7 +162,7 @@ func (p *pass) do(t task) *answer {
 func newRun(ctx context.Context, t task, files *reads, wanted map[string]bool, emit func(Resource)) *run {
 	r := &run{
 		root: t.root, environment: t.environment, files: files, wanted: wanted, emit: emit, reached: map[string]bool{},
-		gauge: &gauge{ctx: ctx, left: maxWork}, given: map[string]given{},
+		gauge: &gauge{ctx: ctx, left: maxWork}, given: map[string]given{}, keyed: map[string][]*literal{},
 		texts: map[string]*literal{}, templates: map[string]*arg{},
 	}
 	r.ctx = &hcl.EvalContext{

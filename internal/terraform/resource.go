@@ -141,7 +141,7 @@ func (in *instance) element(k, e cty.Value, marks cty.ValueMarks, set bool) (key
 			rest = append(rest, m)
 		}
 	}
-	for _, l := range in.mod.keyed[name] {
+	for _, l := range in.keysOf(name) {
 		same = append(same, origin{literal: l})
 	}
 	if len(same) == 0 {
@@ -152,6 +152,16 @@ func (in *instance) element(k, e cty.Value, marks cty.ValueMarks, set bool) (key
 		return key, key, name
 	}
 	return key, e.WithMarks(marks), name
+}
+
+// keysOf are the keys of objects that say the name: in this module, in those
+// that call it and hand it their values, and in var-files.
+func (in *instance) keysOf(name string) []*literal {
+	found := slices.Clone(in.keyed[name])
+	for up := in; up != nil; up = up.parent {
+		found = append(found, up.mod.keyed[name]...)
+	}
+	return found[:min(len(found), maxOrigins)]
 }
 
 // resources evaluates the instances of all resources that are wanted.

@@ -43,6 +43,9 @@ func (r *run) readVariables(files []string) {
 			continue
 		}
 		r.problems = append(r.problems, s.problems...)
+		for _, k := range s.keys {
+			r.keyed[k.text] = append(r.keyed[k.text], k)
+		}
 		for _, a := range s.body.args {
 			r.given[a.name] = given{arg: a}
 		}
