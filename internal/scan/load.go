@@ -13,7 +13,8 @@ import (
 
 // Bounds of what is loaded.
 const (
-	MaxFile  = 4 << 20   // bytes of one file; longer ones are left out, with a Problem
+	MaxFile  = 4 << 20   // bytes of one file of code; longer ones are left out, with a Problem
+	maxNamed = 1 << 20   // bytes of one that code may name: most JSON and text is data
 	MaxFiles = 200_000   // files that are loaded
 	MaxTree  = 512 << 20 // bytes of all files that are loaded
 )
@@ -112,7 +113,7 @@ func (l *loading) wants(p string, link bool) interest {
 
 // fits reports whether a file of that size may be loaded, and says so if not.
 func (l *loading) fits(p string, size int64, i interest) bool {
-	if size <= MaxFile {
+	if size <= maxNamed || i == written && size <= MaxFile {
 		return true
 	}
 	if i == written {
