@@ -3,14 +3,17 @@ package forge
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
+
+// All names are UTF-8: others would be other names once they went through JSON.
 
 // CheckRepository tells whether a repository's name can be one: owner/name, or
 // a longer path where the forge has groups in groups. Names come from
 // configuration and from webhooks and end up in URLs.
 func CheckRepository(name string) error {
 	parts := strings.Split(name, "/")
-	if len(name) > 500 || len(parts) < 2 {
+	if len(name) > 500 || len(parts) < 2 || !utf8.ValidString(name) {
 		return fmt.Errorf("%.100q is no name of a repository: write owner/name: %w", name, ErrInvalid)
 	}
 	for _, p := range parts {
@@ -38,7 +41,7 @@ func SplitRepository(repo string) (owner, name string, err error) {
 
 // CheckBranch tells whether a branch can be called so (git-check-ref-format).
 func CheckBranch(name string) error {
-	bad := name == "" || name == "@" || len(name) > 250 || strings.HasPrefix(name, "-") || strings.HasPrefix(name, "refs/") ||
+	bad := name == "" || name == "@" || len(name) > 250 || !utf8.ValidString(name) || strings.HasPrefix(name, "-") || strings.HasPrefix(name, "refs/") ||
 		strings.HasSuffix(name, ".") || strings.Contains(name, "..") || strings.Contains(name, "@{")
 	for p := range strings.SplitSeq(name, "/") {
 		bad = bad || p == "" || strings.HasPrefix(p, ".") || strings.HasSuffix(p, ".lock")
@@ -51,7 +54,7 @@ func CheckBranch(name string) error {
 
 // CheckPath tells whether a path can be one of a file in a repository.
 func CheckPath(path string) error {
-	bad := path == "" || len(path) > 4096 || strings.ContainsRune(path, 0)
+	bad := path == "" || len(path) > 4096 || !utf8.ValidString(path) || strings.ContainsRune(path, 0)
 	for p := range strings.SplitSeq(path, "/") {
 		bad = bad || p == "" || p == "." || p == ".." || strings.EqualFold(p, ".git")
 	}

@@ -163,10 +163,11 @@ func message(contentType string, body []byte) string {
 // hide takes out of a forge's words what we signed on with.
 func hide(sent http.Header, s string) string {
 	for _, h := range signs() {
-		_, secret, _ := strings.Cut(" "+sent.Get(h), " ")
-		if i := strings.LastIndexByte(secret, ' '); i >= 0 {
-			secret = secret[i+1:]
+		words := strings.Fields(sent.Get(h))
+		if len(words) == 0 {
+			continue
 		}
+		secret := words[len(words)-1]
 		if len(secret) < 4 {
 			continue
 		}
