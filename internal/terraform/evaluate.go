@@ -91,12 +91,25 @@ func (in *instance) named(name string, place code.Place, value func() cty.Value)
 		return unknown(cty.DynamicPseudoType, fmt.Sprintf("more than %d names depend on each other in a row", maxNames), place)
 	}
 	in.busy[name] = true
+	depth := in.depth
 	in.depth++
-	v := in.gauge.weigh(value(), place)
-	in.depth--
+	v := unknown(cty.DynamicPseudoType, in.prefix+name+" cannot be evaluated", place)
+	in.fenced(place, in.prefix+name, func() { v = in.gauge.weigh(value(), place) })
+	in.depth = depth
 	delete(in.busy, name)
 	in.values[name] = v
 	return v
+}
+
+// fenced runs f. Should hcl or cty panic in it, one thing cannot be evaluated,
+// and that is not the end of a server.
+func (r *run) fenced(place code.Place, what string, f func()) {
+	defer func() {
+		if recover() != nil {
+			r.problem(place, what+" cannot be evaluated")
+		}
+	}()
+	f()
 }
 
 // eval evaluates an argument where the frame's names hold.

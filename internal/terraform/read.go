@@ -151,7 +151,7 @@ func (p *pass) do(t task) *answer {
 	a := &answer{}
 	files := newReads(p.tree, p.graph, &p.memory.parsed, p.ignored)
 	r := newRun(p.ctx, t, files, p.memory.types, func(res Resource) { a.images = append(a.images, sinks(res, p.options)...) })
-	r.evaluate(t.files)
+	r.fenced(code.Place{File: t.root}, "the root module", func() { r.evaluate(t.files) })
 	a.problems, a.seen, a.reached = r.problems, files.seen, r.reached
 	if p.ctx.Err() == nil {
 		p.memory.answers.put(k, a)
@@ -172,14 +172,8 @@ func newRun(ctx context.Context, t task, files *reads, wanted map[string]bool, e
 	return r
 }
 
-// evaluate is one run, from the root module down, behind a fence: one module
-// that makes hcl or cty panic is not the end of a server.
+// evaluate is one run, from the root module down.
 func (r *run) evaluate(files []string) {
-	defer func() {
-		if recover() != nil {
-			r.problem(code.Place{File: r.root}, "the module cannot be evaluated")
-		}
-	}()
 	m := r.files.module(r.root)
 	if m == nil {
 		return

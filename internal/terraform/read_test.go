@@ -197,3 +197,18 @@ func TestConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// What panics is one thing that is not known, and the rest is read.
+func TestPanicsAreFenced(t *testing.T) {
+	tree := treeOf(t, "-- main.tf --\nresource \"thing\" \"a\" {\n}\nresource \"thing\" \"b\" {\n}\n")
+	seen := ""
+	_, problems := evaluateAll(t, tree, "thing", func(r Resource) {
+		if r.Name == "a" {
+			panic("a bug")
+		}
+		seen += r.Name
+	})
+	if seen != "b" || len(problems) != 1 || problems[0].Text != "thing.a cannot be evaluated" || problems[0].Place.Line != 1 {
+		t.Errorf("%q, %v", seen, problems)
+	}
+}

@@ -172,9 +172,8 @@ func (in *instance) resources() {
 		}
 		for _, c := range in.expand(b) {
 			done := in.gauge.slice()
-			r := in.resourceOf(b, c)
+			in.fenced(b.place, in.prefix+b.label(0)+"."+b.label(1), func() { in.emit(in.resourceOf(b, c)) })
 			done()
-			in.emit(r)
 		}
 	}
 }
