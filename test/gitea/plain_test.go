@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/forge"
@@ -61,24 +60,5 @@ func TestPlainOverHTTP(t *testing.T) {
 	c.Branch, c.Head = "cairn/y", ""
 	if _, err := open("not the password").Commit(t.Context(), "team/app", c); !errors.Is(err, forge.ErrUnauthorized) || strings.Contains(err.Error(), "not the password") {
 		t.Errorf("the wrong password: %v", err)
-	}
-}
-
-// How long a commit and its pull request take; printed, because it depends on
-// the machine.
-func TestLatency(t *testing.T) {
-	_, d, _, suite := site(t)
-	repo, head := suite.Add(t, forgetest.Tree())
-	for _, name := range []string{"a", "b", "c", "d", "e"} {
-		began := time.Now()
-		c := forge.Commit{Branch: "cairn/" + name, Parent: head, Message: "m", Files: map[string][]byte{"env/prod/values.tfvars": []byte(name)}}
-		if _, err := d.Commit(t.Context(), repo, c); err != nil {
-			t.Fatal(err)
-		}
-		committed := time.Now()
-		if _, err := d.CreatePull(t.Context(), repo, forge.NewPull{Title: "t", Branch: c.Branch, Base: "main", Labels: []string{"cairn"}}); err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("commit %s, pull request %s", committed.Sub(began).Round(time.Millisecond), time.Since(committed).Round(time.Millisecond))
 	}
 }

@@ -77,6 +77,9 @@ func (c *Client) refusal(r Request, resp *http.Response) error {
 	e := &StatusError{Status: resp.StatusCode, Header: resp.Header, Message: hide(resp.Request.Header, message(resp.Header.Get("Content-Type"), body)),
 		what: fmt.Sprintf("%s %s: %s answers", r.method(), c.name(r), c.Host)}
 	wait := c.wait(resp)
+	if wait == 0 && e.Status == http.StatusForbidden && strings.Contains(strings.ToLower(e.Message), "rate limit") {
+		wait = busyPause // GitHub's second kind of limit does not always say how long
+	}
 	switch s := resp.StatusCode; {
 	case s == http.StatusTooManyRequests || s == http.StatusForbidden && wait > 0:
 		if wait == 0 {
@@ -234,8 +237,8 @@ func (q *quiet) left(now time.Duration) time.Duration {
 }
 
 const (
-	maxKnown      = 1000
-	maxKnownBytes = 64 << 10
+	maxKnown      = 500
+	maxKnownBytes = 32 << 10
 )
 
 // known are answers that the forge may say are still true: GitHub does not

@@ -90,6 +90,7 @@ func TestLeftAlone(t *testing.T) {
 		{403, map[string]string{"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": fmt.Sprint(began.Add(time.Hour).Unix())}, time.Hour},
 		{429, map[string]string{"RateLimit-Remaining": "0", "RateLimit-Reset": fmt.Sprint(began.Add(20 * time.Second).Unix())}, 20 * time.Second},
 		{403, map[string]string{"Retry-After": "60"}, time.Minute},
+		{403, map[string]string{"X-Test": "You have exceeded a secondary rate limit."}, time.Minute},
 		{403, map[string]string{"X-RateLimit-Remaining": "10", "X-RateLimit-Reset": fmt.Sprint(began.Add(time.Hour).Unix())}, 0},
 	} {
 		var asked atomic.Int32
@@ -103,7 +104,9 @@ func TestLeftAlone(t *testing.T) {
 			for k, v := range c.header {
 				w.Header().Set(k, v)
 			}
+			w.Header().Set("Content-Type", "text/plain")
 			w.WriteHeader(c.status)
+			fmt.Fprint(w, c.header["X-Test"])
 		})
 		_, _, err := client.Bytes(t.Context(), rest.Request{Path: "/x"})
 		var later *forge.LaterError
