@@ -18,6 +18,7 @@ func Unflushed(t *testing.T, open Open) {
 	t.Run("manifest", func(t *testing.T) { unflushedManifest(New(t, open)) })
 	t.Run("ids", func(t *testing.T) { idsOnce(New(t, open)) })
 	t.Run("repair", func(t *testing.T) { unflushedRepair(New(t, open)) })
+	t.Run("removal", func(t *testing.T) { unflushedRemoval(New(t, open)) })
 	t.Run("failure", func(t *testing.T) { failedFlush(New(t, open)) })
 }
 
@@ -145,6 +146,38 @@ func unflushedRepair(h *H) {
 	h.is(<-pushed, errFlush)
 	h.crash(Loss{Files: 3, Log: 1000})
 	eq(h, "the repaired blob", h.read("app", d), "layer of a")
+	h.clean()
+}
+
+// A collection removed the row of a blob, and the flush failed. Its file stays,
+// because the row may come back.
+func unflushedRemoval(h *H) {
+	d := h.push("app", "not needed")
+	h.Clock.Advance(2 * Grace)
+	h.Clock.Jump(365 * 24 * time.Hour) // so that the file is old
+	release := h.HoldFlushes()
+	collected := make(chan error, 1)
+	go func() {
+		_, err := h.Collect(h.ctx)
+		collected <- err
+	}()
+	for n := 1; n > 0; runtime.Gosched() {
+		h.ok(h.DB.ReadOne(h.ctx, func(q db.Query) error {
+			_, err := q.Row(h.ctx, "SELECT COUNT(*) FROM blobs", nil, &n)
+			return err
+		}))
+	}
+	release(errFlush)
+	h.is(<-collected, errFlush)
+	_, err := h.Reconcile(h.ctx)
+	h.is(err, db.ErrNotDurable)
+	left, _ := h.files()
+	eq(h, "files", left, 1)
+	h.crash(Loss{Files: 0, Log: 0})
+	// The engine may have written the removal by itself meanwhile.
+	if _, err := h.StatBlob(h.ctx, "app", d); err == nil {
+		eq(h, "the blob whose row is back", h.read("app", d), "not needed")
+	}
 	h.clean()
 }
 
