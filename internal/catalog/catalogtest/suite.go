@@ -187,7 +187,7 @@ func index(r *Rig) {
 	provenance := child(prov, &image.Platform{OS: "unknown", Architecture: "unknown"})
 	provenance.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest"}
 	d := r.put(Doc{Children: []image.Descriptor{
-		child(arm, &image.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}), child(amd, &image.Platform{OS: "linux", Architecture: "amd64"}), provenance,
+		child(arm, &image.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}), child(amd, &image.Platform{OS: "linux", Architecture: "amd64", Variant: "v1"}), provenance,
 	}, Annotations: map[string]string{"org.opencontainers.image.version": "2"}}, "2")
 	im, err := r.Image(r.Context(), r.name(repo), d)
 	r.ok(err)
