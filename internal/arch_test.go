@@ -95,7 +95,7 @@ var rooms = map[string][]string{
 	"cmd/cairn":      {"internal/agent/…", "internal/credential", "internal/code", "internal/scan", "internal/rules", "internal/catalog/…", "internal/choose", "internal/bump", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
 	"test/parts/build": {"test/parts"},
-	"bench/…":          {"internal/…", "test/parts", "test/cluster", "test/images", "bench/…"},
+	"bench/…":          {"internal/…", "test/parts", "test/cluster", "test/images", "test/gitea", "bench/…"},
 	"test/…":           {"internal/…", "test/…"},
 }
 
@@ -143,6 +143,7 @@ var pure = []string{
 	"internal/choose",
 	"internal/task",
 	"internal/workflow",
+	"internal/work/machine",
 	"internal/agent/inventory.go",
 	"internal/agent/name.go",
 }

@@ -1,11 +1,11 @@
 // Command bump measures how fast code is read: a generated monorepo of ten
 // thousand files of Terraform with two thousand images, cold as a process of
 // its own, and warm with one file changed; beside Renovate, which reads the
-// same tree.
+// same tree; then how long a check of a thousand repositories takes against our
+// registry, and a push until it is a pull request on a Gitea.
 //
-// It owns the generated tree, which says which images are in it, and the
-// report. It does not measure registries or forges, and nothing is fetched
-// from any.
+// It owns the generated trees, which say which images are in them, and the
+// report. It measures no registry, and nothing is fetched from other machines.
 //
 //	go run ./bench/bump -o bench/bump.md
 package main
@@ -28,6 +28,7 @@ type settings struct {
 	rounds   int
 	renovate string // its program; "" builds it, "none" leaves it out
 	keep     string // a folder for the tree that stays
+	pushed   int    // how many tags are pushed to measure the way to a pull request
 }
 
 func main() {
@@ -37,6 +38,7 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 5, "how often each is measured; the median counts")
 	flag.StringVar(&s.renovate, "renovate", "", `the program to measure against; built when empty, left out when "none"`)
 	flag.StringVar(&s.keep, "keep", "", "leave the tree in this folder")
+	flag.IntVar(&s.pushed, "pushes", 100, "tags pushed to measure the way to a pull request on a Gitea; 0 leaves it out")
 	flag.Parse()
 	if err := run(s, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/bump:", err)
@@ -81,6 +83,14 @@ through locals, variables, tfvars files, modules, maps with for_each, conditiona
 	}
 	if err := s.warm(ctx, &b, repo, tree); err != nil {
 		return fmt.Errorf("warm: %w", err)
+	}
+	if err := s.check(ctx, &b, dir); err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	if s.pushed > 0 {
+		if err := s.latency(&b, cairn); err != nil {
+			return fmt.Errorf("latency: %w", err)
+		}
 	}
 	if out == "" {
 		_, err := io.WriteString(os.Stdout, b.String())
