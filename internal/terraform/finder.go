@@ -135,10 +135,8 @@ func spelled(path string, n *code.Node) (code.Found, bool) {
 	case n.Kind == code.Unknown:
 		f.Fixed = n.Text
 	case holed(n.Text):
-		f.Fixed = "a part of its text is not known"
-		if at, ok := n.Origin.(spot); ok {
-			f.Fixed = TraceOf(at.value).Holes
-		}
+		at, _ := n.Origin.(spot)
+		f.Fixed = missing(at)
 	case n.Kind == code.String && n.Text != "", n.Kind == code.Scalar:
 		if _, err := code.ParseReference(n.Text); err != nil {
 			f.Fixed = fmt.Sprintf("it does not read as a reference (%v): write repository:tag", err)
@@ -149,6 +147,16 @@ func spelled(path string, n *code.Node) (code.Found, bool) {
 		return f, false
 	}
 	return f, true
+}
+
+// missing says why a part of a text is not known.
+func missing(at spot) string {
+	if at.value != cty.NilVal {
+		if why := TraceOf(at.value).Holes; why != "" {
+			return why
+		}
+	}
+	return "a part of it is known only when applied"
 }
 
 // addAll adds what a walker found below a path.

@@ -99,7 +99,7 @@ func (p *parser) value(e *hclsyntax.LiteralValueExpr) {
 // makes a tag of it. Numbers within expressions count and compare.
 func (p *parser) number(e hclsyntax.Expression) {
 	l, ok := e.(*hclsyntax.LiteralValueExpr)
-	if !ok || l.Val.IsNull() || l.Val.Type() != cty.Number || huge(l.Val) {
+	if !ok || !l.Val.IsKnown() || l.Val.IsNull() || l.Val.Type() != cty.Number || huge(l.Val) {
 		return
 	}
 	if text, ok := numberText(l.Val); ok {

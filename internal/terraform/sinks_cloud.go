@@ -46,9 +46,11 @@ func webApp(b *finder) {
 
 // prefixed adds the image of DOCKER|nginx:1.2. Other prefixes name runtimes.
 func (b *finder) prefixed(at string, n *code.Node) {
-	if image, ok := strings.CutPrefix(n.Text, "DOCKER|"); ok && n.Kind == code.String {
-		f, _ := spelled(at, &code.Node{Kind: code.String, Text: image})
-		f.Parts = []*code.Node{n}
+	image, ok := strings.CutPrefix(n.Text, "DOCKER|")
+	if !ok || n.Kind != code.String {
+		return
+	}
+	if f, ok := spelled(at, &code.Node{Kind: code.String, Text: image, Origin: n.Origin}); ok {
 		b.add(f)
 	}
 }

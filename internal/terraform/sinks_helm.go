@@ -60,7 +60,7 @@ func (b *finder) values(n *code.Node) *code.Node {
 			if len(docs) > 0 && docs[0].Kind == code.Map {
 				all = code.Overlay(all, docs[0])
 			}
-		default:
+		case code.Unknown:
 			b.add(code.Found{Path: at, Parts: []*code.Node{text}, Fixed: text.Text})
 		}
 	}

@@ -124,7 +124,7 @@ func (d *decoder) node(y *yamlv3.Node) *code.Node {
 	case yamlv3.ScalarNode:
 		scalar(n, y)
 		if at, ok := d.origin.(spot); ok && holed(n.Text) {
-			n.Kind, n.Text = code.Unknown, TraceOf(at.value).Holes
+			n.Kind, n.Text = code.Unknown, missing(at)
 		}
 	}
 	return n
