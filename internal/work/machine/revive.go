@@ -1,0 +1,139 @@
+package machine
+
+import (
+	"maps"
+	"slices"
+)
+
+// retryFailed begins what failed of an ended run again. What went well stays.
+func (m *Machine) retryFailed() {
+	m.ended, m.phase, m.message, m.cause, m.why, m.skipExit = 0, Running, "", Waiting, "", false
+	m.paused = false
+	for _, n := range m.sorted() {
+		if n.parent == nil && n != m.root && m.nodes[n.id] == n {
+			m.drop(n, true)
+		}
+	}
+	m.exit = nil
+	m.openHooks = 0
+	clear(m.hooksFired)
+	m.timers = nil
+	m.revive(m.root)
+}
+
+// failed reports whether a node ended in a way that is worth another try.
+func (n *node) failed() bool {
+	return n.phase == Failed || n.phase == Errored || n.phase == Canceled
+}
+
+func (m *Machine) revive(n *node) {
+	for _, x := range n.extras {
+		m.drop(x, true)
+	}
+	n.extras, n.open = nil, 0
+	clear(n.hooks)
+	if n.hooks != nil {
+		m.hooked = append(m.hooked, n)
+	}
+	n.stage, n.phase, n.message, n.ended, n.stopping, n.expired = stageRunning, Running, "", 0, false, false
+	switch {
+	case n.group != nil:
+		m.reviveGroup(n)
+		if n.each {
+			m.enlist(n)
+			m.groupDone(n)
+			return
+		}
+		m.acquire(n)
+	case n.dag != nil:
+		n.stage = stageLocking
+		if len(n.locks) > 0 { // its calls wait until it has them again
+			m.drop(n, false)
+			m.acquire(n)
+			return
+		}
+		n.stage = stageRunning
+		m.reviveDAG(n)
+	case n.fan != nil:
+		m.reviveFan(n)
+	default: // it had not begun
+		n.hooks = nil
+		m.open(n)
+	}
+}
+
+func (m *Machine) reviveGroup(n *node) {
+	g := n.group
+	g.stopping = false
+	m.counts.Failed -= g.bad.n + g.wrong.n
+	m.counts.Skipped -= g.canceled.n
+	for _, set := range []*ranges{&g.bad, &g.wrong, &g.canceled} {
+		for _, s := range set.spans {
+			for i := s.from; i < s.to; i++ {
+				g.again.add(i)
+			}
+		}
+		*set = ranges{}
+	}
+	clear(g.detail)
+	// Attempts are numbered on, or an old token would fit again.
+	g.base = g.most
+}
+
+func (m *Machine) reviveDAG(n *node) {
+	d := n.dag
+	d.stopping, d.queue, d.live = false, nil, 0
+	var again []int
+	for i, p := range d.states {
+		switch {
+		case p == Omitted && d.plan.wanted[i]:
+			d.states[i] = Waiting
+		case p == Failed || p == Errored || p == Canceled:
+			d.states[i] = Running
+			again = append(again, i)
+		}
+	}
+	d.ended = 0
+	for i, p := range d.states {
+		if p.Ended() {
+			d.ended++
+		}
+		d.left[i] = 0
+		for _, k := range d.plan.needs[i] {
+			if !d.states[k].Ended() {
+				d.left[i]++
+			}
+		}
+	}
+	for _, i := range again {
+		if m.holds(n, i) {
+			d.live++
+		}
+	}
+	for _, i := range again {
+		m.revive(d.children[i])
+	}
+	for i := range d.states {
+		if n.dag == d && d.states[i] == Waiting && d.left[i] == 0 {
+			m.decide(n, i)
+		}
+	}
+	if n.dag == d {
+		m.dagDone(n, d)
+	}
+}
+
+func (m *Machine) reviveFan(n *node) {
+	f := n.fan
+	f.stopping = false
+	f.bad, f.canceled = ranges{}, ranges{}
+	f.asked = f.next
+	again := slices.Sorted(maps.Keys(f.children))
+	f.live += len(again)
+	for _, i := range again {
+		m.revive(f.children[i])
+	}
+	if n.fan == f {
+		m.widen(n)
+	}
+}

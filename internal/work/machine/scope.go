@@ -1,0 +1,631 @@
+package machine
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cairn.dev/cairn/internal/workflow"
+)
+
+// scope is what an expression sees: from inside of a template, or from a call
+// of a DAG.
+type scope struct {
+	m    *Machine
+	n    *node          // whose inputs and calls are seen; nil: of the run only
+	call *workflow.Call // what is being called; nil: none
+
+	// lazy: the inputs are not worked out yet, but follow from these. It is
+	// how items of a fan-out are rendered, of which nothing is stored.
+	lazy   *scope
+	tmpl   *workflow.Template
+	args   []workflow.Arg
+	item   workflow.Value
+	isItem bool
+
+	last *past
+	task string // the task's name, where there is one
+}
+
+// caller is what the arguments and conditions of a call see.
+func (m *Machine) caller(n *node, c *workflow.Call, item workflow.Value, isItem bool) scope {
+	return scope{m: m, n: n, call: c, item: item, isItem: isItem}
+}
+
+// inside is what a template sees of itself.
+func (m *Machine) inside(n *node) scope {
+	s := scope{m: m, n: n, item: n.value, isItem: n.role == roleItem, task: taskName(n, 0)}
+	return s
+}
+
+// tried is what the retry of an item sees.
+func (m *Machine) tried(n *node, i uint32, h *past) scope {
+	s := m.inside(n)
+	if n.each {
+		v, known := n.list.value(i)
+		s = m.itemScope(n, v, known, i)
+	}
+	s.last = h
+	return s
+}
+
+// itemScope is what an item of a fan-out over a leaf sees.
+func (m *Machine) itemScope(n *node, v workflow.Value, known bool, i uint32) scope {
+	outer := m.caller(n.parent, n.call, v, known)
+	return scope{m: m, n: n, lazy: &outer, tmpl: n.tmpl, args: n.call.Args, item: v, isItem: known, task: taskName(n, i)}
+}
+
+// taskName is what a task is called within its run: NODE or NODE.ITEM.
+func taskName(n *node, i uint32) string {
+	if n.each {
+		return strconv.FormatUint(uint64(n.id), 10) + "." + strconv.FormatUint(uint64(i), 10)
+	}
+	return strconv.FormatUint(uint64(n.id), 10)
+}
+
+// Lookup implements [workflow.Scope].
+func (s scope) Lookup(path ...string) (workflow.Value, bool) {
+	if len(path) == 0 {
+		return nil, false
+	}
+	switch path[0] {
+	case "inputs":
+		if len(path) < 3 {
+			return nil, false
+		}
+		v, ok := s.input(path[1], path[2])
+		return descend(v, ok, path[3:])
+	case "tasks", "steps":
+		if len(path) < 3 || s.n == nil || s.n.dag == nil {
+			return nil, false
+		}
+		return s.m.aboutCall(s.n, path[1], path[2:])
+	case "needs":
+		if len(path) != 3 || s.n == nil || s.n.dag == nil {
+			return nil, false
+		}
+		return s.m.need(s.n, path[1], path[2])
+	case "outputs": // of the template itself, for those that are computed
+		if s.n == nil || s.n.outputs == nil {
+			return nil, false
+		}
+		return descend(map[string]any(s.n.outputs), true, path[1:])
+	case "item":
+		return descend(s.item, s.isItem, path[1:])
+	case "workflow":
+		return s.m.aboutRun(path[1:])
+	case "retries":
+		switch {
+		case s.last != nil:
+			return float64(s.last.retries), len(path) == 1
+		case s.n != nil && s.n.group != nil && !s.n.each:
+			if h := s.n.group.past[0]; h != nil {
+				return float64(h.retries), len(path) == 1
+			}
+		}
+		return float64(0), len(path) == 1
+	case "lastRetry":
+		return s.lastRetry(path[1:])
+	case "pod", "node":
+		if len(path) == 2 && path[1] == "name" && s.task != "" {
+			return s.m.name + "-" + s.task, true
+		}
+	}
+	return nil, false
+}
+
+// input is a parameter or artifact that the template was given.
+func (s scope) input(kind, name string) (workflow.Value, bool) {
+	if s.lazy != nil {
+		for i := range s.tmpl.Inputs {
+			if in := &s.tmpl.Inputs[i]; in.Name == name && in.Artifact == (kind == "artifacts") {
+				v, ok, err := give(in, s.args, *s.lazy)
+				return v, ok && err == nil
+			}
+		}
+		return nil, false
+	}
+	if s.n == nil {
+		return nil, false
+	}
+	from := s.n.inputs
+	if kind == "artifacts" {
+		from = s.n.files
+	}
+	v, ok := from[name]
+	return v, ok
+}
+
+func (s scope) lastRetry(path []string) (workflow.Value, bool) {
+	l := s.last
+	if l == nil && s.n != nil && s.n.group != nil && !s.n.each {
+		l = s.n.group.past[0]
+	}
+	if l == nil || len(path) != 1 {
+		return nil, false
+	}
+	switch path[0] {
+	case "exitCode":
+		return float64(l.exit), true
+	case "status":
+		return status(l.phase), true
+	case "message":
+		return l.message, true
+	case "duration":
+		return float64(max(l.ended-l.began, 0)) / 1000, true
+	}
+	return nil, false
+}
+
+// descend goes into maps and lists.
+func descend(v workflow.Value, ok bool, path []string) (workflow.Value, bool) {
+	for _, p := range path {
+		if !ok {
+			return nil, false
+		}
+		switch x := v.(type) {
+		case map[string]any:
+			v, ok = x[p]
+		case []any:
+			i, err := strconv.Atoi(p)
+			if ok = err == nil && i >= 0 && i < len(x); ok {
+				v = x[i]
+			}
+		default:
+			return nil, false
+		}
+	}
+	return v, ok
+}
+
+// aboutCall is what the calls of a DAG see of each other.
+func (m *Machine) aboutCall(n *node, name string, path []string) (workflow.Value, bool) {
+	i, ok := n.dag.plan.index[name]
+	if !ok {
+		return nil, false
+	}
+	p, c := n.dag.states[i], n.dag.children[i]
+	if c != nil && c.stage >= stageLeaving {
+		p = c.phase
+	}
+	if path[0] == "status" {
+		return status(p), len(path) == 1
+	}
+	if c == nil {
+		return nil, false
+	}
+	switch path[0] {
+	case "outputs":
+		if c.outputs == nil {
+			return nil, false
+		}
+		return descend(map[string]any(c.outputs), true, path[1:])
+	case "id":
+		return m.id + "-" + strconv.FormatUint(uint64(c.id), 10), len(path) == 1
+	case "exitCode":
+		return float64(c.exit), len(path) == 1
+	case "startedAt":
+		return stamp(c.started), len(path) == 1
+	case "finishedAt":
+		return stamp(c.ended), len(path) == 1 && c.ended != 0
+	case "message":
+		return c.message, len(path) == 1
+	case "ip", "hostNodeName":
+		return "", false
+	}
+	return nil, false
+}
+
+// need is how a call ended, as conditions ask for it.
+func (m *Machine) need(n *node, name, what string) (workflow.Value, bool) {
+	i, ok := n.dag.plan.index[name]
+	if !ok {
+		return nil, false
+	}
+	p := n.dag.states[i]
+	switch what {
+	case "Succeeded":
+		return p == Succeeded, true
+	case "Failed":
+		return p == Failed || p == Canceled, true
+	case "Errored":
+		return p == Errored, true
+	case "Skipped":
+		return p == Skipped, true
+	case "Omitted":
+		return p == Omitted, true
+	case "Daemoned":
+		return false, true
+	case "AnySucceeded", "AllFailed":
+		c := n.dag.children[i]
+		good, bad, all := 0, 0, 1
+		switch {
+		case c == nil:
+		case c.group != nil:
+			good, bad, all = c.group.good.n, c.group.bad.n+c.group.wrong.n, int(c.group.n)
+		case c.fan != nil:
+			good, bad, all = c.fan.good.n, c.fan.bad.n, int(c.list.n)
+		case p == Succeeded:
+			good = 1
+		case p == Failed || p == Errored:
+			bad = 1
+		}
+		if what == "AnySucceeded" {
+			return good > 0, true
+		}
+		return bad == all, true
+	}
+	return nil, false
+}
+
+// aboutRun is what everybody sees of the run.
+func (m *Machine) aboutRun(path []string) (workflow.Value, bool) {
+	if len(path) == 0 {
+		return nil, false
+	}
+	if len(path) > 1 {
+		switch path[0] {
+		case "parameters":
+			v, ok := m.args[path[1]]
+			if !ok {
+				v, ok = m.graph.Args[path[1]]
+			}
+			return descend(v, ok, path[2:])
+		case "outputs":
+			return descend(map[string]any(m.globals), true, path[1:])
+		case "labels":
+			v, ok := m.graph.Labels[path[1]]
+			return v, ok
+		case "creationTimestamp":
+			return creation(m.started, path[1])
+		}
+		return nil, false
+	}
+	switch path[0] {
+	case "name":
+		return m.name, true
+	case "namespace":
+		return m.namespace, true
+	case "uid", "id":
+		return m.id, true
+	case "status":
+		return status(m.phase), true
+	case "mainEntrypoint":
+		return m.graph.Entry, true
+	case "priority":
+		return float64(m.graph.Priority), true
+	case "by":
+		return m.by, true
+	case "duration":
+		return float64(m.now-m.started) / 1000, true
+	case "creationTimestamp":
+		return stamp(m.started), true
+	case "scheduledTime":
+		return stamp(m.scheduled), m.scheduled != 0
+	case "parameters":
+		all := map[string]any{}
+		for k, v := range m.graph.Args {
+			all[k] = v
+		}
+		for k, v := range m.args {
+			all[k] = v
+		}
+		return all, true
+	case "failures":
+		return m.failures(), true
+	}
+	return nil, false
+}
+
+// failures are the nodes that failed, as exit handlers see them.
+func (m *Machine) failures() []any {
+	const most = 100
+	out := []any{}
+	for _, n := range m.sorted() {
+		if n.phase != Failed && n.phase != Errored || n.kind != kindLeaf || len(out) == most {
+			continue
+		}
+		out = append(out, map[string]any{
+			"displayName": m.label(n), "message": n.message, "templateName": n.name, "phase": status(n.phase),
+			"podName": m.name + "-" + taskName(n, 0), "finishedAt": stamp(n.ended),
+		})
+	}
+	return out
+}
+
+// creation formats the beginning by one letter of strftime, or by name.
+func creation(ms int64, how string) (workflow.Value, bool) {
+	t := time.UnixMilli(ms).UTC()
+	layouts := map[string]string{"Y": "2006", "m": "01", "d": "02", "H": "15", "M": "04", "S": "05", "y": "06", "B": "January", "b": "Jan",
+		"A": "Monday", "a": "Mon", "p": "PM", "I": "03", "j": "002", "F": "2006-01-02", "T": "15:04:05", "RFC3339": time.RFC3339}
+	if how == "s" {
+		return strconv.FormatInt(t.Unix(), 10), true
+	}
+	l, ok := layouts[how]
+	if !ok {
+		return nil, false
+	}
+	return t.Format(l), true
+}
+
+func stamp(ms int64) string {
+	if ms == 0 {
+		return ""
+	}
+	return time.UnixMilli(ms).UTC().Format(time.RFC3339)
+}
+
+// status is a phase as expressions compare it.
+func status(p Phase) string {
+	switch p {
+	case Waiting:
+		return "Pending"
+	case Running:
+		return "Running"
+	case Succeeded:
+		return "Succeeded"
+	case Errored:
+		return "Error"
+	case Skipped:
+		return "Skipped"
+	case Omitted:
+		return "Omitted"
+	}
+	return "Failed"
+}
+
+// bind works out what a template is given.
+func (m *Machine) bind(n *node) error {
+	var args []workflow.Arg
+	s := scope{m: m}
+	switch n.role {
+	case roleRoot:
+		return m.bindEntry(n)
+	case roleCall, roleItem:
+		above := n.parent
+		if n.role == roleItem {
+			above = n.parent.parent
+		}
+		args = n.call.Args
+		s = m.caller(above, n.call, n.value, n.role == roleItem)
+	case roleHook:
+		args = m.hookOf(n).Args
+	}
+	if n.parent != nil && (n.role == roleExit || n.role == roleHook) {
+		if n.role == roleExit {
+			args = n.parent.call.OnExitArgs
+		}
+		s = m.caller(n.parent.parent, n.parent.call, nil, false)
+	}
+	for i := range n.tmpl.Inputs {
+		in := &n.tmpl.Inputs[i]
+		v, ok, err := give(in, args, s)
+		if err != nil {
+			return err
+		}
+		if ok {
+			n.hand(in, v)
+		}
+	}
+	return nil
+}
+
+// bindEntry gives the entry what the run was given.
+func (m *Machine) bindEntry(n *node) error {
+	for i := range n.tmpl.Inputs {
+		in := &n.tmpl.Inputs[i]
+		v, ok := m.args[in.Name]
+		if !ok {
+			v, ok = m.graph.Args[in.Name]
+		}
+		if !ok {
+			var err error
+			if v, ok, err = give(in, nil, scope{m: m}); err != nil {
+				return err
+			}
+		}
+		if ok {
+			n.hand(in, v)
+		}
+	}
+	return nil
+}
+
+func (n *node) hand(in *workflow.Input, v workflow.Value) {
+	to := &n.inputs
+	if in.Artifact {
+		to = &n.files
+	}
+	if *to == nil {
+		*to = map[string]workflow.Value{}
+	}
+	(*to)[in.Name] = v
+}
+
+// give is the value of one input.
+func give(in *workflow.Input, args []workflow.Arg, s scope) (v workflow.Value, ok bool, err error) {
+	what := "parameter"
+	if in.Artifact {
+		what = "artifact"
+	}
+	for i := range args {
+		if a := &args[i]; a.Name == in.Name && a.Artifact == in.Artifact {
+			if v, err = a.Value.Eval(s); err != nil {
+				if in.Optional || in.Default != nil {
+					break
+				}
+				return nil, false, fmt.Errorf("%s %q: %w", what, in.Name, err)
+			}
+			ok = true
+			break
+		}
+	}
+	if !ok && in.Default != nil {
+		if v, err = in.Default.Eval(s); err != nil {
+			return nil, false, fmt.Errorf("default of %s %q: %w", what, in.Name, err)
+		}
+		ok = true
+	}
+	if !ok {
+		if in.Optional {
+			return nil, false, nil
+		}
+		return nil, false, fmt.Errorf("%s %q was not given", what, in.Name)
+	}
+	if len(in.Enum) > 0 {
+		if t, is := v.(string); !is || !slices.Contains(in.Enum, t) {
+			return nil, false, fmt.Errorf("%s %q is %v: it has to be one of %s", what, in.Name, v, strings.Join(in.Enum, ", "))
+		}
+	}
+	return v, true, nil
+}
+
+// compute works out outputs that expressions give.
+func (m *Machine) compute(n *node) error {
+	s := m.inside(n)
+	var params, files map[string]any
+	if n.outputs != nil {
+		params, _ = n.outputs["parameters"].(map[string]any)
+		files, _ = n.outputs["artifacts"].(map[string]any)
+	}
+	set := func(o *workflow.Output, v workflow.Value) {
+		if n.outputs == nil {
+			n.outputs = map[string]workflow.Value{}
+		}
+		switch {
+		case o.Result:
+			n.outputs["result"] = v
+		case o.Artifact:
+			if files == nil {
+				files = map[string]any{}
+				n.outputs["artifacts"] = files
+			}
+			files[o.Name] = v
+		default:
+			if params == nil {
+				params = map[string]any{}
+				n.outputs["parameters"] = params
+			}
+			params[o.Name] = v
+		}
+	}
+	for i := range n.tmpl.Outputs {
+		o := &n.tmpl.Outputs[i]
+		if o.From != nil {
+			v, err := o.From.Eval(s)
+			if err != nil && o.Default != nil {
+				v, err = o.Default.Eval(s)
+			}
+			if err != nil {
+				return fmt.Errorf("output %q: %w", o.Name, err)
+			}
+			set(o, v)
+		}
+		if o.Global != "" {
+			m.global(n, o)
+		}
+	}
+	return nil
+}
+
+// global makes an output one of the whole run.
+func (m *Machine) global(n *node, o *workflow.Output) {
+	kind := "parameters"
+	if o.Artifact {
+		kind = "artifacts"
+	}
+	all, _ := n.outputs[kind].(map[string]any)
+	v, ok := all[o.Name]
+	if o.Result && n.outputs != nil {
+		v, ok = n.outputs["result"]
+	}
+	if !ok {
+		return
+	}
+	to, _ := m.globals[kind].(map[string]any)
+	if to == nil {
+		to = map[string]any{}
+		m.globals[kind] = to
+	}
+	to[o.Global] = v
+}
+
+// typed reads a text as an output's type says. What is not what it should be
+// stays text: the program wrote it, and whoever uses it will say what is wrong.
+func typed(kind, s string) workflow.Value {
+	switch kind {
+	case "json":
+		var v any
+		if err := json.Unmarshal([]byte(s), &v); err == nil {
+			return v
+		}
+	case "lines":
+		list := []any{}
+		for line := range strings.Lines(s) {
+			if line = strings.TrimRight(line, "\r\n"); line != "" {
+				list = append(list, line)
+			}
+		}
+		return list
+	}
+	return s
+}
+
+// truth is a condition.
+func truth(e workflow.Expr, s scope) (bool, error) {
+	v, err := e.Eval(s)
+	if err != nil {
+		return false, err
+	}
+	switch v := v.(type) {
+	case bool:
+		return v, nil
+	case string:
+		if b, err := strconv.ParseBool(v); err == nil {
+			return b, nil
+		}
+	}
+	return false, fmt.Errorf("%s is %v, neither true nor false", e, v)
+}
+
+// number is an expression that has to be one.
+func number(e workflow.Expr, s scope) (float64, error) {
+	v, err := e.Eval(s)
+	if err != nil {
+		return 0, err
+	}
+	switch v := v.(type) {
+	case float64:
+		return v, nil
+	case int:
+		return float64(v), nil
+	case int64:
+		return float64(v), nil
+	case string:
+		if f, err := strconv.ParseFloat(strings.TrimSpace(v), 64); err == nil {
+			return f, nil
+		}
+	}
+	return 0, fmt.Errorf("%s is %v, no number", e, v)
+}
+
+// text is an expression as a name or key.
+func text(e workflow.Expr, s scope) (string, error) {
+	v, err := e.Eval(s)
+	if err != nil {
+		return "", err
+	}
+	switch v := v.(type) {
+	case string:
+		return v, nil
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64), nil
+	case bool:
+		return strconv.FormatBool(v), nil
+	}
+	b, err := json.Marshal(v)
+	return string(b), err
+}
