@@ -55,6 +55,14 @@ func TestHooks(t *testing.T) {
 	}
 }
 
+// What is told twice in one webhook is one push.
+func TestHookOnce(t *testing.T) {
+	got, err := catalog.Hook{Kind: "quay"}.Read(nil, "", []byte(`{"repository":"a/b","docker_url":"quay.io/a/b","updated_tags":["1","2","1"]}`))
+	if err != nil || len(got) != 2 {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func recorded(t testing.TB, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "hook", name+".json"))
