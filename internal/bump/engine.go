@@ -240,33 +240,51 @@ func (e *Engine) Run(ctx context.Context) error {
 		g.Go(func() error { return e.pushLoop(ctx) })
 	}
 	g.Go(func() error { return e.tendLoop(ctx) })
-	for range e.cfg.Workers {
-		g.Go(func() error { return e.work(ctx) })
-	}
+	g.Go(func() error { return e.dispatch(ctx, g) })
 	return g.Wait()
 }
 
-// work makes passes, one after the other.
-func (e *Engine) work(ctx context.Context) error {
-	for ctx.Err() == nil {
-		r, done, wait := e.queue.take(e.deps.Clock.Mono())
-		if r == nil {
+// dispatch hands out what is due, to as many at once as there may be.
+func (e *Engine) dispatch(ctx context.Context, g *errgroup.Group) error {
+	free := make(chan struct{}, e.cfg.Workers)
+	var alarm <-chan time.Time // set for the time rings
+	var rings time.Duration
+	for {
+		select {
+		case free <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		var r *repository
+		var done []chan error
+		for r == nil {
+			now := e.deps.Clock.Mono()
+			var wait time.Duration
+			if r, done, wait = e.queue.take(now); r != nil {
+				break
+			}
+			if alarm == nil || now+wait < rings {
+				alarm, rings = e.deps.Clock.After(wait), now+wait
+			}
 			select {
 			case <-ctx.Done():
+				return nil
 			case <-e.queue.wake:
-			case <-e.deps.Clock.After(wait):
+			case <-alarm:
+				alarm = nil
 			}
-			continue
 		}
-		e.queue.nudge() // another worker may have more to do
-		err := e.pass(ctx, r)
-		now := e.deps.Clock.Mono()
-		e.queue.release(r, now+e.until(r, err), now, e.cfg.Quiet)
-		for _, c := range done {
-			c <- err
-		}
+		g.Go(func() error {
+			defer func() { <-free }()
+			err := e.pass(ctx, r)
+			now := e.deps.Clock.Mono()
+			e.queue.release(r, now+e.until(r, err), now, e.cfg.Quiet)
+			for _, c := range done {
+				c <- err
+			}
+			return nil
+		})
 	}
-	return nil
 }
 
 // until is how long after a pass the next one is made.
