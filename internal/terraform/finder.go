@@ -194,7 +194,7 @@ func (b *finder) add(f code.Found) {
 			continue
 		}
 		img.Place = r.At(s.path)
-		origins = append(origins, TraceOf(s.value).Origins...)
+		origins = append(origins, s.origins(part)...)
 	}
 	origins = relevant(origins, f.Value)
 	img.Chain = append([]code.Step{{Name: r.Address + "." + f.Path, Place: img.Place}}, chain(origins, f.Value, img.Place)...)

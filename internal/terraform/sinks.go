@@ -51,10 +51,28 @@ type finder struct {
 }
 
 // A spot is where a node of a body comes from. It is the Origin of nodes. The
-// nodes of a text that was decoded (YAML in a string) have the text's spot.
+// nodes of a text that was decoded (YAML in a string) have the text's spot,
+// and where in the text they are.
 type spot struct {
 	value cty.Value // with its marks and those of all that it is within
 	path  cty.Path
+	text  string // that the node was decoded from; "" if it was not
+	line  int    // in text, from 1
+}
+
+// origins are those of the value. Of a text that stands in a file as it was
+// decoded, what the node says stands on the node's line.
+func (s spot) origins(n *code.Node) []Origin {
+	list := TraceOf(s.value).Origins
+	for i, o := range list {
+		if s.line > 0 && o.Lined && o.Text == s.text && n.Text != "" {
+			list[i].Text, list[i].Lined = n.Text, false
+			if s.line > 1 {
+				list[i].Place = code.Place{File: o.Place.File, Line: o.Place.Line + s.line - 1}
+			}
+		}
+	}
+	return list
 }
 
 // both is several sinks for one type.

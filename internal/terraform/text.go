@@ -71,7 +71,7 @@ func decode(n *code.Node) ([]*code.Node, error) {
 	if deepData([]byte(n.Text)) != nil {
 		return nil, errors.New("its text is nested too deeply to be read")
 	}
-	d := &decoder{origin: n.Origin, left: maxTextNodes, seen: map[*yamlv3.Node]*code.Node{}}
+	d := &decoder{text: n.Text, origin: n.Origin, left: maxTextNodes, seen: map[*yamlv3.Node]*code.Node{}}
 	var docs []*code.Node
 	for dec := yamlv3.NewDecoder(strings.NewReader(n.Text)); len(docs) < maxDocuments; {
 		var doc yamlv3.Node
@@ -93,6 +93,7 @@ func decode(n *code.Node) ([]*code.Node, error) {
 // A decoder makes nodes of YAML. What is anchored is decoded once, so that
 // aliases cost nothing however often they are used.
 type decoder struct {
+	text   string
 	origin any
 	left   int
 	seen   map[*yamlv3.Node]*code.Node
@@ -123,9 +124,15 @@ func (d *decoder) node(y *yamlv3.Node) *code.Node {
 		d.mapping(n, y)
 	case yamlv3.ScalarNode:
 		scalar(n, y)
-		if at, ok := d.origin.(spot); ok && holed(n.Text) {
+		at, ok := d.origin.(spot)
+		if !ok {
+			break
+		}
+		if holed(n.Text) {
 			n.Kind, n.Text = code.Unknown, missing(at)
 		}
+		at.text, at.line = d.text, y.Line
+		n.Origin = at
 	}
 	return n
 }
