@@ -6,9 +6,9 @@ import "time"
 const (
 	PathWork     = "/api/v1/work/ask"       // Ask -> Grant: results in, leases out
 	PathBeat     = "/api/v1/work/beat"      // Beat -> Beaten
-	PathLogs     = "/api/v1/work/logs"      // a stream of log frames
-	PathBlob     = "/api/v1/work/blobs/"    // GET DIGEST, POST (answers the digest)
-	PathArtifact = "/api/v1/work/artifacts" // Input -> bytes of its Source
+	PathLogs     = "/api/v1/work/logs"      // a stream of Frames -> Logged
+	PathBlob     = "/api/v1/work/blobs/"    // GET DIGEST -> bytes; POST bytes -> Produced. With HeaderLease
+	PathArtifact = "/api/v1/work/artifacts" // Input -> bytes of its Source. With HeaderLease
 )
 
 // Ask brings results and asks for work, in one call, so that a worker under
