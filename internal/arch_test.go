@@ -114,7 +114,7 @@ var modules = map[string][]string{
 	"github.com/google/go-containerregistry": {"internal/catalog/keychain", "test/…"},
 	"github.com/aws/aws-sdk-go-v2":           {"internal/catalog/keychain"},
 	"github.com/aws/aws-sdk-go-v2/config":    {"internal/catalog/keychain"},
-	"github.com/opencontainers/go-digest":    {"internal/…", "test/…"},
+	"github.com/opencontainers/go-digest":    {"internal/…", "bench/…", "test/…"},
 	"k8s.io/client-go":                       {"internal/agent/kube", "test/…"},
 	"k8s.io/api":                             {"internal/agent/kube", "bench/agent", "test/…"},
 	"k8s.io/apimachinery":                    {"internal/agent/kube", "bench/agent", "test/…"},
