@@ -1,5 +1,6 @@
 // Package demo tells the story of `cairn demo`: images are pushed, one of them
-// is in use, time passes, and what nobody used goes.
+// is in use, time passes, and what nobody used goes; a newer one is pushed, and
+// code moves to it.
 //
 // It owns the story and how it reads. Everything it shows goes through a real
 // server with its store and retention loop, in a temporary folder, over HTTP;
@@ -16,6 +17,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -76,7 +78,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 		s.pace, s.fake, s.clock = seconds, nil, clock.Real()
 	}
 	c := config.Default()
-	c.Data, c.Listen, c.Open = dir, cfg.Listen, true
+	c.Data, c.Listen, c.Open = filepath.Join(dir, "data"), cfg.Listen, true
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:0"
 	}
@@ -106,7 +108,11 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	if s.fake != nil {
 		s.started(ctx)
 	}
-	if err := s.tell(ctx); err != nil {
+	err = s.tell(ctx)
+	if err == nil {
+		err = s.moves(ctx, dir)
+	}
+	if err != nil {
 		return fmt.Errorf("the demo broke off: %w", err)
 	}
 	if cfg.Exit {
