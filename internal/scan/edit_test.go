@@ -20,10 +20,11 @@ import (
 //	image ID EXPRESSION      words put together: $NAME, or a literal in quotes
 //	number ID REPO TAG       TAG as YAML has it: 1.10 is 1.1, unless quoted
 //	fixed ID REASON
+//	only NAME "TEXT"         it is a problem if NAME says something else
 type toy struct{ reads int }
 
 var (
-	toyLine = regexp.MustCompile(`^(?:let (\w+) "([^"]*)"|image (\w+) (.*)|number (\w+) (\w+) ("?)([^"\s]+)("?)|fixed (\w+) (.+)|#.*|)\r?$`)
+	toyLine = regexp.MustCompile(`^(?:let (\w+) "([^"]*)"|image (\w+) (.*)|number (\w+) (\w+) ("?)([^"\s]+)("?)|fixed (\w+) (.+)|only (\w+) "([^"]*)"|#.*|)\r?$`)
 	toyWord = regexp.MustCompile(`\$\w+|"[^"]*"`)
 )
 
@@ -67,6 +68,10 @@ func (y *toy) read(t *code.Tree) (*code.Result, error) {
 			res.Images = append(res.Images, code.Image{ID: text(group(5)), Value: text(group(6)) + ":" + tag, Sources: []code.Range{group(8)}})
 		case m[20] >= 0:
 			res.Images = append(res.Images, code.Image{ID: text(group(10)), Value: "a:1", Fixed: text(group(11))})
+		case m[24] >= 0:
+			if r := lets[text(group(12))]; r.File == "" || text(r) != text(group(13)) {
+				res.Problems = append(res.Problems, code.Problem{Place: code.PlaceOf(f, at), Text: "it must be " + text(group(13))})
+			}
 		}
 		at += len(line)
 	}
@@ -119,6 +124,8 @@ func TestChange(t *testing.T) {
 		{name: "pinned", text: "image a \"x:1.2\"\n", wants: "a=x:1.3@" + digestB, want: "image a \"x:1.3@" + digestB + "\"\n", effects: "a"},
 		{name: "no longer pinned", text: "image a \"x:1.2@" + digestA + "\"\n", wants: "a=x:1.3", want: "image a \"x:1.3\"\n", effects: "a"},
 		{name: "a tag for none", text: "image a \"reg.example/x\"\n", wants: "a=reg.example/x:1", want: "image a \"reg.example/x:1\"\n", effects: "a"},
+		{name: "two places would do, and one moves fewer", text: "let p \"1\"\nlet q \".1\"\nimage a \"x:\" $p $q\nimage b \"x:\" $p \".1\"\n", wants: "a=x:1.1.1", want: "let p \"1\"\nlet q \".1.1\"\nimage a \"x:\" $p $q\nimage b \"x:\" $p \".1\"\n", effects: "a"},
+		{name: "it would break the code", text: "let v \"1\"\nimage a \"x:\" $v\nonly v \"1\"\n", wants: "a=x:2", refusal: "would break the code: f:3: it must be 1"},
 		{name: "a number that stays one", text: "number a x 17\n", wants: "a=x:18", want: "number a x 18\n", effects: "a"},
 		{name: "a number that has to be quoted", text: "number a x 1.9\n", wants: "a=x:1.10", want: "number a x \"1.10\"\n", effects: "a"},
 		{name: "a number in quotes", text: "number a x \"1.9\"\n", wants: "a=x:1.10", want: "number a x \"1.10\"\n", effects: "a"},
