@@ -176,6 +176,7 @@ func (w *writer) nested(v workflow.Value, depth int) {
 			return
 		}
 		w.byte(valueFile)
+		w.string(v.Name)
 		w.string(v.Digest)
 		w.int(v.Size)
 		w.bool(v.Folder)
@@ -244,7 +245,7 @@ func (r *reader) nested(depth int) workflow.Value {
 		}
 		return m
 	case valueFile:
-		return &workflow.File{Digest: r.string(), Size: r.int(), Folder: r.bool(), Source: r.source()}
+		return &workflow.File{Name: r.string(), Digest: r.string(), Size: r.int(), Folder: r.bool(), Source: r.source()}
 	default:
 		r.fail(fmt.Errorf("unknown kind of value %d", k))
 		return nil

@@ -1,0 +1,327 @@
+package work
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/work/machine"
+)
+
+// Bounds of what one worker may say at once, and hold.
+const (
+	maxWant     = 1024
+	maxOutcomes = 4096
+	maxWait     = time.Minute
+	maxMessage  = 4096
+	maxWorker   = 200
+)
+
+// waiter is a worker that waits for tasks.
+type waiter struct {
+	worker string
+	want   int
+	leases []lease // granted, in the commit that is being made
+	got    chan []lease
+	gone   bool // it does not wait any more
+}
+
+// lease is a task that was granted.
+type lease struct {
+	run *run
+	machine.Lease
+}
+
+// reports are the outcomes of one call, by run and in their order.
+type report struct {
+	run  string
+	refs []task.Ref
+	res  []machine.Result
+	back []machine.Lease
+}
+
+// Work takes what a worker reports and gives it tasks. When it answers, the
+// outcomes that it does not refuse are durable, and so are the leases. The
+// tokens in a say which leases the caller may speak of; who it is is a name
+// for people and for beats.
+func (s *Server) Work(ctx context.Context, a task.Ask) (task.Grant, error) {
+	g := task.Grant{Term: s.cfg.Term}
+	if a.Worker == "" || len(a.Worker) > maxWorker {
+		return g, fmt.Errorf("%w: a worker has a name of at most %d bytes", ErrInvalid, maxWorker)
+	}
+	if len(a.Outcomes)+len(a.Back) > maxOutcomes {
+		return g, fmt.Errorf("%w: %d outcomes at once, at most %d", ErrInvalid, len(a.Outcomes)+len(a.Back), maxOutcomes)
+	}
+	reports, refused := s.sort(a)
+	g.Refused = refused
+	want := min(max(a.Want, 0), maxWant)
+	for deadline := s.d.Clock.Mono() + min(a.Wait, maxWait); ; {
+		leases, drain, err := s.exchange(ctx, a.Worker, reports, want, deadline, &g.Refused)
+		if err != nil {
+			return g, err
+		}
+		reports = nil
+		g.Drain = drain
+		if len(leases) == 0 {
+			return g, nil
+		}
+		if err := s.render(ctx, leases, &g); err != nil {
+			return g, err
+		}
+		// All of them may have been skipped by their conditions.
+		if len(g.Leases) > 0 || ctx.Err() != nil {
+			return g, nil
+		}
+	}
+}
+
+// sort sorts what a worker reports by runs. What has no right token is refused.
+func (s *Server) sort(a task.Ask) (reports []*report, refused []task.Ref) {
+	of := func(r task.Ref) (*report, machine.Lease, bool) {
+		t, err := machine.ParseTask(r.Task)
+		if err != nil || r.Attempt < 1 || r.Attempt > 1<<31 || !s.tokens.right(r) {
+			refused = append(refused, r)
+			return nil, machine.Lease{}, false
+		}
+		var p *report
+		if i := slices.IndexFunc(reports, func(p *report) bool { return p.run == r.Run }); i >= 0 {
+			p = reports[i]
+		} else {
+			p = &report{run: r.Run}
+			reports = append(reports, p)
+		}
+		return p, machine.Lease{Ref: t, Attempt: uint32(r.Attempt)}, true
+	}
+	for i := range a.Outcomes {
+		o := &a.Outcomes[i]
+		if p, l, ok := of(o.Ref); ok {
+			p.refs = append(p.refs, o.Ref)
+			p.res = append(p.res, s.result(o, l))
+		}
+	}
+	for _, r := range a.Back {
+		if p, l, ok := of(r); ok {
+			p.back = append(p.back, l)
+		}
+	}
+	return reports, refused
+}
+
+// result is an outcome in the machine's words, within its bounds.
+func (s *Server) result(o *task.Outcome, l machine.Lease) machine.Result {
+	r := machine.Result{Node: l.Node, Item: l.Item, Attempt: l.Attempt, Exit: max(min(o.Exit, 1<<20), -1), Message: cut(o.Message, maxMessage),
+		Infrastructure: o.Infrastructure, Isolation: cut(o.Isolation, 20), Outputs: o.Outputs}
+	if !o.Started.IsZero() {
+		r.Started = o.Started.UnixMilli()
+	}
+	if !o.Ended.IsZero() {
+		r.Ended = o.Ended.UnixMilli()
+	}
+	switch o.Phase {
+	case task.Succeeded:
+		r.Phase = machine.Succeeded
+	case task.Failed:
+		r.Phase = machine.Failed
+	case task.Canceled:
+		r.Phase = machine.Canceled
+	default:
+		r.Phase = machine.Errored
+	}
+	size := 0
+	for k, p := range o.Outputs {
+		size += len(k) + len(p.Digest) + 16
+		if p.Text != nil {
+			size += len(*p.Text)
+		}
+	}
+	if size > s.cfg.MaxText {
+		r.Outputs = nil
+		if r.Phase == machine.Succeeded {
+			r.Phase, r.Exit = machine.Errored, -1
+			r.Message = fmt.Sprintf("its outputs have %d bytes of text, at most %d: hand what is larger on as an artifact", size, s.cfg.MaxText)
+		}
+	}
+	return r
+}
+
+// cut shortens a text that somebody outside wrote.
+func cut(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for most > 0 && s[most]&0xc0 == 0x80 {
+		most--
+	}
+	return s[:most] + "…"
+}
+
+// exchange puts reports in and gets leases out, waiting for some if need be.
+func (s *Server) exchange(ctx context.Context, name string, reports []*report, want int, deadline time.Duration, refused *[]task.Ref) (leases []lease, drain bool, err error) {
+	var w *waiter
+	err = s.do(ctx, func(c *commit) error {
+		for _, p := range reports {
+			*refused = append(*refused, c.report(p)...)
+		}
+		drain = s.draining
+		if want == 0 || drain {
+			return nil
+		}
+		if leases = c.grant(name, want); len(leases) == 0 && deadline > s.d.Clock.Mono() {
+			w = &waiter{worker: name, want: want, got: make(chan []lease, 1)}
+			s.waiters = append(s.waiters, w)
+		}
+		return nil
+	})
+	if err != nil || w == nil {
+		return leases, drain, err
+	}
+	select {
+	case leases = <-w.got:
+	case <-ctx.Done():
+		leases = s.leave(w)
+		if len(leases) > 0 { // nobody hears of them any more
+			s.post(func(c *commit) error { c.giveBack(leases); return nil })
+		}
+		return nil, drain, ctx.Err()
+	case <-s.d.Clock.After(deadline - s.d.Clock.Mono()):
+		leases = s.leave(w)
+	case <-s.ended:
+		return nil, drain, ErrClosed
+	}
+	s.mu.RLock()
+	drain = s.draining
+	s.mu.RUnlock()
+	return leases, drain, nil
+}
+
+// leave ends the wait of a worker; what it was granted just now is returned.
+func (s *Server) leave(w *waiter) []lease {
+	s.mu.Lock()
+	w.gone = true
+	granted := len(w.leases) > 0 // in a commit that is being written
+	s.waiters = slices.DeleteFunc(s.waiters, func(x *waiter) bool { return x == w })
+	s.mu.Unlock()
+	if granted {
+		select {
+		case l := <-w.got:
+			return l
+		case <-s.ended:
+			return nil
+		}
+	}
+	select {
+	case l := <-w.got:
+		return l
+	default:
+		return nil
+	}
+}
+
+// report has outcomes happen, as far as their leases are held.
+func (c *commit) report(p *report) (refused []task.Ref) {
+	s := c.s
+	r := s.runs[p.run]
+	if r == nil {
+		return p.refs
+	}
+	var e machine.Ended
+	for i := range p.res {
+		x := &p.res[i]
+		l := machine.Lease{Ref: machine.Ref{Node: x.Node, Item: x.Item}, Attempt: x.Attempt}
+		if !s.drop(r, l) {
+			refused = append(refused, p.refs[i])
+			continue
+		}
+		e.Results = append(e.Results, *x)
+	}
+	if len(e.Results) > 0 {
+		if err := c.apply(r, &e); err != nil {
+			s.log.Error("a run did not take outcomes", "run", r.id, "error", err)
+		}
+	}
+	var back machine.Back
+	for _, l := range p.back {
+		if s.drop(r, l) {
+			back.Tasks = append(back.Tasks, l.Ref)
+		}
+	}
+	if len(back.Tasks) > 0 {
+		_ = c.apply(r, back) // it is never refused
+	}
+	return refused
+}
+
+// giveBack returns leases of any runs.
+func (c *commit) giveBack(leases []lease) {
+	for _, l := range leases {
+		if c.s.drop(l.run, l.Lease) {
+			_ = c.apply(l.run, machine.Back{Tasks: []machine.Ref{l.Ref}}) // it is never refused
+		}
+	}
+}
+
+// grant gives tasks to a worker, of the runs whose turn it is.
+func (c *commit) grant(name string, want int) (out []lease) {
+	s := c.s
+	may := func(r *run) bool { return s.room(r, 1) > 0 }
+	for want > len(out) {
+		r := s.queue.next(may)
+		if r == nil {
+			break
+		}
+		e, leases := r.m.Grant(c.at, name, s.room(r, want-len(out)))
+		if e == nil {
+			s.queue.remove(r)
+			continue
+		}
+		w := s.worker(name)
+		now := s.d.Clock.Mono()
+		for _, l := range leases {
+			w.held[key{r, l}] = now
+			out = append(out, lease{r, l})
+		}
+		s.active += len(leases)
+		s.spaces[r.namespace] += len(leases)
+		c.record(r, e)
+	}
+	return out
+}
+
+// room is how many tasks of the run may be granted, up to want, by the caps of
+// the server.
+func (s *Server) room(r *run, want int) int {
+	if n := s.cfg.MaxActive; n > 0 {
+		want = min(want, n-s.active)
+	}
+	if n := s.cfg.MaxPerNamespace; n > 0 {
+		want = min(want, n-s.spaces[r.namespace])
+	}
+	if n := s.cfg.MaxPerRun; n > 0 {
+		want = min(want, n-r.m.Counts().Active)
+	}
+	return want
+}
+
+// serve gives what has become ready to those who wait for it, in the order of
+// their coming. They hear of it when it is durable.
+func (c *commit) serve() {
+	s := c.s
+	for len(s.waiters) > 0 && !s.queue.empty() {
+		w := s.waiters[0]
+		leases := c.grant(w.worker, w.want)
+		if len(leases) == 0 {
+			break
+		}
+		s.waiters = s.waiters[1:]
+		w.leases = leases
+		c.served = append(c.served, w)
+	}
+	if s.draining {
+		for _, w := range s.waiters {
+			c.served = append(c.served, w)
+		}
+		s.waiters = nil
+	}
+}

@@ -1,0 +1,88 @@
+// Package door is where workers come in: the work server over HTTP.
+//
+// It owns the paths of asks and beats (internal/task), and what they cost. It
+// promises that a body is bounded before it is read, and that what a worker
+// sends has been taken when it is answered with 200. It does not know who may
+// come in: whoever mounts it says so. Logs and bytes have other doors.
+package door
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/work"
+)
+
+// Server is what is behind the door; [work.Server] is one.
+type Server interface {
+	Work(context.Context, task.Ask) (task.Grant, error)
+	Beat(context.Context, task.Beat) (task.Beaten, error)
+}
+
+// A Guard says whether a request may come in; its error is told to the client.
+// Wrong is the status of the answer, 401 or 403.
+type Guard func(*http.Request) (wrong int, err error)
+
+// maxBody bounds what one call brings.
+const maxBody = 64 << 20
+
+// New returns the handler of [task.PathWork] and [task.PathBeat]. A nil guard
+// lets everybody in.
+func New(s Server, guard Guard) http.Handler {
+	if guard == nil {
+		guard = func(*http.Request) (int, error) { return 0, nil }
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST "+task.PathWork, func(w http.ResponseWriter, r *http.Request) { exchange(w, r, guard, s.Work) })
+	mux.HandleFunc("POST "+task.PathBeat, func(w http.ResponseWriter, r *http.Request) { exchange(w, r, guard, s.Beat) })
+	return mux
+}
+
+// exchange reads a question and writes the answer.
+func exchange[Q, A any](w http.ResponseWriter, r *http.Request, guard Guard, f func(context.Context, Q) (A, error)) {
+	if wrong, err := guard(r); err != nil {
+		problem(w, wrong, err)
+		return
+	}
+	// An ask may wait longer than others may take for a request.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+	var q Q
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&q); err != nil {
+		status := http.StatusBadRequest
+		if e := (*http.MaxBytesError)(nil); errors.As(err, &e) {
+			status = http.StatusRequestEntityTooLarge
+		}
+		problem(w, status, fmt.Errorf("read the request: %w", err))
+		return
+	}
+	a, err := f(r.Context(), q)
+	if err != nil {
+		status := http.StatusInternalServerError
+		switch {
+		case errors.Is(err, work.ErrInvalid):
+			status = http.StatusBadRequest
+		case errors.Is(err, work.ErrClosed), r.Context().Err() != nil:
+			status = http.StatusServiceUnavailable
+		}
+		problem(w, status, err)
+		return
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		problem(w, http.StatusInternalServerError, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(b) // a worker that does not hear it does not beat for it either
+}
+
+func problem(w http.ResponseWriter, status int, err error) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": err.Error()})
+}

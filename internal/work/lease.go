@@ -1,0 +1,188 @@
+package work
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/work/machine"
+)
+
+// tokens makes and checks the tokens of leases. A token follows from the
+// secret and the attempt it is for, and no attempt is ever granted twice: so
+// it is as good as a random one, and takes no place.
+type tokens struct{ secret []byte }
+
+func (t tokens) make(run, name string, attempt int) string {
+	h := hmac.New(sha256.New, t.secret)
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(attempt))
+	h.Write(b[:])
+	h.Write([]byte(run))
+	h.Write([]byte{0})
+	h.Write([]byte(name))
+	var sum [sha256.Size]byte
+	return base64.RawURLEncoding.EncodeToString(h.Sum(sum[:0])[:15])
+}
+
+func (t tokens) right(r task.Ref) bool {
+	return hmac.Equal([]byte(r.Token), []byte(t.make(r.Run, r.Task, r.Attempt)))
+}
+
+// key is a lease, as long as it is held.
+type key struct {
+	run *run
+	machine.Lease
+}
+
+// worker is somebody who holds leases, or did so lately.
+type worker struct {
+	name string
+	seen time.Duration         // when it was last heard of
+	held map[key]time.Duration // when each was granted, or last said to be held
+}
+
+func (s *Server) worker(name string) *worker {
+	w := s.workers[name]
+	if w == nil {
+		w = &worker{name: name, held: map[key]time.Duration{}}
+		s.workers[name] = w
+	}
+	w.seen = s.d.Clock.Mono()
+	return w
+}
+
+// drop ends a lease, and reports whether it was held.
+func (s *Server) drop(r *run, l machine.Lease) bool {
+	name, _, ok := r.m.Holds(l.Node, l.Item, l.Attempt)
+	if !ok {
+		return false
+	}
+	w := s.workers[name]
+	if w == nil {
+		return false
+	}
+	k := key{r, l}
+	if _, ok := w.held[k]; !ok { // another outcome of the same commit came first
+		return false
+	}
+	delete(w.held, k)
+	s.active--
+	if s.spaces[r.namespace]--; s.spaces[r.namespace] == 0 {
+		delete(s.spaces, r.namespace)
+	}
+	return true
+}
+
+// expire ends the leases that nobody said to hold for a term.
+func (c *commit) expire() {
+	s := c.s
+	now := s.d.Clock.Mono()
+	if now < s.expiry {
+		return
+	}
+	s.expiry = now + s.cfg.Term/4
+	for name, w := range s.workers {
+		var late []key
+		for k, at := range w.held {
+			if now-at > s.cfg.Term {
+				late = append(late, k)
+			}
+		}
+		slices.SortFunc(late, func(a, b key) int {
+			if a.run != b.run {
+				return strings.Compare(a.run.id, b.run.id)
+			}
+			if a.Node != b.Node {
+				return int(a.Node) - int(b.Node)
+			}
+			return int(a.Item) - int(b.Item)
+		})
+		for i := 0; i < len(late); {
+			r := late[i].run
+			var e machine.Lost
+			for ; i < len(late) && late[i].run == r; i++ {
+				if s.drop(r, late[i].Lease) {
+					e.Tasks = append(e.Tasks, late[i].Ref)
+				}
+			}
+			s.log.Warn("tasks are taken from a worker that is silent", "worker", name, "run", r.id, "tasks", len(e.Tasks))
+			if err := c.apply(r, e); err != nil {
+				s.log.Error("a run did not take a loss", "run", r.id, "error", err)
+			}
+		}
+		if len(w.held) == 0 && now-w.seen > 4*s.cfg.Term {
+			delete(s.workers, name)
+		}
+	}
+}
+
+// Beat hears what a worker holds, and says what of that it is to end.
+func (s *Server) Beat(_ context.Context, b task.Beat) (task.Beaten, error) {
+	out := task.Beaten{Term: s.cfg.Term}
+	if b.Worker == "" || len(b.Worker) > maxWorker {
+		return out, fmt.Errorf("%w: a worker has a name of at most %d bytes", ErrInvalid, maxWorker)
+	}
+	if len(b.Held) > maxOutcomes {
+		return out, fmt.Errorf("%w: %d leases at once, at most %d", ErrInvalid, len(b.Held), maxOutcomes)
+	}
+	select {
+	case <-s.ended:
+		return out, ErrClosed
+	default:
+	}
+	type held struct {
+		task.Ref
+		machine.Lease
+		ok bool
+	}
+	all := make([]held, len(b.Held))
+	for i, r := range b.Held { // before the lock is taken
+		t, err := machine.ParseTask(r.Task)
+		all[i] = held{r, machine.Lease{Ref: t, Attempt: uint32(r.Attempt)}, err == nil && s.tokens.right(r)}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.d.Clock.Mono()
+	if w := s.workers[b.Worker]; w != nil {
+		w.seen = now
+	}
+	for _, h := range all {
+		r := s.runs[h.Ref.Run]
+		if !h.ok || r == nil {
+			out.Lost = append(out.Lost, h.Ref)
+			continue
+		}
+		name, stop, ok := r.m.Holds(h.Node, h.Item, h.Lease.Attempt)
+		w := s.workers[name]
+		if !ok || w == nil {
+			out.Lost = append(out.Lost, h.Ref)
+			continue
+		}
+		k := key{r, h.Lease}
+		if _, ok := w.held[k]; ok {
+			w.held[k] = now
+		}
+		if stop {
+			out.Cancel = append(out.Cancel, h.Ref)
+		}
+	}
+	out.Drain = s.draining
+	if len(s.waiters) > 0 && s.queue.empty() && len(all) > 1 {
+		// Others have nothing to do: half of what has not begun is theirs.
+		out.Return = len(all) / 2
+	}
+	return out, nil
+}
+
+// Drain has workers finish what they have and leave, or ends that.
+func (s *Server) Drain(ctx context.Context, on bool) error {
+	return s.do(ctx, func(*commit) error { s.draining = on; return nil })
+}
