@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"cairn.dev/cairn/internal/task"
@@ -78,6 +79,7 @@ func exchange[Q, A any](w http.ResponseWriter, r *http.Request, guard Guard, f f
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	_, _ = w.Write(b) // a worker that does not hear it does not beat for it either
 }
 
