@@ -82,7 +82,7 @@ var rooms = map[string][]string{
 
 	// work: what runs are to do, who does it, and what becomes of it.
 	"internal/task":       {},
-	"internal/workflow/…": {"internal/task", "internal/image", "internal/workflow"},
+	"internal/workflow/…": {"internal/task", "internal/image", "internal/workflow/…"},
 	"internal/work":       {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/content", "internal/image", "internal/usage", "internal/work/…"},
 	"internal/work/…":     {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
 	"internal/worker":     {"internal/task", "internal/clock", "internal/worker/…"},
@@ -108,7 +108,9 @@ var modules = map[string][]string{
 	"golang.org/x/sync":                      {"internal/…"},
 	"github.com/spf13/cobra":                 {"cmd/cairn"},
 	"github.com/spf13/pflag":                 {"cmd/cairn"},
-	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "internal/terraform", "cmd/cairn"},
+	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "internal/terraform", "internal/workflow/document", "cmd/cairn"},
+	"github.com/google/cel-go":               {"internal/workflow"},
+	"github.com/adhocore/gronx":              {"internal/workflow", "internal/work/…"},
 	"github.com/danielgtaylor/huma/v2":       {"internal/api"},
 	"github.com/prometheus/client_golang":    {"internal/serve"},
 	"github.com/google/go-containerregistry": {"internal/catalog/keychain", "test/…"},

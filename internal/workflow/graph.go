@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/workflow/document"
 )
 
 // A Value is what JSON knows: nil, bool, float64, string, []any, map[string]any,
@@ -21,6 +22,7 @@ type Value = any
 
 // A File is an artifact: a blob of the server's, or a source it can fetch.
 type File struct {
+	Name   string       `json:"name,omitempty"` // its last part, where it was listed
 	Digest string       `json:"digest,omitempty"`
 	Size   int64        `json:"size,omitempty"`
 	Folder bool         `json:"folder,omitempty"`
@@ -246,10 +248,5 @@ type Schedule struct {
 	Documents         []byte
 }
 
-// A Problem is something wrong in a document.
-type Problem struct {
-	File         string `json:"file,omitempty"`
-	Line, Column int
-	Path         string `json:"path"` // spec.tasks[2].when
-	Text         string `json:"text"`
-}
+// A Problem is something wrong in a document, with its place and the cure.
+type Problem = document.Problem

@@ -1,0 +1,74 @@
+package workflow
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"cairn.dev/cairn/internal/workflow/document"
+)
+
+// Arguments checks what a run is handed against what its entry takes. Texts
+// become what the inputs' types say; for Argo's graphs everything stays text.
+func (g *Graph) Arguments(given map[string]string) (map[string]Value, error) {
+	entry := g.Templates[g.Entry]
+	if entry == nil {
+		return nil, fmt.Errorf("the workflow has no template %q to begin with", g.Entry)
+	}
+	var known []string
+	for _, in := range entry.Inputs {
+		known = append(known, in.Name)
+	}
+	for k := range g.Args {
+		known = append(known, k)
+	}
+	out, errs := map[string]Value{}, []error(nil)
+	for k, text := range given {
+		if !slices.Contains(known, k) {
+			errs = append(errs, fmt.Errorf("the workflow has no parameter %q%s", k, document.Meant(k, known)))
+			continue
+		}
+		out[k] = text
+	}
+	for _, in := range entry.Inputs {
+		text, ok := given[in.Name]
+		if !ok {
+			if _, has := g.Args[in.Name]; !has && in.Default == nil && !in.Optional && !in.Artifact {
+				errs = append(errs, fmt.Errorf("the parameter %q is missing: it has no default", in.Name))
+			}
+			continue
+		}
+		v, err := in.parse(text)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("parameter %q: %w", in.Name, err))
+			continue
+		}
+		out[in.Name] = v
+	}
+	return out, errors.Join(errs...)
+}
+
+func (in Input) parse(text string) (Value, error) {
+	if len(in.Enum) > 0 && !slices.Contains(in.Enum, text) {
+		return nil, fmt.Errorf("%.80q is none of %s", text, strings.Join(in.Enum, ", "))
+	}
+	switch in.Type {
+	case "json":
+		var v Value
+		if err := json.Unmarshal([]byte(text), &v); err != nil {
+			return nil, fmt.Errorf("%.80q is not JSON: %w", text, err)
+		}
+		return v, nil
+	case "lines":
+		list := []any{}
+		for line := range strings.Lines(text) {
+			list = append(list, strings.TrimRight(line, "\r\n"))
+		}
+		return list, nil
+	case "file", "folder":
+		return nil, fmt.Errorf("a %s cannot be handed over as text", in.Type)
+	}
+	return text, nil
+}

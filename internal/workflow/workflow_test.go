@@ -1,0 +1,290 @@
+package workflow_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"cairn.dev/cairn/internal/workflow"
+	"cairn.dev/cairn/internal/workflow/workflowtest"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatalf("%v (run with -update)", err)
+	}
+	if got != string(want) {
+		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
+	}
+}
+
+func problems(ps []workflow.Problem) string {
+	var b strings.Builder
+	for _, p := range ps {
+		fmt.Fprintln(&b, p)
+	}
+	return b.String()
+}
+
+// compile reads a file of either kind.
+func compile(file string, doc []byte) (string, []workflow.Problem) {
+	if strings.Contains(string(doc), "kind: CronWorkflow") {
+		s, ps := workflow.CompileSchedule(file, doc, nil)
+		if s == nil {
+			return "", ps
+		}
+		return fmt.Sprintf("schedule %s: %s in %s, overlap %s, late %v, keeps %d and %d\n%s", s.Name, strings.Join(s.Crons, "; "), s.Timezone, s.Overlap, s.Late, s.KeepGood, s.KeepBad, s.Graph), ps
+	}
+	g, ps := workflow.Compile(file, doc, nil)
+	if g == nil {
+		return "", ps
+	}
+	return g.String(), ps
+}
+
+func TestGood(t *testing.T) {
+	files, _ := filepath.Glob("testdata/good/*.yaml")
+	if len(files) < 3 {
+		t.Fatalf("only %d files", len(files))
+	}
+	for _, f := range files {
+		doc, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ps := compile(filepath.Base(f), doc)
+		if len(ps) > 0 {
+			t.Errorf("%s:\n%s", f, problems(ps))
+			continue
+		}
+		golden(t, strings.TrimSuffix(f, ".yaml")+".graph", got)
+	}
+}
+
+func TestBad(t *testing.T) {
+	files, _ := filepath.Glob("testdata/bad/*.yaml")
+	if len(files) < 5 {
+		t.Fatalf("only %d files", len(files))
+	}
+	for _, f := range files {
+		doc, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ps := compile(filepath.Base(f), doc)
+		if len(ps) == 0 {
+			t.Errorf("%s: no problems, but\n%s", f, got)
+			continue
+		}
+		golden(t, strings.TrimSuffix(f, ".yaml")+".problems", problems(ps))
+	}
+}
+
+// The flow of the essay fits on a page.
+func TestShort(t *testing.T) {
+	doc, err := os.ReadFile("testdata/good/map.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(doc), "\n"); n >= 25 {
+		t.Errorf("list, map and aggregate take %d lines; want under 25", n)
+	}
+}
+
+// What is kept of a graph is its documents: they give the same graph again.
+func TestDocumentsAreEnough(t *testing.T) {
+	doc, err := os.ReadFile("testdata/good/everything.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	main, tmpl, _ := strings.Cut(string(doc), "\n---\n")
+	asked := 0
+	g, ps := workflow.Compile("a", []byte(main), func(kind, namespace, name string) []byte {
+		asked++
+		if kind != "WorkflowTemplate" || namespace != "lab" || name != "publishing" {
+			t.Errorf("asked for %s %s/%s", kind, namespace, name)
+		}
+		return []byte(tmpl)
+	})
+	if len(ps) > 0 || asked != 1 {
+		t.Fatalf("asked %d times; %s", asked, problems(ps))
+	}
+	again, ps := workflow.Compile("b", g.Documents, nil)
+	if len(ps) > 0 {
+		t.Fatal(problems(ps))
+	}
+	if again.String() != g.String() {
+		t.Errorf("again it is\n%s\nand it was\n%s", again, g)
+	}
+}
+
+// one compiles a workflow of one task and renders it with the values as what
+// the task is handed.
+func one(t *testing.T, task string, values map[string]any) (*workflow.Template, workflowtest.Scope) {
+	t.Helper()
+	var in strings.Builder
+	for k := range values {
+		fmt.Fprintf(&in, "    %s: json\n", strings.TrimPrefix(k, "inputs."))
+	}
+	doc := "apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: one}\nspec:\n  inputs:\n" + in.String() + "  tasks:\n  - name: a\n    image: busybox\n" + task
+	g, ps := workflow.Compile("one", []byte(doc), nil)
+	if len(ps) > 0 {
+		t.Fatalf("%s\n%s", doc, problems(ps))
+	}
+	return g.Templates["main/a"], workflowtest.Inputs(values)
+}
+
+func TestRender(t *testing.T) {
+	tmpl, s := one(t, `
+    command: [a, "${{ inputs.v }}", "x-${{ inputs.v }}-${{ inputs.n }}", "${{ inputs.n + 1 }}", "${{ inputs.f }}"]
+    env: {E: "${{ inputs.l }}"}
+    files: {/in/all: "${{ inputs.l }}", /in/f: "${{ inputs.fs }}"}
+`, map[string]any{
+		"inputs.v": "${{ run.name }} \"quoted\"\n}}", "inputs.n": float64(3), "inputs.l": []any{"a", map[string]any{"b": true}},
+		"inputs.f":  &workflow.File{Name: "../../etc/x.log", Digest: "sha256:1"},
+		"inputs.fs": []any{&workflow.File{Name: "a.log", Digest: "sha256:2"}, &workflow.File{Digest: "sha256:3"}},
+	})
+	got, err := tmpl.Leaf.Render(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"a", "${{ run.name }} \"quoted\"\n}}", "x-${{ run.name }} \"quoted\"\n}}-3", "4", "/cairn/in/0/x.log"}
+	if fmt.Sprintf("%q", got.Command) != fmt.Sprintf("%q", want) {
+		t.Errorf("command is %q, want %q", got.Command, want)
+	}
+	if want := `["a",{"b":true}]`; got.Env[0].Value != want || string(got.Inputs[1].Content) != want {
+		t.Errorf("env %q and file %q, want %q", got.Env[0].Value, got.Inputs[1].Content, want)
+	}
+	var paths []string
+	for _, in := range got.Inputs {
+		paths = append(paths, in.Path+" "+in.Digest)
+	}
+	if want := "/cairn/in/0/x.log sha256:1,/in/all ,/in/f/000000-a.log sha256:2,/in/f/000001 sha256:3"; strings.Join(paths, ",") != want {
+		t.Errorf("inputs are %s, want %s", strings.Join(paths, ","), want)
+	}
+}
+
+func TestBounds(t *testing.T) {
+	list := make([]any, 3000)
+	for i := range list {
+		list[i] = float64(i)
+	}
+	tmpl, s := one(t, `
+    command: ["${{ inputs.l.map(a, inputs.l.map(b, inputs.l.map(c, a + b + c))) }}"]
+`, map[string]any{"inputs.l": list})
+	if _, err := tmpl.Leaf.Render(s); err == nil || !strings.Contains(err.Error(), "cost limit") {
+		t.Errorf("an expression without end gave %v", err)
+	}
+	tmpl, s = one(t, `
+    command: ["${{ inputs.v }}"]
+`, map[string]any{"inputs.v": "a\x00b"})
+	if _, err := tmpl.Leaf.Render(s); err == nil || !strings.Contains(err.Error(), "NUL") {
+		t.Errorf("a NUL in an argument gave %v", err)
+	}
+	tmpl, _ = one(t, `
+    command: ["${{ inputs.v }}"]
+`, map[string]any{"inputs.v": 1})
+	if _, err := tmpl.Leaf.Render(workflowtest.Scope{}); err == nil || !strings.Contains(err.Error(), "inputs.v has no value") {
+		t.Errorf("a value that is not there gave %v", err)
+	}
+}
+
+func TestArguments(t *testing.T) {
+	g, ps := workflow.Compile("a", []byte(`apiVersion: cairn.dev/v1alpha1
+kind: Workflow
+metadata: {name: a}
+spec:
+  inputs: {n: json, l: {type: lines, default: []}, e: {enum: [x, y], default: x}}
+  tasks: [{name: a, image: busybox}]
+`), nil)
+	if len(ps) > 0 {
+		t.Fatal(problems(ps))
+	}
+	got, err := g.Arguments(map[string]string{"n": "[1]", "l": "a\nb"})
+	if err != nil || fmt.Sprint(got) != "map[l:[a b] n:[1]]" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, c := range []struct {
+		given map[string]string
+		want  string
+	}{
+		{nil, `"n" is missing`},
+		{map[string]string{"n": "{"}, "is not JSON"},
+		{map[string]string{"n": "1", "e": "z"}, "none of x, y"},
+		{map[string]string{"n": "1", "nn": "z"}, "did you mean n?"},
+	} {
+		if _, err := g.Arguments(c.given); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v gave %v, want %q", c.given, err, c.want)
+		}
+	}
+}
+
+func TestAliasBomb(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("a0: &a0 [x, x]\n")
+	for i := 1; i < 40; i++ {
+		fmt.Fprintf(&b, "a%d: &a%d [*a%d, *a%d]\n", i, i, i-1, i-1)
+	}
+	_, ps := workflow.Compile("bomb", []byte(b.String()), nil)
+	if len(ps) != 1 || !strings.Contains(ps[0].Text, "too large") {
+		t.Errorf("got %s", problems(ps))
+	}
+}
+
+func FuzzCompile(f *testing.F) {
+	for _, g := range []string{"testdata/good/*.yaml", "testdata/bad/*.yaml"} {
+		files, _ := filepath.Glob(g)
+		for _, file := range files {
+			if b, err := os.ReadFile(file); err == nil {
+				f.Add(b)
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		g, ps := workflow.Compile("f", b, nil)
+		if (g == nil) == (len(ps) == 0) {
+			t.Errorf("a graph %v and %d problems", g != nil, len(ps))
+		}
+		workflow.CompileSchedule("f", b, nil)
+	})
+}
+
+// Whatever a value holds comes out as it went in.
+func FuzzValue(f *testing.F) {
+	for _, s := range []string{"", "a", "${{ run.name }}", "}}", "\"'\n\\", "{{inputs.parameters.x}}", "😀"} {
+		f.Add(s)
+	}
+	doc := "apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: one}\nspec:\n  inputs: {v: text}\n  tasks:\n  - {name: a, image: b, command: ['${{ inputs.v }}', '<${{ inputs.v }}>']}\n"
+	g, ps := workflow.Compile("one", []byte(doc), nil)
+	if len(ps) > 0 {
+		f.Fatal(problems(ps))
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		got, err := g.Templates["main/a"].Leaf.Render(workflowtest.Inputs(map[string]any{"inputs.v": s}))
+		if strings.Contains(s, "\x00") {
+			if err == nil {
+				t.Fatal("a NUL went through")
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Command[0] != s || got.Command[1] != "<"+s+">" {
+			t.Errorf("%q became %q", s, got.Command)
+		}
+	})
+}
