@@ -111,13 +111,7 @@ func (s *Server) Delete(ctx context.Context, id string) error {
 	if live {
 		return fmt.Errorf("%w: run %s has not ended: cancel it before", ErrConflict, id)
 	}
-	return s.do(ctx, func(c *commit) error {
-		if s.runs[id] != nil {
-			return fmt.Errorf("%w: run %s goes on again", ErrConflict, id)
-		}
-		c.writes = append(c.writes, func(tx *db.Tx) error { return deleteRun(tx, num) })
-		return nil
-	})
+	return s.remove(ctx, num, id)
 }
 
 func deleteRun(tx *db.Tx, num int64) error {

@@ -163,6 +163,7 @@ func (s *Server) read(ctx context.Context, num int64) (*run, error) {
 // admit has a run take part.
 func (s *Server) admit(r *run) {
 	s.runs[r.id] = r
+	s.images.add(r.graph)
 	at, _ := slices.BinarySearchFunc(s.order, r.num, func(a *run, num int64) int { return int(a.num - num) })
 	s.order = slices.Insert(s.order, at, r)
 	s.expect(r.m.Next())
@@ -172,6 +173,7 @@ func (s *Server) admit(r *run) {
 // forget takes out a run that has ended, or was never there.
 func (s *Server) forget(r *run) {
 	delete(s.runs, r.id)
+	s.images.remove(r.graph)
 	s.order = slices.DeleteFunc(s.order, func(x *run) bool { return x == r })
 	s.queue.remove(r)
 	s.locks.drop(r)
@@ -224,6 +226,7 @@ func (s *Server) ask(r *run) {
 func (s *Server) reload(ctx context.Context, c *commit) error {
 	for _, r := range c.touched {
 		delete(s.runs, r.id)
+		s.images.remove(r.graph)
 		s.order = slices.DeleteFunc(s.order, func(x *run) bool { return x == r })
 		s.queue.remove(r)
 		if r.fresh {
@@ -246,6 +249,13 @@ func (s *Server) reload(ctx context.Context, c *commit) error {
 		}
 	}
 	s.hold()
+	for _, x := range s.schedules {
+		s.images.remove(x.Graph)
+	}
+	clear(s.schedules)
+	if err := s.readSchedules(ctx); err != nil {
+		return err
+	}
 	// Wishes for locks are in no row: all are asked for again.
 	for _, r := range s.order {
 		for _, e := range r.m.Requests() {

@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -44,7 +43,7 @@ func (s *Server) Submit(ctx context.Context, g *workflow.Graph, by string, o Opt
 		return "", err
 	}
 	err = s.do(ctx, func(c *commit) error {
-		id, err = c.submit(ctx, r, insert, o)
+		id, err = c.submit(ctx, r, insert)
 		return err
 	})
 	return id, err
@@ -90,11 +89,8 @@ func (s *Server) prepare(g *workflow.Graph, by string, o Options) (*run, newRun,
 	return r, newRun{by: by, key: o.Key, hash: sha256.Sum256(g.Documents), documents: g.Documents, args: o.Args, scheduled: o.scheduled}, nil
 }
 
-// errThere is the end of a submission whose key is there.
-var errThere = errors.New("it is there already")
-
 // submit adds a run to the commit. Its row has to be there before its events.
-func (c *commit) submit(ctx context.Context, r *run, n newRun, o Options) (string, error) {
+func (c *commit) submit(ctx context.Context, r *run, n newRun) (string, error) {
 	s := c.s
 	if n.key != "" {
 		id, err := s.byKey(ctx, n.key)

@@ -25,6 +25,7 @@ import (
 
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/db"
+	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/workflow"
 )
 
@@ -77,11 +78,15 @@ type Deps struct {
 	Compile func(documents []byte) (*workflow.Graph, error)
 	// CompileSchedule likewise; nil if there are no schedules.
 	CompileSchedule func(documents []byte) (*workflow.Schedule, error)
-	// Resolve finds the digest of an image that runs name by tag, for
-	// [Server.InUse]; nil: only those named by digest are in use.
-	Resolve func(ctx context.Context, image string) (digest string, err error)
+	// Resolve finds the image of our registry that a reference names, for
+	// [Server.InUse]: repository is "" when it is another registry's, and the
+	// error is [ErrNotFound] when there is no such image. nil: nothing is ours.
+	Resolve func(ctx context.Context, reference string) (repository string, digest image.Digest, err error)
 	// Ended is told of runs that have ended, after that is durable; may be nil.
 	Ended func(run string)
+	// Forgotten is told of runs that are deleted, for what is kept of them
+	// elsewhere; may be nil.
+	Forgotten func(run string)
 }
 
 // Errors that callers tell apart.
@@ -128,6 +133,7 @@ type Server struct {
 	locks     locks
 	draining  bool
 	schedules map[string]*schedule
+	images    images
 	lists     *lists
 	tokens    tokens
 }
@@ -158,7 +164,7 @@ func New(ctx context.Context, cfg Config, d Deps) (*Server, error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, d: d, log: d.Log, base: d.Clock.Now(), mono: d.Clock.Mono(), ended: make(chan struct{}),
-		runs: map[string]*run{}, spaces: map[string]int{}, workers: map[string]*worker{}, locks: locks{}, schedules: map[string]*schedule{},
+		runs: map[string]*run{}, spaces: map[string]int{}, workers: map[string]*worker{}, locks: locks{}, schedules: map[string]*schedule{}, images: images{},
 		lists: newLists(d.Blobs), tokens: tokens{cfg.Secret}}
 	s.inbox.wake = make(chan struct{}, 1)
 	if err := s.restore(ctx); err != nil {
