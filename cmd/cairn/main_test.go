@@ -150,6 +150,10 @@ func cmdServer(ts *testscript.TestScript, _ bool, args []string) {
 		if old != nil {
 			c.Data = old.Config.Data
 		}
+		if len(args) > 2 { // a repository of code in the script's folder
+			c.Bump.Aliases = []string{"registry.test"}
+			c.Bump.Forges = []config.Forge{{Name: "here", Kind: "git", URL: "file://" + ts.Getenv("WORK"), Repositories: []string{args[2]}}}
+		}
 	})
 	ts.Setenv("CAIRN_SERVER", s.server.URL)
 	ts.Setenv("HOSTPORT", s.server.Addr().String())

@@ -112,6 +112,9 @@ func (q *queue) release(r *repository, due, now, quiet time.Duration) {
 		j.running, j.due = false, due
 		if j.again {
 			j.again = false
+			if len(j.done) > 0 { // somebody waits
+				quiet = 0
+			}
 			q.hurry(j, max(j.soon, now-quiet), quiet)
 		}
 	}

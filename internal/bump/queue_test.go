@@ -36,6 +36,13 @@ func TestQueue(t *testing.T) {
 	taken(3*time.Second, a, 0)
 	q.release(a, time.Hour, 3*time.Second, quiet)
 	taken(4*time.Second, nil, 2*time.Minute-4*time.Second)
+	// Who waits for a pass does not wait for the quiet as well.
+	q.soon(a, 2*time.Minute, 0, make(chan error, 1))
+	taken(2*time.Minute, a, 0)
+	q.soon(a, 2*time.Minute, 0, make(chan error, 1))
+	q.release(a, time.Hour, 2*time.Minute, quiet)
+	taken(2*time.Minute, a, 0)
+	q.release(a, time.Hour, 2*time.Minute, quiet)
 	q.remove(b)
 	taken(5*time.Minute, nil, time.Hour-5*time.Minute)
 }
