@@ -94,6 +94,8 @@ var rooms = map[string][]string{
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
 	"cmd/cairn":      {"internal/agent/…", "internal/credential", "internal/code", "internal/scan", "internal/rules", "internal/catalog/…", "internal/choose", "internal/bump", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
+	"cmd/cairn-worker": {"internal/worker/…", "internal/task", "internal/clock"},
+
 	"test/parts/build": {"test/parts"},
 	"bench/…":          {"internal/…", "test/parts", "test/cluster", "test/images", "test/gitea", "bench/…"},
 	"test/…":           {"internal/…", "test/…"},
@@ -104,7 +106,7 @@ var rooms = map[string][]string{
 var modules = map[string][]string{
 	"github.com/rogpeppe/go-internal":        {"cmd/cairn"},
 	"modernc.org/sqlite":                     {"internal/db"},
-	"golang.org/x/sys":                       {"internal/blob", "internal/serve", "bench/…", "test/cluster"},
+	"golang.org/x/sys":                       {"internal/blob", "internal/serve", "internal/worker/…", "internal/pool", "bench/…", "test/cluster"},
 	"golang.org/x/sync":                      {"internal/…"},
 	"github.com/spf13/cobra":                 {"cmd/cairn"},
 	"github.com/spf13/pflag":                 {"cmd/cairn"},
@@ -165,6 +167,7 @@ var wallClock = map[string]string{
 	"internal/upstream/patience.go": "deadlines of connections are the kernel's, on its clock",
 	"internal/db":                   "bounds how long a transaction stays open; no fact depends on it",
 	"internal/serve/hooks.go":       "deadlines of connections are the kernel's, on its clock",
+	"internal/worker/keep":          "waits for the kernel, in a process of its own",
 	"internal/demo":                 "a progress line for people who wait",
 	"cmd/cairn":                     "says how long something took, and prints ages to people",
 	"bench":                         "measures",

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package keep
+
+// Main does nothing here.
+func Main() {}

@@ -1,0 +1,319 @@
+package keep
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cairn.dev/cairn/internal/worker/isolate"
+)
+
+// name is what a keeper is started as: nobody runs a program by this name by
+// accident.
+const name = "cairn-keeper"
+
+// Main does not return when this process was started as a keeper. It has to be
+// the first call of main.
+func Main() {
+	if len(os.Args) != 1 || os.Args[0] != name {
+		return
+	}
+	os.Exit(keeper())
+}
+
+// keeper keeps programs one after the other, until its worker goes.
+func keeper() int {
+	// A program is killed when the thread that started it ends (Pdeathsig).
+	runtime.LockOSThread()
+	debug.SetGCPercent(400)
+	// What a terminal or a container runtime sends to the group is for the
+	// worker, who tells us.
+	// who tells us. Not ignored: that would be handed on to programs.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	conn, err := inherited()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v: it is started by a worker\n", name, err)
+		return 64
+	}
+	k := &kept{conn: conn, null: nothing()}
+	// As the first process of a PID namespace we are that anyway.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		k.tell(report{Err: "adopt orphans: " + err.Error()})
+		return 71
+	}
+	starts := make(chan begin)
+	go k.listen(starts)
+	for b := range starts {
+		switch {
+		case b.root != nil:
+			k.enter(*b.root)
+		default:
+			end := k.run(*b.program, b.files)
+			k.tell(report{End: &end})
+		}
+	}
+	k.killRest()
+	return 0
+}
+
+// inherited is the connection to the worker, which is file 3.
+func inherited() (*net.UnixConn, error) {
+	f := os.NewFile(3, "worker")
+	if f == nil {
+		return nil, errors.New("no connection to a worker")
+	}
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("no connection to a worker: %w", err)
+	}
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return nil, errors.New("no connection to a worker")
+	}
+	return u, nil
+}
+
+// nothing is what a program reads as its standard input.
+func nothing() *os.File {
+	if f, err := os.Open(os.DevNull); err == nil {
+		return f
+	}
+	r, w, err := os.Pipe() // an image without devices
+	if err != nil {
+		return nil
+	}
+	_ = w.Close()
+	return r
+}
+
+// begin is an order that the main thread carries out.
+type begin struct {
+	root    *isolate.Root
+	program *Program
+	files   []*os.File
+}
+
+// kept is a keeper at work.
+type kept struct {
+	conn *net.UnixConn
+	null *os.File
+
+	sending sync.Mutex
+	mu      sync.Mutex
+	leader  int // process group of the program that runs; 0 for none
+	pending int // a signal that came before it ran
+}
+
+// listen hands orders on until the worker is gone; then nothing of the program
+// may stay.
+func (k *kept) listen(starts chan<- begin) {
+	defer close(starts)
+	for {
+		var o order
+		files, err := receive(k.conn, &o)
+		if err != nil {
+			closeAll(files)
+			k.signal(int(syscall.SIGKILL))
+			return
+		}
+		switch {
+		case o.Signal != 0:
+			k.signal(o.Signal)
+		case o.Root != nil:
+			starts <- begin{root: o.Root}
+		case o.Start != nil:
+			k.mu.Lock()
+			k.pending = 0
+			k.mu.Unlock()
+			starts <- begin{program: o.Start, files: files}
+		}
+	}
+}
+
+// signal is sent to the program's process group; SIGKILL to all that descends
+// from it.
+func (k *kept) signal(n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.leader == 0 {
+		k.pending = n
+		return
+	}
+	_ = syscall.Kill(-k.leader, syscall.Signal(n))
+	if n == int(syscall.SIGKILL) {
+		for _, pid := range descendants() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+func (k *kept) tell(r report, files ...*os.File) {
+	k.sending.Lock()
+	defer k.sending.Unlock()
+	_ = send(k.conn, r, files...) // a worker that is gone is noticed by listen
+}
+
+// enter makes the root that a worker described the one of this process.
+func (k *kept) enter(r isolate.Root) {
+	if err := r.Enter(); err != nil {
+		k.tell(report{Err: err.Error()})
+		return
+	}
+	root, err := os.OpenFile("/", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		k.tell(report{Err: "open the new root: " + err.Error()})
+		return
+	}
+	defer root.Close()
+	k.tell(report{Ready: true}, root)
+}
+
+// run starts a program and returns when nothing of it is left.
+func (k *kept) run(p Program, files []*os.File) End {
+	defer closeAll(files)
+	if len(files) != 2 {
+		return End{Exit: 126, Failure: "no place for its output"}
+	}
+	path, err := lookup(p)
+	if err != nil {
+		return refuse(p, err)
+	}
+	attr := &syscall.ProcAttr{Dir: p.Dir, Env: p.Env,
+		Files: []uintptr{k.null.Fd(), files[0].Fd(), files[1].Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
+	}
+	if p.User != nil && (p.User.UID != uint32(os.Getuid()) || p.User.GID != uint32(os.Getgid()) || len(p.User.Groups) > 0) {
+		attr.Sys.Credential = &syscall.Credential{Uid: p.User.UID, Gid: p.User.GID, Groups: p.User.Groups}
+	}
+	pid, err := syscall.ForkExec(path, p.Args, attr)
+	if err != nil {
+		return refuse(p, err)
+	}
+	closeAll(files) // so that the worker sees the end of the output
+	k.mu.Lock()
+	k.leader = pid
+	pending := k.pending
+	k.mu.Unlock()
+	if pending != 0 {
+		k.signal(pending)
+	}
+	status := k.wait(pid)
+	k.mu.Lock()
+	k.leader = 0
+	k.mu.Unlock()
+	end := End{Exit: status.ExitStatus()}
+	if status.Signaled() {
+		end.Signal = int(status.Signal())
+		end.Exit = 128 + end.Signal
+	}
+	end.Left, end.Stuck = k.killRest()
+	return end
+}
+
+// wait reaps everything, orphans as well, until the program itself ended.
+func (k *kept) wait(pid int) syscall.WaitStatus {
+	for {
+		var status syscall.WaitStatus
+		got, err := syscall.Wait4(-1, &status, 0, nil)
+		if got == pid || err != nil && err != syscall.EINTR {
+			return status
+		}
+	}
+}
+
+// killRest kills what a program left behind: left is how many there were. All
+// that descends from it descends from us, so that none is left when we have no
+// child.
+func (k *kept) killRest() (left, stuck int) {
+	seen := map[int]bool{}
+	for waited := time.Duration(0); ; {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
+		switch {
+		case err == syscall.EINTR, pid > 0:
+			continue
+		case err != nil: // ECHILD
+			return len(seen), 0
+		}
+		rest := descendants()
+		for _, pid := range rest {
+			seen[pid] = true
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if waited >= killPatience {
+			return len(seen), len(rest)
+		}
+		pause := max(100*time.Microsecond, min(waited, 20*time.Millisecond))
+		time.Sleep(pause)
+		waited += pause
+	}
+}
+
+// lookup finds the program's file.
+func lookup(p Program) (string, error) {
+	if len(p.Args) == 0 || p.Args[0] == "" {
+		return "", errors.New("no command")
+	}
+	file := p.Args[0]
+	if strings.Contains(file, "/") {
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(p.Dir, file)
+		}
+		return file, nil
+	}
+	path := ""
+	for _, e := range p.Env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			path = v
+		}
+	}
+	for _, dir := range filepath.SplitList(path) {
+		if !filepath.IsAbs(dir) {
+			continue
+		}
+		f := filepath.Join(dir, file)
+		if info, err := os.Stat(f); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return f, nil
+		}
+	}
+	return "", &exec.Error{Name: file, Err: exec.ErrNotFound}
+}
+
+// refuse says why a program was not started, and what may cure it.
+func refuse(p Program, err error) End {
+	what := "start"
+	if len(p.Args) > 0 {
+		what = "start " + p.Args[0]
+	}
+	if p.Dir != "" {
+		if info, statErr := os.Stat(p.Dir); statErr != nil || !info.IsDir() {
+			return End{Exit: 126, Failure: fmt.Sprintf("%s: its working directory %s is not there", what, p.Dir)}
+		}
+	}
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return End{Exit: 127, Failure: what + ": there is no such program in PATH of the task"}
+	case errors.Is(err, syscall.ENOENT):
+		return End{Exit: 127, Failure: what + ": there is no such file, or the interpreter that it names is not there"}
+	case errors.Is(err, syscall.ENOEXEC):
+		return End{Exit: 126, Failure: fmt.Sprintf("%s: this machine (%s/%s) cannot run it: it is for another architecture, or a script without its #! line", what, runtime.GOOS, runtime.GOARCH)}
+	case errors.Is(err, syscall.EACCES):
+		return End{Exit: 126, Failure: what + ": permission denied: is it executable, for the user that the task runs as?"}
+	case errors.Is(err, syscall.E2BIG):
+		return End{Exit: 126, Failure: what + ": its arguments are too long (one may have 128 KiB): hand over long values as files"}
+	}
+	return End{Exit: 126, Failure: what + ": " + err.Error()}
+}
