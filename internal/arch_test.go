@@ -112,6 +112,8 @@ var modules = map[string][]string{
 	"github.com/spf13/pflag":                 {"cmd/cairn"},
 	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "internal/terraform", "internal/workflow/document", "cmd/cairn"},
 	"github.com/google/cel-go":               {"internal/workflow"},
+	"github.com/expr-lang/expr":              {"internal/workflow/argo"},
+	"github.com/Masterminds/sprig/v3":        {"internal/workflow/argo"},
 	"github.com/adhocore/gronx":              {"internal/workflow", "internal/work/…"},
 	"github.com/danielgtaylor/huma/v2":       {"internal/api"},
 	"github.com/prometheus/client_golang":    {"internal/serve"},

@@ -24,6 +24,7 @@ func (g *Graph) Arguments(given map[string]string) (map[string]Value, error) {
 	for k := range g.Args {
 		known = append(known, k)
 	}
+	known = append(known, g.Required...)
 	out, errs := map[string]Value{}, []error(nil)
 	for k, text := range given {
 		if !slices.Contains(known, k) {
@@ -31,6 +32,11 @@ func (g *Graph) Arguments(given map[string]string) (map[string]Value, error) {
 			continue
 		}
 		out[k] = text
+	}
+	for _, k := range g.Required {
+		if _, ok := given[k]; !ok && !slices.ContainsFunc(entry.Inputs, func(in Input) bool { return in.Name == k }) {
+			errs = append(errs, fmt.Errorf("the parameter %q is missing: it has no value", k))
+		}
 	}
 	for _, in := range entry.Inputs {
 		text, ok := given[in.Name]

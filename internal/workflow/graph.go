@@ -58,6 +58,9 @@ type Graph struct {
 	Labels    map[string]string
 	Entry     string // the template that the run is
 	Args      map[string]Value
+	// Required are parameters of the run without a value: whoever starts it
+	// gives them.
+	Required  []string
 	Templates map[string]*Template
 	// OnExit is a template that runs when all else has ended; "" for none.
 	OnExit string

@@ -179,7 +179,11 @@ func (n *Node) Int(low, high int64) int64 {
 	if n.IsNull() {
 		return 0
 	}
-	v, err := strconv.ParseInt(n.Text(), 10, 64)
+	base := 10
+	if n.target().Tag == "!!int" {
+		base = 0 // 0755 and 0x1f are numbers of YAML
+	}
+	v, err := strconv.ParseInt(n.Text(), base, 64)
 	if err != nil || v < low || v > high {
 		n.Fail("%.40q: this has to be a whole number from %d to %d", n.Text(), low, high)
 		return 0
@@ -282,4 +286,21 @@ func (n *Node) YAML() []byte {
 		return nil
 	}
 	return b
+}
+
+// Without is a map less one key; the document is not changed.
+func (n *Node) Without(key string) *Node {
+	if !n.IsMap() {
+		return n
+	}
+	y := *n.target()
+	y.Content = nil
+	for i, c := 0, n.target().Content; i+1 < len(c); i += 2 {
+		if c[i].Value != key {
+			y.Content = append(y.Content, c[i], c[i+1])
+		}
+	}
+	out := *n
+	out.y = &y
+	return &out
 }
