@@ -82,8 +82,9 @@ func (m *Machine) runDAG(n *node) {
 		d.left[i] = len(p.needs[i])
 	}
 	for i := range calls {
-		if !p.wanted[i] {
-			m.mark(n, i, Omitted)
+		if !p.wanted[i] { // nor is whatever needs it
+			d.states[i] = Omitted
+			d.ended++
 		}
 	}
 	// A call that ends at once may begin others: look at each as it is then.
@@ -147,24 +148,34 @@ func (m *Machine) decide(n *node, i int) {
 			d.queue, d.left[i] = append(d.queue, i), -1
 			return
 		}
-		d.live++
 	}
 	m.start(n, i)
 }
 
 // holds reports whether the call takes a place of the DAG's parallelism as
-// long as it lasts; a task takes one only while somebody has it.
+// long as it lasts; a task takes one only while somebody has it, unless it
+// needs a lock: it must not hold that and wait for a place.
 func (m *Machine) holds(n *node, i int) bool {
 	t := m.graph.Templates[n.tmpl.DAG.Calls[i].Template]
-	return t != nil && t.Leaf == nil
+	return t != nil && (t.Leaf == nil || len(t.Locks) > 0)
 }
 
-// start makes the node of a call.
+// start makes the node of a call, or has the one go on that failed before.
 func (m *Machine) start(n *node, i int) {
-	c := n.tmpl.DAG.Calls[i]
-	x := m.add(n, roleCall, i, -1, c.Template)
-	x.each = c.Each != nil
+	c, x := n.tmpl.DAG.Calls[i], n.dag.children[i]
+	old := x != nil
+	if !old {
+		x = m.add(n, roleCall, i, -1, c.Template)
+		x.each = c.Each != nil
+	}
+	if x.slot = m.holds(n, i); x.slot {
+		n.dag.live++
+	}
 	n.dag.children[i], n.dag.states[i] = x, Running
+	if old {
+		m.revive(x)
+		return
+	}
 	m.open(x)
 }
 
@@ -173,9 +184,6 @@ func (m *Machine) callFailed(n *node, i int, err error) {
 	c := n.tmpl.DAG.Calls[i]
 	x := m.add(n, roleCall, i, -1, c.Template)
 	n.dag.children[i], n.dag.states[i] = x, Running
-	if m.holds(n, i) {
-		n.dag.live++
-	}
 	m.finish(x, Errored, err.Error())
 }
 
@@ -200,7 +208,8 @@ func (m *Machine) callEnded(n *node, i int) {
 		return
 	}
 	d.states[i] = d.children[i].phase
-	if m.holds(n, i) {
+	if c := d.children[i]; c.slot {
+		c.slot = false
 		d.live--
 	}
 	d.ended++
@@ -221,7 +230,6 @@ func (m *Machine) callEnded(n *node, i int) {
 	for n.dag == d && len(d.queue) > 0 && !d.stopping && d.live < n.tmpl.Parallelism {
 		k := d.queue[0]
 		d.queue = d.queue[1:]
-		d.live++
 		m.start(n, k)
 	}
 	m.dagDone(n, d)

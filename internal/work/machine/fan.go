@@ -263,7 +263,7 @@ func (m *Machine) itemEnded(n, x *node) {
 			m.effects = append(m.effects, Keep{Node: n.id, Item: i, Outputs: x.outputs})
 		}
 		delete(f.children, i)
-		m.drop(x, true)
+		m.drop(x)
 	case Canceled:
 		f.canceled.add(i)
 	default:

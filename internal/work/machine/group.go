@@ -98,6 +98,7 @@ func (g *group) grantable(p Pick) bool {
 // Grant gives a worker up to want tasks and applies that. The event is nil when
 // there are none.
 func (m *Machine) Grant(at time.Time, worker string, want int) (e Event, tasks []Lease) {
+	before := m.now
 	m.now = max(m.now, at.UnixMilli())
 	var picks []Pick
 	if p := m.graph.Parallelism; p > 0 {
@@ -132,7 +133,8 @@ func (m *Machine) Grant(at time.Time, worker string, want int) (e Event, tasks [
 		}
 		i++
 	}
-	if len(picks) == 0 {
+	if len(picks) == 0 { // nothing has happened
+		m.now = before
 		return nil, nil
 	}
 	return Granted{Worker: worker, Picks: picks}, tasks
@@ -173,9 +175,10 @@ func (m *Machine) room(n *node, want int) int {
 	return want
 }
 
-// dagAbove is the DAG whose parallelism the node's tasks count against.
+// dagAbove is the DAG whose parallelism the node's tasks count against, if the
+// node itself does not.
 func (n *node) dagAbove() *dag {
-	if n.role == roleCall {
+	if n.role == roleCall && !n.slot {
 		return n.parent.dag
 	}
 	return nil
@@ -651,7 +654,7 @@ func (m *Machine) groupDone(n *node) {
 		p = Errored
 	case g.bad.n > 0:
 		p = Failed
-	case n.stopping:
+	case n.stopping && g.good.n+g.skipped.n < int(g.n): // it may have been through already
 		p = Canceled
 	case !n.each && g.skipped.n > 0:
 		p = Skipped

@@ -242,14 +242,14 @@ func (m *Machine) check(e Event) error {
 			}
 		}
 	case Retried:
-		if !m.phase.Ended() {
+		if m.ended == 0 {
 			return fmt.Errorf("%w: it has not ended; what failed can be retried then", ErrState)
 		}
 		if m.phase == Succeeded {
 			return fmt.Errorf("%w: nothing of it failed", ErrState)
 		}
 	case Cancel, Paused, Continued:
-		if m.phase.Ended() {
+		if m.ended != 0 {
 			return fmt.Errorf("%w: it has ended", ErrState)
 		}
 	}

@@ -68,6 +68,7 @@ type node struct {
 	worker         string // who ran its task last
 	stopping       bool
 	expired        bool // it is being stopped because its time is up
+	slot           bool // it takes a place of its DAG's parallelism
 
 	value   workflow.Value            // the item
 	inputs  map[string]workflow.Value // parameters
@@ -213,6 +214,15 @@ func (m *Machine) wish(n *node) error {
 		return strings.Compare(a.name, b.name)
 	})
 	n.locks = slices.CompactFunc(n.locks, func(a, b lock) bool { return a.namespace == b.namespace && a.name == b.name })
+	// What is held around it is held: it would wait for itself.
+	n.locks = slices.DeleteFunc(n.locks, func(a lock) bool {
+		for p := n.parent; p != nil; p = p.parent {
+			if slices.ContainsFunc(p.locks, func(b lock) bool { return a.namespace == b.namespace && a.name == b.name && b.held }) {
+				return true
+			}
+		}
+		return false
+	})
 	if n.tmpl.Memo != nil {
 		key, err := text(n.tmpl.Memo.Key, s)
 		if err != nil {
@@ -291,6 +301,7 @@ func (m *Machine) run(n *node) {
 			m.counts.Total++
 		}
 		m.enlist(n)
+		m.groupDone(n) // one that is tried again may have been through
 	case kindDAG:
 		m.runDAG(n)
 	case kindSuspend:
@@ -431,7 +442,7 @@ func (m *Machine) stop(n *node, why string) {
 // tryAgain begins a DAG that failed again, if its template says so.
 func (m *Machine) tryAgain(n *node, p Phase, why string) bool {
 	r := n.tmpl.Retry
-	if r == nil || n.stopping && !n.expired || m.cause != Waiting {
+	if r == nil || n.dag == nil || n.stopping && !n.expired || m.cause != Waiting {
 		return false
 	}
 	last := &past{retries: n.attempt, exit: n.exit, message: why, phase: p, first: n.started, began: n.started}
@@ -440,7 +451,7 @@ func (m *Machine) tryAgain(n *node, p Phase, why string) bool {
 		return false
 	}
 	m.counts.Retries++
-	m.drop(n, false)
+	m.dropCalls(n)
 	n.attempt++
 	n.stopping, n.expired = false, false
 	n.stage = stageResting
@@ -448,16 +459,23 @@ func (m *Machine) tryAgain(n *node, p Phase, why string) bool {
 	return true
 }
 
-// drop forgets what is below a node, and the node itself.
-func (m *Machine) drop(n *node, itself bool) {
+// drop forgets a node and what is below it.
+func (m *Machine) drop(n *node) {
 	for _, x := range n.below() {
-		m.drop(x, true)
+		m.drop(x)
 	}
-	n.dag, n.fan, n.group, n.extras, n.open = nil, nil, nil, nil, 0
-	if itself {
-		delete(m.nodes, n.id)
-		n.stage = stageEnded
+	delete(m.nodes, n.id)
+	n.stage = stageEnded
+}
+
+// dropCalls forgets the calls of a DAG. Its hooks may go on.
+func (m *Machine) dropCalls(n *node) {
+	for _, c := range n.dag.children {
+		if c != nil {
+			m.drop(c)
+		}
 	}
+	n.dag = nil
 }
 
 // below are the nodes right below n, in the order of their making.

@@ -11,7 +11,7 @@ func (m *Machine) retryFailed() {
 	m.paused = false
 	for _, n := range m.sorted() {
 		if n.parent == nil && n != m.root && m.nodes[n.id] == n {
-			m.drop(n, true)
+			m.drop(n)
 		}
 	}
 	m.exit = nil
@@ -28,7 +28,7 @@ func (n *node) failed() bool {
 
 func (m *Machine) revive(n *node) {
 	for _, x := range n.extras {
-		m.drop(x, true)
+		m.drop(x)
 	}
 	n.extras, n.open = nil, 0
 	clear(n.hooks)
@@ -48,7 +48,7 @@ func (m *Machine) revive(n *node) {
 	case n.dag != nil:
 		n.stage = stageLocking
 		if len(n.locks) > 0 { // its calls wait until it has them again
-			m.drop(n, false)
+			m.dropCalls(n)
 			m.acquire(n)
 			return
 		}
@@ -106,12 +106,15 @@ func (m *Machine) reviveDAG(n *node) {
 		}
 	}
 	for _, i := range again {
-		if m.holds(n, i) {
-			d.live++
+		if n.dag != d || d.states[i] != Running { // those before may have ended the DAG, or this
+			continue
 		}
-	}
-	for _, i := range again {
-		m.revive(d.children[i])
+		if most := n.tmpl.Parallelism; m.holds(n, i) && most > 0 && d.live >= most {
+			d.states[i] = Waiting
+			d.queue, d.left[i] = append(d.queue, i), -1
+			continue
+		}
+		m.start(n, i)
 	}
 	for i := range d.states {
 		if n.dag == d && d.states[i] == Waiting && d.left[i] == 0 {

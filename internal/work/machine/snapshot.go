@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"sort"
 
 	"cairn.dev/cairn/internal/workflow"
 )
@@ -42,7 +43,9 @@ func (m *Machine) Snapshot() []byte {
 		w.uint(uint64(m.isolation[k]))
 	}
 	w.uint(uint64(len(m.timers)))
-	for _, t := range m.timers {
+	sorted := slices.Clone(m.timers)
+	sort.Sort(sorted)
+	for _, t := range sorted {
 		w.int(t.at)
 		w.byte(t.what)
 		w.uint(uint64(t.node))
@@ -81,7 +84,7 @@ func (w *writer) node(n *node) {
 	w.byte(byte(n.kind))
 	w.byte(byte(n.stage))
 	w.byte(byte(n.phase))
-	for _, b := range []bool{n.each, n.stopping, n.expired, n.hit} {
+	for _, b := range []bool{n.each, n.stopping, n.expired, n.hit, n.slot} {
 		w.bool(b)
 	}
 	w.string(n.message)
@@ -261,7 +264,7 @@ func (m *Machine) node(r *reader) {
 	n.name = r.string()
 	n.kind, n.stage, n.phase = kind(r.byte()), stage(r.byte()), Phase(r.byte())
 	n.depth = 1
-	for _, b := range []*bool{&n.each, &n.stopping, &n.expired, &n.hit} {
+	for _, b := range []*bool{&n.each, &n.stopping, &n.expired, &n.hit, &n.slot} {
 		*b = r.bool()
 	}
 	n.message, n.worker, n.key = r.string(), r.string(), r.string()
