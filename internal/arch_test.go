@@ -149,6 +149,8 @@ var pure = []string{
 	"internal/choose",
 	"internal/task",
 	"internal/workflow",
+	"internal/workflow/argo",
+	"internal/workflow/document",
 	"internal/work/machine",
 	"internal/agent/inventory.go",
 	"internal/agent/name.go",

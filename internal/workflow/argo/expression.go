@@ -12,6 +12,7 @@ import (
 	"github.com/expr-lang/expr/vm"
 
 	"cairn.dev/cairn/internal/workflow"
+	"cairn.dev/cairn/internal/workflow/document"
 )
 
 // Bounds of expressions.
@@ -23,6 +24,9 @@ const (
 
 // roots are the names that an expression may begin with.
 var roots = []string{"inputs", "outputs", "steps", "tasks", "item", "workflow", "lastRetry", "retries", "pod", "node", "cronworkflow"}
+
+// given are the functions that an expression may call beside the language's own.
+var given = []string{"asInt", "asFloat", "string", "toJson", "jsonpath", "sprig", "now"}
 
 // expression is one of expr-lang, checked.
 type expression struct {
@@ -52,7 +56,7 @@ func (p *place) expression(text string) (*expression, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &visitor{place: p, holes: len(x.holes)}
+	v := &visitor{place: p}
 	opts := []expr.Option{expr.Env(map[string]any{}), expr.AllowUndefinedVariables(), expr.Patch(v), expr.MaxNodes(2000), expr.DisableBuiltin("now"), expr.DisableBuiltin("repeat")}
 	opts = append(opts, functions()...)
 	if x.prog, err = compileExpr(source, opts); err != nil {
@@ -62,7 +66,9 @@ func (p *place) expression(text string) (*expression, error) {
 	if err := errors.Join(v.errs...); err != nil {
 		return nil, fmt.Errorf("%.100q: %w", text, err)
 	}
-	x.chains = v.settle()
+	if x.chains, err = v.settle(); err != nil {
+		return nil, fmt.Errorf("%.100q: %w", text, err)
+	}
 	return x, nil
 }
 
@@ -133,11 +139,10 @@ func (b bare) Eval(s workflow.Scope) (workflow.Value, error) {
 // visitor finds what an expression looks at, and makes its loops countable.
 type visitor struct {
 	place  *place
-	holes  int
 	chains []found
+	idents []string
 	names  []string // that let declares
 	errs   []error
-	idents []string
 }
 
 type found struct {
@@ -187,16 +192,38 @@ func (v *visitor) index(n ast.Node) int {
 }
 
 // settle checks the paths and drops those that begin with another.
-func (v *visitor) settle() []chain {
+func (v *visitor) settle() ([]chain, error) {
 	var out []chain
+	var errs []error
+	for _, id := range v.idents {
+		if !slices.Contains(roots, id) && !slices.Contains(given, id) && !slices.Contains(v.names, id) && !strings.HasPrefix(id, "__") {
+			errs = append(errs, fmt.Errorf("unknown name %s%s", id, document.Meant(id, append(slices.Clone(roots), given...))))
+		}
+	}
 	slices.SortFunc(v.chains, func(a, b found) int { return len(a.path) - len(b.path) })
 	for _, f := range v.chains {
 		if slices.ContainsFunc(out, func(c chain) bool { return len(c.path) <= len(f.path) && slices.Equal(c.path, f.path[:len(c.path)]) }) {
 			continue
 		}
+		if err := v.place.known(f.path); err != nil {
+			errs = append(errs, err)
+		}
 		out = append(out, chain{f.path, v.place.look(f.path)})
 	}
-	return out
+	return out, errors.Join(errs...)
+}
+
+// known refuses names that nothing here has.
+func (p *place) known(path []string) error {
+	switch {
+	case path[0] == "inputs" && len(path) > 2 && path[1] == "parameters" && !p.inputs[path[2]],
+		path[0] == "inputs" && len(path) > 2 && path[1] == "artifacts" && !p.artifacts[path[2]],
+		path[0] == "workflow" && len(path) > 2 && path[1] == "parameters" && p.params != nil && !p.params[path[2]]:
+		return fmt.Errorf("there is no %s", strings.Join(path[:3], "."))
+	case (path[0] == "steps" || path[0] == "tasks") && len(path) > 1 && p.calls[path[1]] == nil:
+		return fmt.Errorf("no call %q of this template has ended before this", path[1])
+	}
+	return nil
 }
 
 // look is how a path of an expression is found: as a tag would be, or as it is.
@@ -249,6 +276,9 @@ func (x *expression) Eval(s workflow.Scope) (workflow.Value, error) {
 	if err != nil {
 		first, _, _ := strings.Cut(err.Error(), "\n")
 		return nil, fmt.Errorf("%s: %s", x, first)
+	}
+	if out == nil {
+		return nil, fmt.Errorf("%s has no value here", x)
 	}
 	return normal(out, 0)
 }

@@ -45,7 +45,6 @@ type signature struct {
 	params    map[string]*string // their defaults
 	artifacts map[string]bool
 	leaf      bool
-	suspend   bool
 	each      bool
 }
 

@@ -100,7 +100,7 @@ func (w *whenParser) lex(parts []string) error {
 		var e workflow.Expr
 		switch {
 		case quoted:
-			e = mixed{"", pieces}
+			e = quotedText(pieces)
 		case len(pieces) == 1:
 			if c, ok := pieces[0].(workflow.Constant); ok {
 				e = workflow.Constant{Value: literal(c.String())}
@@ -174,6 +174,19 @@ func (w *whenParser) lex(parts []string) error {
 	}
 	flush()
 	return nil
+}
+
+// quotedText is what stands between quotes: a text, whatever it looks like.
+func quotedText(pieces []workflow.Expr) workflow.Expr {
+	var b strings.Builder
+	for _, e := range pieces {
+		k, ok := e.(workflow.Constant)
+		if !ok {
+			return mixed{"", pieces}
+		}
+		b.WriteString(k.String())
+	}
+	return workflow.Constant{Value: b.String()}
 }
 
 func (w *whenParser) take(words ...string) string {
