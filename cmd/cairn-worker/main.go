@@ -1,0 +1,117 @@
+//go:build linux
+
+// Command cairn-worker runs tasks in the container that it is started in. It is
+// what "cairn worker" is, alone and small, because it is carried into other
+// people's images.
+//
+// It reads no file but those that its flags name, and no variable but
+// CAIRN_SERVER and CAIRN_TOKEN.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/worker"
+	"cairn.dev/cairn/internal/worker/isolate"
+	"cairn.dev/cairn/internal/worker/keep"
+)
+
+func main() {
+	keep.Main()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "cairn-worker:", err)
+		os.Exit(64) // of 64 to 69, which say that the fault is not a task's
+	}
+}
+
+// list is a flag that may be given several times.
+type list []string
+
+func (l *list) String() string     { return strings.Join(*l, " ") }
+func (l *list) Set(s string) error { *l = append(*l, s); return nil }
+
+func run(ctx context.Context, args []string) error {
+	f := flag.NewFlagSet("cairn-worker", flag.ContinueOnError)
+	server := f.String("server", os.Getenv("CAIRN_SERVER"), "address of the work server")
+	pool := f.String("pool", "default", "pool that it works for")
+	name := f.String("name", "", "its name, unique among workers (default: host name and PID)")
+	slots := f.Int("slots", 1, "tasks at a time")
+	token := f.String("token-file", "", "file with its secret (else CAIRN_TOKEN)")
+	scratch := f.String("scratch", "/tmp/cairn-worker", "folder that is its own")
+	single := f.Bool("single", false, "the container is for one task only")
+	verbose := f.Bool("verbose", false, "say more")
+	var fresh, shared, entrypoint, command list
+	f.Var(&fresh, "fresh", "folder that is new for each task; may be repeated")
+	f.Var(&shared, "keep", "folder that tasks share; may be repeated")
+	f.Var(&entrypoint, "entrypoint", "a word of the image's entrypoint; may be repeated")
+	f.Var(&command, "command", "a word of the image's command; may be repeated")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if *server == "" {
+		return errors.New("no work server: say --server http://HOST:PORT, or set CAIRN_SERVER")
+	}
+	level := slog.LevelInfo
+	if *verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	host, err := os.Hostname()
+	if *name == "" && err == nil {
+		*name = fmt.Sprintf("%s-%d", host, os.Getpid())
+	}
+	api, err := worker.NewHTTP(*server, secret(*token))
+	if err != nil {
+		return err
+	}
+	place := isolate.Place{Scratch: *scratch, Fresh: fresh, Keep: shared, Single: *single}
+	if *token != "" {
+		place.Hide = []string{*token}
+	}
+	local, err := worker.NewLocal(worker.LocalConfig{Place: place, Slots: *slots, Env: inherited(os.Environ()), Entrypoint: entrypoint, Command: command}, api, clock.Real(), log)
+	if err != nil {
+		return err
+	}
+	w, err := worker.New(worker.Config{Name: *name, Pool: *pool, Slots: *slots}, worker.Deps{Server: api, Runner: local, Clock: clock.Real(), Log: log})
+	if err != nil {
+		return err
+	}
+	return w.Run(ctx)
+}
+
+// secret is read anew for each request, because files of pods change.
+func secret(file string) func() (string, error) {
+	fixed := os.Getenv("CAIRN_TOKEN")
+	return func() (string, error) {
+		if file == "" {
+			return fixed, nil
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return "", fmt.Errorf("read the worker's secret: %w", err)
+		}
+		return strings.TrimSpace(string(b)), nil
+	}
+}
+
+// inherited is what tasks get of our environment: nothing that is ours.
+func inherited(env []string) []string {
+	var out []string
+	for _, e := range env {
+		if !strings.HasPrefix(e, "CAIRN_") {
+			out = append(out, e)
+		}
+	}
+	return out
+}

@@ -1,0 +1,158 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"cairn.dev/cairn/internal/task"
+)
+
+const (
+	maxAnswer   = 64 << 20 // of JSON
+	callTimeout = 30 * time.Second
+)
+
+// HTTP is the [Server] that is reached by HTTP.
+type HTTP struct {
+	Base *url.URL
+	// Secret is asked for each request; "" for none.
+	Secret func() (string, error)
+	Client *http.Client
+}
+
+// NewHTTP reaches the server at an address like http://127.0.0.1:5080.
+func NewHTTP(address string, secret func() (string, error)) (*HTTP, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("work server %q: say http://HOST:PORT or https://HOST:PORT", address)
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = 16
+	return &HTTP{Base: u, Secret: secret, Client: &http.Client{Transport: t}}, nil
+}
+
+// Ask implements [Server].
+func (h *HTTP) Ask(ctx context.Context, a task.Ask) (g task.Grant, err error) {
+	ctx, end := context.WithTimeout(ctx, callTimeout+a.Wait)
+	defer end()
+	return g, h.call(ctx, task.PathWork, a, &g)
+}
+
+// Beat implements [Server].
+func (h *HTTP) Beat(ctx context.Context, b task.Beat) (r task.Beaten, err error) {
+	ctx, end := context.WithTimeout(ctx, callTimeout/2)
+	defer end()
+	return r, h.call(ctx, task.PathBeat, b, &r)
+}
+
+func (h *HTTP) call(ctx context.Context, path string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	return h.answer(ctx, http.MethodPost, path, "application/json", nil, bytes.NewReader(body), out)
+}
+
+// Logs implements [Server].
+func (h *HTTP) Logs(ctx context.Context, frames []byte) (r task.Logged, err error) {
+	ctx, end := context.WithTimeout(ctx, 2*callTimeout)
+	defer end()
+	return r, h.answer(ctx, http.MethodPost, task.PathLogs, "application/octet-stream", nil, bytes.NewReader(frames), &r)
+}
+
+// Store implements [Server].
+func (h *HTTP) Store(ctx context.Context, holder task.Ref, from io.Reader) (p task.Produced, err error) {
+	err = h.answer(ctx, http.MethodPost, task.PathBlob, "application/octet-stream", &holder, from, &p)
+	if err == nil && p.Digest == "" {
+		err = errors.New("the server answered no digest")
+	}
+	return p, err
+}
+
+// Fetch implements [Server].
+func (h *HTTP) Fetch(ctx context.Context, holder task.Ref, in task.Input) (io.ReadCloser, error) {
+	var resp *http.Response
+	var err error
+	if in.Source != nil {
+		body, marshalErr := json.Marshal(in)
+		if marshalErr != nil {
+			return nil, marshalErr
+		}
+		resp, err = h.do(ctx, http.MethodPost, task.PathArtifact, "application/json", &holder, bytes.NewReader(body))
+	} else {
+		resp, err = h.do(ctx, http.MethodGet, task.PathBlob+in.Digest, "", &holder, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+func (h *HTTP) answer(ctx context.Context, method, path, kind string, holder *task.Ref, body io.Reader, out any) error {
+	resp, err := h.do(ctx, method, path, kind, holder, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(out); err != nil && err != io.EOF {
+		return fmt.Errorf("%s %s: read the answer: %w", method, path, err)
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<10)) // so that the connection is used again
+	return nil
+}
+
+// A Refusal is an answer of the server that is not the one asked for.
+type Refusal struct {
+	Method, Path string
+	Status       int
+	Text         string // what it said, shortened
+}
+
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("%s %s: the server answers %d %s %s", r.Method, r.Path, r.Status, http.StatusText(r.Status), r.Text)
+}
+
+func (h *HTTP) do(ctx context.Context, method, path, kind string, holder *task.Ref, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, h.Base.JoinPath(path).String(), body)
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasSuffix(path, "/") && !strings.HasSuffix(req.URL.Path, "/") {
+		req.URL.Path += "/"
+	}
+	if kind != "" {
+		req.Header.Set("Content-Type", kind)
+	}
+	if holder != nil {
+		req.Header.Set(task.HeaderLease, holder.Header())
+	}
+	if h.Secret != nil {
+		secret, err := h.Secret()
+		if err != nil {
+			return nil, err
+		}
+		if secret != "" {
+			req.Header.Set("Authorization", "Bearer "+secret)
+		}
+	}
+	resp, err := h.Client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode/100 != 2 {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
+		_ = resp.Body.Close()
+		return nil, &Refusal{Method: method, Path: path, Status: resp.StatusCode, Text: strings.TrimSpace(string(text))}
+	}
+	return resp, nil
+}
+
+var _ Server = (*HTTP)(nil)

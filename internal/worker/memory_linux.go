@@ -1,0 +1,54 @@
+package worker
+
+import (
+	"os"
+	"strconv"
+	"strings"
+)
+
+// oomKills is how many processes of this container the kernel has killed for
+// want of memory; 0 where it does not say.
+func oomKills() int {
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return 0
+	}
+	n := 0
+	for _, file := range memoryFiles(string(b)) {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			n = max(n, countKills(string(text)))
+		}
+	}
+	return n
+}
+
+// memoryFiles are where the counter may be, given /proc/self/cgroup: under the
+// path of the group, or at the top where only that is to be seen.
+func memoryFiles(groups string) []string {
+	var names []string
+	for line := range strings.Lines(groups) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) != 3 {
+			continue
+		}
+		switch {
+		case f[0] == "0":
+			names = append(names, "/sys/fs/cgroup"+f[2]+"/memory.events", "/sys/fs/cgroup/memory.events")
+		case f[1] == "memory":
+			names = append(names, "/sys/fs/cgroup/memory"+f[2]+"/memory.oom_control", "/sys/fs/cgroup/memory/memory.oom_control")
+		}
+	}
+	return names
+}
+
+// countKills reads the line "oom_kill N".
+func countKills(text string) int {
+	for line := range strings.Lines(text) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == "oom_kill" {
+			n, _ := strconv.Atoi(f[1])
+			return n
+		}
+	}
+	return 0
+}
