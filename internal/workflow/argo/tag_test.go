@@ -225,7 +225,7 @@ func TestExpressionsThatCannotBe(t *testing.T) {
 		"workflow.parameters['z']":  "there is no workflow.parameters.z",
 		"1 +":                       "unexpected token",
 		"repeat('a', 1000)":         "unknown name repeat",
-		"asInteger(1)":              "unknown name asInteger: did you mean asInt?",
+		"asInts(1)":                 "unknown name asInts: did you mean asInt?",
 		"{{inputs.parameters.z}}+1": "no such input",
 	} {
 		doc := "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: a}\nspec:\n  entrypoint: main\n  templates: [{name: main, container: {image: busybox, args: [" + fmt.Sprintf("%q", "{{="+text+"}}") + "]}}]\n"
