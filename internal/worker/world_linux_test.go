@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -204,3 +205,7 @@ func text(o task.Outcome, name string) string {
 }
 
 func has(s, part string) bool { return strings.Contains(s, part) }
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+func reader(b []byte) *bufio.Reader { return bufio.NewReader(bytes.NewReader(b)) }

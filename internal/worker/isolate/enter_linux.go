@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"cairn.dev/cairn/internal/worker/files"
 )
 
 // devices are what a program may expect in /dev, and what nobody is harmed by.
@@ -106,10 +108,22 @@ func (r *Root) mount(source, path, kind string, flags uintptr, data string) erro
 	return nil
 }
 
+// make has a folder at a path of the new root, if nothing is there.
+func (r *Root) make(path string) error {
+	root, err := files.OpenRoot(r.At)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return root.Mkdir(path, 0o755, nil)
+}
+
 func (r *Root) bind(b Bind) error {
 	source := b.Source
 	if source == "" {
 		source = b.Path
+	} else if err := r.make(b.Path); err != nil {
+		return err
 	}
 	if err := r.mount(source, b.Path, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return err
