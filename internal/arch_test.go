@@ -86,7 +86,7 @@ var rooms = map[string][]string{
 	"internal/work":       {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/content", "internal/image", "internal/usage", "internal/work/…"},
 	"internal/work/…":     {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
 	"internal/worker":     {"internal/task", "internal/clock", "internal/worker/…"},
-	"internal/worker/…":   {"internal/task", "internal/clock"},
+	"internal/worker/…":   {"internal/task", "internal/clock", "internal/worker/…"},
 	"internal/pool":       {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/blob", "internal/content", "internal/upstream"},
 
 	// serve is the one place that wires everything.
@@ -94,7 +94,7 @@ var rooms = map[string][]string{
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
 	"cmd/cairn":      {"internal/agent/…", "internal/credential", "internal/code", "internal/scan", "internal/rules", "internal/catalog/…", "internal/choose", "internal/bump", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
-	"cmd/cairn-worker": {"internal/worker/…", "internal/task", "internal/clock"},
+	"cmd/cairn-worker": {"internal/worker/…", "internal/clock"},
 
 	"test/parts/build": {"test/parts"},
 	"bench/…":          {"internal/…", "test/parts", "test/cluster", "test/images", "test/gitea", "bench/…"},

@@ -4,8 +4,10 @@
 // what "cairn worker" is, alone and small, because it is carried into other
 // people's images.
 //
-// It reads no file but those that its flags name, and no variable but
-// CAIRN_SERVER and CAIRN_TOKEN.
+// It owns its flags, and what a signal means: the worker ends, and its tasks
+// with it. It promises to read no file but those that the flags name, and no
+// variable of ours but CAIRN_SERVER and CAIRN_TOKEN, and to hand none of ours
+// on to tasks. Everything else is package worker's.
 package main
 
 import (

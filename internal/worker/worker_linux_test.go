@@ -86,7 +86,7 @@ func TestNothingIsBegunWithoutTheServer(t *testing.T) {
 		b.beat = func(task.Beat) task.Beaten { return task.Beaten{Term: 30 * time.Second} }
 		w := newHold(1, clock.Real())
 		w.mean = time.Millisecond // takes ahead of need
-		begun, done, stop := make(chan string, 10), make(chan error, 1), func() {}
+		begun, done := make(chan string, 10), make(chan error, 1)
 		worker := &Worker{cfg: Config{Name: "w", Slots: 1, Beat: DefaultBeat, LogLimit: 1}, deps: Deps{Server: b, Runner: acts{begun}, Clock: clock.Real(), Log: quiet()}, hold: w}
 		worker.logs = newLogs(b, clock.Real(), quiet())
 		ctx, stop := context.WithCancel(t.Context())
