@@ -36,9 +36,10 @@ type variable struct {
 }
 
 type inputFile struct {
-	name string
-	path workflow.Expr
-	mode uint32
+	name   string
+	path   workflow.Expr
+	mode   uint32
+	source workflow.Expr // when nobody hands it over; may be nil
 }
 
 type request struct {
@@ -133,7 +134,7 @@ func (c *compiler) leaf(b *bundle, f fields, t *workflow.Template, p *place, kin
 	}
 	c.volumes(b, f, n.Get("volumeMounts"), l)
 	for _, e := range f.Get("inputs").Get("artifacts").List() {
-		in := inputFile{name: e.Get("name").Text(), path: p.paths["inputs.artifacts."+e.Get("name").Text()+".path"]}
+		in := inputFile{name: e.Get("name").Text(), path: p.paths["inputs.artifacts."+e.Get("name").Text()+".path"], source: c.source(e, p)}
 		if in.path == nil {
 			e.Fail("the artifact has no path")
 			continue
@@ -254,8 +255,13 @@ func (l *leaf) Render(s workflow.Scope) (*task.Task, error) {
 	t.WorkDir, t.Script = r.argument("workingDir", l.workdir), r.text("source", l.script)
 	for _, in := range l.inputs {
 		v, ok := s.Lookup("inputs", "artifacts", in.name)
+		if !ok && in.source != nil {
+			var err error
+			v, err = in.source.Eval(s)
+			r.note("artifact "+in.name, err)
+		}
 		f, is := v.(*workflow.File)
-		if !ok || !is || f == nil {
+		if !is || f == nil {
 			continue // an optional one: without it the run would not have come here
 		}
 		i := task.Input{Name: in.name, Path: r.argument("artifact "+in.name, in.path), Mode: in.mode, Digest: f.Digest, Size: f.Size, Folder: f.Folder, Source: f.Source}

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/workflow"
 	"cairn.dev/cairn/internal/workflow/argo"
 	"cairn.dev/cairn/internal/workflow/workflowtest"
@@ -167,8 +166,7 @@ func TestRender(t *testing.T) {
     outputs:
       parameters: [{name: o, valueFrom: {path: "/out/{{inputs.parameters.x}}"}}]`)
 	s := scope{
-		"inputs": map[string]any{"parameters": map[string]any{"x": "7"}, "artifacts": map[string]any{
-			"f": &workflow.File{Digest: "sha256:1"}, "r": &workflow.File{Source: &task.Source{Kind: "raw", Raw: "<7>"}}}},
+		"inputs":   map[string]any{"parameters": map[string]any{"x": "7"}, "artifacts": map[string]any{"f": &workflow.File{Digest: "sha256:1"}}},
 		"workflow": map[string]any{"name": "w"}, "pod": map[string]any{"name": "p"}, "retries": float64(2),
 	}
 	got, err := tmpl.Leaf.Render(s)
@@ -184,6 +182,17 @@ func TestRender(t *testing.T) {
 	delete(s, "workflow")
 	if _, err := tmpl.Leaf.Render(s); err == nil || !strings.Contains(err.Error(), "{{workflow.name}} has no value here") {
 		t.Errorf("a value that is not there gave %v", err)
+	}
+}
+
+// A default is worked out where the template is called: it would see the inputs
+// of whoever calls, under the same names.
+func TestDefaultsSeeNoInputs(t *testing.T) {
+	for _, in := range []string{"parameters: [{name: x, value: a}, {name: y, value: '{{inputs.parameters.x}}'}]", "{parameters: [{name: x, value: a}], artifacts: [{name: f, raw: {data: '{{inputs.parameters.x}}'}}]}"} {
+		doc := "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: a}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n    inputs:\n      " + in + "\n    steps: [[{name: a, inline: {container: {image: busybox}}}]]\n"
+		if _, ps := argo.Compile("a", []byte(doc), argo.Options{}); !strings.Contains(problems(ps), "no such input") {
+			t.Errorf("%s: got %s", in, problems(ps))
+		}
 	}
 }
 

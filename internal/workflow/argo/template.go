@@ -128,7 +128,10 @@ func (c *compiler) checkDefaults(f fields) {
 func (c *compiler) inputs(f fields, t *workflow.Template, p *place) {
 	n := f.Get("inputs")
 	c.check(n, "inputs")
-	outer := &place{params: c.params, inputs: p.inputs}
+	// A default is worked out where the template is called, which has other
+	// inputs: it cannot name those of the template.
+	outer := &place{params: c.params}
+	program := f.node.Get("container") != nil || f.node.Get("script") != nil
 	for _, e := range n.Get("parameters").List() {
 		c.check(e, "parameter")
 		in := workflow.Input{Name: e.Get("name").Text(), Enum: e.Get("enum").Texts()}
@@ -169,7 +172,11 @@ func (c *compiler) inputs(f fields, t *workflow.Template, p *place) {
 			continue
 		}
 		p.artifacts[in.Name] = true
-		in.Default = c.source(e, p)
+		if !program {
+			in.Default = c.source(e, outer)
+		} else if hasSource(e) { // worked out by the task itself, which sees all inputs
+			in.Optional = true
+		}
 		for _, x := range e.Entries() {
 			in.Optional = in.Optional || tables["artifact"][x.Key] == sources // told already
 		}
@@ -180,6 +187,11 @@ func (c *compiler) inputs(f fields, t *workflow.Template, p *place) {
 			p.paths["inputs.artifacts."+e.Get("name").Text()+".path"] = c.textOf(path, p)
 		}
 	}
+}
+
+// hasSource reports whether the document says where an artifact comes from.
+func hasSource(n *document.Node) bool {
+	return slices.ContainsFunc([]string{"from", "fromExpression", "raw", "http", "git", "s3"}, func(k string) bool { return n.Get(k) != nil })
 }
 
 // textOf compiles a text, or a scalar or tree as its JSON.
