@@ -25,6 +25,7 @@ const (
 
 // answer finds out what a run wants to know and tells it, as an event.
 func (s *Server) answer(r *run, e machine.Effect) {
+	s.asking++
 	go func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
@@ -48,6 +49,7 @@ func (s *Server) answer(r *run, e machine.Effect) {
 			}
 		}
 		s.post(func(c *commit) error {
+			s.asking--
 			if s.runs[r.id] != r { // it was read again, and has asked again
 				return nil
 			}
@@ -325,7 +327,9 @@ func (s *Server) recall(ctx context.Context, r *run, e machine.Recall) (machine.
 	out := machine.Remembered{Node: e.Node}
 	oldest := int64(0)
 	if e.MaxAgeMS > 0 {
+		s.mu.RLock()
 		oldest = s.now().UnixMilli() - e.MaxAgeMS
+		s.mu.RUnlock()
 	}
 	var body []byte
 	err := s.d.DB.ReadOne(ctx, func(q db.Query) (err error) {

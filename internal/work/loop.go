@@ -142,10 +142,13 @@ func (s *Server) nap() time.Duration {
 	if !s.due.IsZero() {
 		d = min(d, max(s.due.Sub(s.now()), time.Millisecond))
 	}
+	if !s.alarm.IsZero() {
+		d = min(d, max(s.alarm.Sub(s.d.Clock.Now()), time.Millisecond))
+	}
 	return d
 }
 
-// expect notes that something is due at a time.
+// expect notes that something of a run is due at a time.
 func (s *Server) expect(at time.Time) {
 	if !at.IsZero() && (s.due.IsZero() || at.Before(s.due)) {
 		s.due = at
@@ -270,7 +273,9 @@ func (c *commit) due() {
 			}
 			s.expect(next)
 		}
-		c.schedule()
+	}
+	if wall := s.d.Clock.Now(); !s.alarm.IsZero() && !s.alarm.After(wall) {
+		c.schedule(wall)
 	}
 	c.expire()
 }

@@ -162,6 +162,11 @@ func (s *Server) read(ctx context.Context, num int64) (*run, error) {
 
 // admit has a run take part.
 func (s *Server) admit(r *run) {
+	// The clock may have been set back while nobody looked: then time goes on
+	// where the run saw it last, or what it waits for would not come.
+	if ahead := r.m.Now().Sub(s.now()); ahead > 0 {
+		s.base = s.base.Add(ahead)
+	}
 	s.runs[r.id] = r
 	s.images.add(r.graph)
 	at, _ := slices.BinarySearchFunc(s.order, r.num, func(a *run, num int64) int { return int(a.num - num) })
@@ -207,18 +212,23 @@ func (s *Server) hold() {
 // resume asks again what runs wanted to know when the process ended.
 func (s *Server) resume() {
 	for _, r := range s.order {
-		s.ask(r)
+		s.ask(r, true)
 	}
 }
 
-func (s *Server) ask(r *run) {
+// ask repeats the questions of a run: all, or those about locks only.
+func (s *Server) ask(r *run, all bool) {
 	for _, e := range r.m.Requests() {
-		if l, ok := e.(machine.Lock); ok {
-			s.locks.want(r, l)
-			s.post(func(c *commit) error { c.grantLocks(l.Namespace, l.Name); return nil })
-			continue
+		switch e := e.(type) {
+		case machine.Lock:
+			s.locks.want(r, e)
+			s.post(func(c *commit) error { c.grantLocks(e.Namespace, e.Name); return nil })
+		case machine.Stop: // the worker hears it with its next beat
+		default:
+			if all {
+				s.answer(r, e)
+			}
 		}
-		s.answer(r, e)
 	}
 }
 
@@ -256,16 +266,10 @@ func (s *Server) reload(ctx context.Context, c *commit) error {
 	if err := s.readSchedules(ctx); err != nil {
 		return err
 	}
-	// Wishes for locks are in no row: all are asked for again.
 	for _, r := range s.order {
-		for _, e := range r.m.Requests() {
-			if l, ok := e.(machine.Lock); ok {
-				s.locks.want(r, l)
-				s.post(func(c *commit) error { c.grantLocks(l.Namespace, l.Name); return nil })
-			} else if slices.ContainsFunc(c.touched, func(x *run) bool { return x.id == r.id }) {
-				s.answer(r, e)
-			}
-		}
+		// The wishes for locks of all are forgotten; other questions of those
+		// that were not touched are still being answered.
+		s.ask(r, slices.ContainsFunc(c.touched, func(x *run) bool { return x.id == r.id }))
 	}
 	return nil
 }

@@ -51,7 +51,8 @@ func (s *Server) PutSchedule(ctx context.Context, x *workflow.Schedule, by strin
 	}
 	y.by = by
 	return s.do(ctx, func(c *commit) error {
-		y.created, y.last = c.at, c.at
+		y.created = s.d.Clock.Now()
+		y.last = y.created
 		k := scheduleKey(y.Namespace, y.Name)
 		old := s.schedules[k]
 		if old != nil {
@@ -141,7 +142,13 @@ func (s *Server) install(k string, x *schedule) {
 	}
 	s.schedules[k] = x
 	s.images.add(x.Graph)
-	s.expect(x.next)
+	s.expectSchedule(x.next)
+}
+
+func (s *Server) expectSchedule(at time.Time) {
+	if !at.IsZero() && (s.alarm.IsZero() || at.Before(s.alarm)) {
+		s.alarm = at
+	}
 }
 
 // DeleteSchedule forgets a schedule. Runs that it began go on.
@@ -181,7 +188,7 @@ func (s *Server) SuspendSchedule(ctx context.Context, namespace, name string, on
 		}
 		y := *x
 		if y.suspended = on; !on {
-			y.last = c.at
+			y.last = s.d.Clock.Now()
 		}
 		if err := y.plan(); err != nil {
 			return err
@@ -252,13 +259,14 @@ func (s *Server) compileSchedule(documents []byte) (*schedule, error) {
 }
 
 // schedule begins what is due.
-func (c *commit) schedule() {
+func (c *commit) schedule(wall time.Time) {
+	c.s.alarm = time.Time{}
 	for _, k := range c.s.scheduleKeys() {
 		x := c.s.schedules[k]
-		if !x.next.IsZero() && !x.next.After(c.at) {
-			c.fire(k, x)
+		if !x.next.IsZero() && !x.next.After(wall) {
+			c.fire(k, x, wall)
 		}
-		c.s.expect(x.next)
+		c.s.expectSchedule(x.next)
 	}
 }
 
@@ -273,13 +281,13 @@ func (s *Server) scheduleKeys() []string {
 
 // fire deals with the times of a schedule that have come: of many that were
 // missed, the newest alone is made up for, if it is not too late.
-func (c *commit) fire(k string, x *schedule) {
+func (c *commit) fire(k string, x *schedule, wall time.Time) {
 	s := c.s
 	due := x.next
 	for range 10_000 { // after years of silence the rest has its turn with the next tick
 		y := *x
 		y.last = due
-		if err := y.plan(); err != nil || y.next.After(c.at) {
+		if err := y.plan(); err != nil || y.next.After(wall) {
 			break
 		}
 		due = y.next
@@ -293,7 +301,7 @@ func (c *commit) fire(k string, x *schedule) {
 		_, err := tx.Exec("UPDATE work_schedules SET last = ? WHERE namespace = ? AND name = ?", last, x.Namespace, x.Name)
 		return err
 	})
-	if c.at.Sub(due) > max(x.Late, punctual) {
+	if wall.Sub(due) > max(x.Late, punctual) {
 		x.trouble = fmt.Sprintf("%s was missed, and is too long ago", due.Format(time.RFC3339))
 		return
 	}

@@ -81,7 +81,7 @@ func (s *Server) prepare(g *workflow.Graph, by string, o Options) (*run, newRun,
 	if name == "" {
 		name = "run-"
 	}
-	id := newID(s.now())
+	id := newID(s.d.Clock.Now())
 	if strings.HasSuffix(name, "-") {
 		name += id[len(id)-5:]
 	}

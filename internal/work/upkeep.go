@@ -31,7 +31,9 @@ func (s *Server) Upkeep(ctx context.Context) {
 // Tidy forgets ended runs that are due, those that their schedules do not keep,
 // and old memories.
 func (s *Server) Tidy(ctx context.Context) error {
+	s.mu.RLock()
 	now := s.now().UnixMilli()
+	s.mu.RUnlock()
 	if err := s.forgetAll(ctx, "SELECT num, id FROM work_runs WHERE gone > 0 AND gone <= ? AND live = 0 LIMIT ?", now, upkeepStep); err != nil {
 		return err
 	}

@@ -109,26 +109,27 @@ type Server struct {
 	d   Deps
 	log *slog.Logger
 
-	// base and mono tie the time of events to the monotonic clock, so that a
-	// jump of the wall clock does not end or prolong anything that waits.
-	base time.Time
-	mono time.Duration
-
 	inbox inbox
 	ended chan struct{} // closed when the loop has ended
 
 	// mu guards what follows. The loop alone changes it; who only looks takes
 	// it for reading.
-	mu        sync.RWMutex
+	mu sync.RWMutex
+	// base and mono tie the time of events to the monotonic clock, so that a
+	// jump of the wall clock does not end or prolong anything that waits.
+	base      time.Time
+	mono      time.Duration
 	runs      map[string]*run
 	order     []*run        // by num
 	last      int64         // the newest run's num
 	expiry    time.Duration // when leases are looked at again
-	due       time.Time     // when a run or a schedule wants the next turn; zero: never
+	due       time.Time     // when a run wants the next turn; zero: never
+	alarm     time.Time     // when a schedule comes next, by the wall clock as people read it; zero: never
 	spaces    map[string]int
 	active    int
 	queue     queue
 	waiters   []*waiter
+	asking    int // questions of runs that have no answer yet
 	workers   map[string]*worker
 	locks     locks
 	draining  bool
@@ -173,7 +174,7 @@ func New(ctx context.Context, cfg Config, d Deps) (*Server, error) {
 	return s, nil
 }
 
-// now is the time of events.
+// now is the time of events; under the lock.
 func (s *Server) now() time.Time {
 	return s.base.Add(s.d.Clock.Mono() - s.mono).Truncate(time.Millisecond)
 }

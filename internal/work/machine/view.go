@@ -38,6 +38,9 @@ func (m *Machine) Summary() Summary {
 // Ended reports whether the run is over, and as what.
 func (m *Machine) Ended() (Phase, bool) { return m.phase, m.ended != 0 }
 
+// Now is when the newest event happened.
+func (m *Machine) Now() time.Time { return at(m.now) }
+
 // Counts are the tasks of the run.
 func (m *Machine) Counts() Counts { return m.counts }
 
