@@ -1,6 +1,7 @@
 package workflow_test
 
 import (
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -287,4 +288,29 @@ func FuzzValue(f *testing.F) {
 			t.Errorf("%q became %q", s, got.Command)
 		}
 	})
+}
+
+// The schema has each field that the reader has, with a type.
+func TestSchema(t *testing.T) {
+	b := workflow.Schema()
+	var s struct {
+		AnyOf []struct {
+			Properties map[string]struct {
+				Properties map[string]any `json:"properties"`
+			} `json:"properties"`
+		} `json:"anyOf"`
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.AnyOf) != 2 {
+		t.Fatalf("%d kinds of documents", len(s.AnyOf))
+	}
+	for _, d := range s.AnyOf {
+		for k, f := range d.Properties["spec"].Properties {
+			if m, ok := f.(map[string]any); !ok || len(m) == 0 {
+				t.Errorf("spec.%s has no type", k)
+			}
+		}
+	}
 }

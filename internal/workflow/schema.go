@@ -1,0 +1,77 @@
+package workflow
+
+import (
+	"encoding/json"
+	"fmt"
+)
+
+// Schema is the JSON Schema (2020-12) of our documents, for editors. It knows
+// the fields, their types and words; what [Compile] checks beyond them it does
+// not.
+func Schema() []byte {
+	text, whole, flag := typed("string"), typed("integer"), typed("boolean")
+	span := map[string]any{"type": []string{"string", "number"}, "description": "such as 90s, 5m, 12h or 30d"}
+	texts := map[string]any{"type": "array", "items": map[string]any{"type": []string{"string", "number", "boolean"}}}
+	texture := map[string]any{"type": "object", "additionalProperties": map[string]any{"type": []string{"string", "number", "boolean"}}}
+	anything := map[string]any{}
+	kind := map[string]any{"enum": types_}
+	isolation := map[string]any{"enum": isolations}
+	size := map[string]any{"type": []string{"string", "number"}, "description": "such as 500m, 2, 64Mi or 1G"}
+	of := func(known []string, fields map[string]any) map[string]any {
+		props := map[string]any{}
+		for _, k := range known {
+			props[k] = anything
+			if f, ok := fields[k]; ok {
+				props[k] = f
+			}
+		}
+		return map[string]any{"type": "object", "properties": props, "additionalProperties": false}
+	}
+	either := func(list ...any) map[string]any { return map[string]any{"anyOf": list} }
+	named := func(v any) map[string]any {
+		return map[string]any{"type": "object", "additionalProperties": v, "propertyNames": map[string]any{"pattern": nameRE.String()}}
+	}
+	list := func(v any) map[string]any { return map[string]any{"type": "array", "items": v} }
+	locks := list(either(text, of(lockFields, map[string]any{"name": text, "size": whole})))
+	task := of(taskFields, map[string]any{
+		"name": text, "image": text, "command": texts, "args": texts, "script": text, "env": texture, "workdir": text, "files": texture,
+		"outputs": named(either(kind, of(outputFields, map[string]any{"type": kind, "path": text, "optional": flag, "description": text}))),
+		"needs":   list(text), "runs": map[string]any{"enum": []string{"success", "failure", "always"}}, "when": text,
+		"forEach":     either(text, list(anything), of(eachFields, map[string]any{"files": text, "s3": text, "match": text, "format": text})),
+		"parallelism": whole,
+		"retries": either(whole, of(retryFields, map[string]any{"limit": whole, "on": map[string]any{"enum": []string{"failure", "error", "always", "transient"}},
+			"when": text, "delay": span, "factor": typed("number"), "maxDelay": span, "for": span})),
+		"timeout": span, "grace": span, "resources": of(resourceFields, map[string]any{"cpu": size, "memory": size}), "user": map[string]any{"type": []string{"string", "integer"}}, "isolation": isolation,
+		"volumes": list(of(volumeFields, map[string]any{"name": text, "path": text, "claim": text, "readOnly": flag})), "locks": locks,
+		"cache": of(cacheFields, map[string]any{"key": text, "name": text, "maxAge": span}), "allowFailure": flag, "uses": text, "with": named(anything),
+		"suspend": either(flag, of(suspendFields, map[string]any{"for": span, "outputs": list(text)})), "description": text, "logLimit": size,
+	})
+	task["required"] = []string{"name"}
+	spec := of(workflowFields, map[string]any{
+		"inputs":  named(either(kind, of(inputFields, map[string]any{"type": kind, "optional": flag, "enum": list(text), "description": text}))),
+		"outputs": named(either(text, of(valueFields, map[string]any{"type": kind, "value": text, "description": text}))),
+		"tasks":   list(task), "onExit": task, "parallelism": whole, "failFast": flag, "timeout": span, "priority": whole, "locks": locks, "keep": span,
+		"retryBudget": whole, "suspended": flag, "isolation": isolation, "description": text,
+	})
+	spec["required"] = []string{"tasks"}
+	cron := of(cronFields, map[string]any{
+		"schedules": either(text, list(text)), "timezone": text, "overlap": map[string]any{"enum": []string{"allow", "forbid", "replace"}},
+		"suspended": flag, "late": span, "keepSucceeded": whole, "keepFailed": whole, "workflow": spec,
+	})
+	metadata := of(metadataFields, map[string]any{"name": text, "namespace": text, "labels": texture, "annotations": texture})
+	metadata["required"] = []string{"name"}
+	document := func(spec any, kinds ...string) map[string]any {
+		o := of(objectFields, map[string]any{"apiVersion": map[string]any{"const": Version}, "kind": map[string]any{"enum": kinds}, "metadata": metadata, "spec": spec})
+		o["required"] = objectFields
+		return o
+	}
+	s := either(document(spec, "Workflow", "WorkflowTemplate"), document(cron, "CronWorkflow"))
+	s["$schema"], s["title"] = "https://json-schema.org/draft/2020-12/schema", "Cairn workflow"
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil { // maps, texts and numbers only
+		return []byte(fmt.Sprintf("{%q: %q}", "error", err))
+	}
+	return append(b, '\n')
+}
+
+func typed(t string) map[string]any { return map[string]any{"type": t} }
