@@ -84,6 +84,7 @@ var rooms = map[string][]string{
 	"internal/task":       {},
 	"internal/workflow/…": {"internal/task", "internal/image", "internal/workflow/…"},
 	"internal/work":       {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/content", "internal/image", "internal/usage", "internal/work/…"},
+	"internal/work/door":  {"internal/work", "internal/task"},
 	"internal/work/…":     {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
 	"internal/worker":     {"internal/task", "internal/clock", "internal/worker/…"},
 	"internal/worker/…":   {"internal/task", "internal/clock", "internal/worker/…"},
@@ -92,7 +93,7 @@ var rooms = map[string][]string{
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
-	"cmd/cairn":      {"internal/agent/…", "internal/credential", "internal/code", "internal/scan", "internal/rules", "internal/catalog/…", "internal/choose", "internal/bump", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
+	"cmd/cairn":      {"internal/agent/…", "internal/credential", "internal/code", "internal/scan", "internal/rules", "internal/catalog/…", "internal/choose", "internal/bump", "internal/workflow/…", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
 	"cmd/cairn-worker": {"internal/worker/…", "internal/clock"},
 

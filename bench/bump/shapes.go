@@ -167,7 +167,7 @@ const versions = `terraform {
 // filler is what most files of infrastructure are: no images.
 func filler(service, n int) string {
 	var b strings.Builder
-	for k := range 4 {
+	for k := range 7 {
 		fmt.Fprintf(&b, `resource "aws_security_group" "s%[1]d_%[2]d_%[3]d" {
   name        = "service-%[1]d-%[2]d-%[3]d"
   description = "Allows what service %[1]d needs, and no more"

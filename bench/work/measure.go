@@ -25,8 +25,6 @@ import (
 	"cairn.dev/cairn/internal/work/machine"
 )
 
-var noFilter machine.Filter
-
 // measured is what became of one run.
 type measured struct {
 	took, submit, page time.Duration

@@ -18,6 +18,7 @@ import (
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work"
 	"cairn.dev/cairn/internal/work/door"
+	"cairn.dev/cairn/internal/work/machine"
 	"cairn.dev/cairn/internal/workflow"
 )
 
@@ -102,10 +103,10 @@ func child(dir, profile string) error {
 	mux.HandleFunc("GET /run/{id}", func(w http.ResponseWriter, r *http.Request) {
 		i, err := s.Get(r.Context(), r.PathValue("id"))
 		if err == nil {
-			_, _, err = s.Nodes(r.Context(), i.ID, "", "", 100, noFilter)
+			_, _, err = s.Nodes(r.Context(), i.ID, "", "", 100, machine.Filter{})
 		}
 		if err == nil {
-			_, _, err = s.Nodes(r.Context(), i.ID, "2", "", 100, noFilter)
+			_, _, err = s.Nodes(r.Context(), i.ID, "2", "", 100, machine.Filter{})
 		}
 		if err == nil {
 			_, _, err = s.Runs(r.Context(), work.RunFilter{}, "", 100)
