@@ -36,8 +36,6 @@ type place struct {
 	forge   *gitea.Server
 	bot     gitea.Account
 	people  gitea.Account
-	log     *bytes.Buffer
-	stop    func()
 }
 
 const secret = "of the webhooks"
@@ -65,7 +63,7 @@ bump:
   - {name: other, kind: distribution, host: %q, secret_file: secret}
 `, p.forge.URL, p.other, p.other, p.other))
 	p.distribution()
-	p.stop = p.run(p.cairn, p.program, "serve", "--config", filepath.Join(dir, "cairn.yaml"), "--data", filepath.Join(dir, "data"), "--listen", p.cairn, "--open")
+	p.run(p.cairn, p.program, "serve", "--config", filepath.Join(dir, "cairn.yaml"), "--data", filepath.Join(dir, "data"), "--listen", p.cairn, "--open")
 	return p
 }
 
