@@ -9,11 +9,13 @@ import (
 
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/rules"
+	"cairn.dev/cairn/internal/workflow"
 )
 
 func (a *app) schemaCommand() *cobra.Command {
-	// Each is the schema of one file: cairn.yaml, and .cairn.yaml of bumps.
-	schemas := map[string]func() []byte{"config": config.Schema, "bump": rules.Schema}
+	// Each is the schema of one file: cairn.yaml, .cairn.yaml of bumps, and
+	// documents of workflows.
+	schemas := map[string]func() []byte{"config": config.Schema, "bump": rules.Schema, "workflow": workflow.Schema}
 	names := slices.Sorted(maps.Keys(schemas))
 	return &cobra.Command{
 		Use:       "schema NAME",
