@@ -13,7 +13,7 @@ SOAK_MINUTES ?= 0
 FUZZ_SECONDS ?= 20
 # What runs under the race detector: the rooms that are pure or concurrent.
 # With -short, because SQLite is 16 times slower under it.
-RACE ?= ./internal/image/... ./internal/clock/... ./internal/blob/... ./internal/db/... ./internal/usage/... ./internal/content/... ./internal/retention/... ./internal/access/... ./internal/registry/...
+RACE ?= ./internal/image/... ./internal/clock/... ./internal/blob/... ./internal/db/... ./internal/usage/... ./internal/content/... ./internal/retention/... ./internal/access/... ./internal/registry/... ./internal/work/...
 # What "make cluster" starts: real nodes, and nodes that only pretend.
 NODES ?= 1
 FAKE  ?= 0
@@ -103,7 +103,10 @@ bench-agent: ## what the agent costs, and how late it is; writes bench/agent.md
 bench-bump: ## reading a monorepo of ten thousand files, beside Renovate; writes bench/bump.md
 	$(GO) run ./bench/bump -o bench/bump.md
 
+bench-work: ## tasks through the work server; a million items; lists of a million runs; writes bench/work.md
+	$(GO) run ./bench/work -o bench/work.md
+
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: help build demo test setup compiler lint unit race real soak e2e parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump clean
+.PHONY: help build demo test setup compiler lint unit race real soak e2e parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work clean

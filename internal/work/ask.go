@@ -34,7 +34,7 @@ type lease struct {
 	machine.Lease
 }
 
-// reports are the outcomes of one call, by run and in their order.
+// report is what one call says about one run, in the order of its saying.
 type report struct {
 	run  string
 	refs []task.Ref
@@ -319,9 +319,7 @@ func (c *commit) serve() {
 		c.served = append(c.served, w)
 	}
 	if s.draining {
-		for _, w := range s.waiters {
-			c.served = append(c.served, w)
-		}
+		c.served = append(c.served, s.waiters...)
 		s.waiters = nil
 	}
 }

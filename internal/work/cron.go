@@ -32,7 +32,7 @@ func nextTime(cron string, zone *time.Location, after time.Time) (time.Time, err
 			return next, fmt.Errorf("%q never comes: %w", cron, err)
 		}
 		next = next.Truncate(time.Minute)
-		at := time.Date(next.Year(), next.Month(), next.Day(), next.Hour(), next.Minute(), 0, 0, zone)
+		at := instant(next, zone)
 		if at.After(after) {
 			return at.UTC(), nil
 		}
@@ -41,4 +41,16 @@ func nextTime(cron string, zone *time.Location, after time.Time) (time.Time, err
 		}
 	}
 	return time.Time{}, fmt.Errorf("%q never comes", cron)
+}
+
+// instant is when a clock on the wall shows the time, for the first time; if
+// it never does, when it would if it had not been changed.
+func instant(wall time.Time, zone *time.Location) time.Time {
+	at := time.Date(wall.Year(), wall.Month(), wall.Day(), wall.Hour(), wall.Minute(), 0, 0, zone)
+	_, before := at.Add(-24 * time.Hour).Zone()
+	unchanged := wall.Add(-time.Duration(before) * time.Second).In(zone)
+	if shows := func(t time.Time) bool { return t.Hour() == wall.Hour() && t.Minute() == wall.Minute() }; shows(unchanged) || !shows(at) {
+		return unchanged
+	}
+	return at
 }

@@ -62,8 +62,18 @@ func (s *Server) Check() error {
 			return fmt.Errorf("lock %v is held %d times, at most %d", k, len(l.holders), sizes)
 		}
 	}
-	if len(s.runs) == 0 && (active != 0 || len(s.locks) != 0 || !s.queue.empty() || len(s.images) != 0) {
+	if len(s.runs) == 0 && (active != 0 || len(s.locks) != 0 || !s.queue.empty() || len(s.schedules) == 0 && len(s.images) != 0) {
 		return fmt.Errorf("no run is left, but %d tasks, locks %v, images %v", active, s.locks, s.images)
 	}
 	return nil
 }
+
+// Waiting is how many workers wait for tasks.
+func (s *Server) Waiting() int {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return len(s.waiters)
+}
+
+// NextTime is when a time table comes next.
+var NextTime = nextTime

@@ -383,8 +383,10 @@ func (s *Server) scheduleScope(k string, x *schedule) (valueScope, error) {
 		}
 	}
 	counts["active"], counts["name"], counts["namespace"] = active, x.Name, x.Namespace
-	counts["lastScheduledTime"] = x.last.Format(time.RFC3339)
-	return valueScope{"cronworkflow": counts, "schedule": counts}, err
+	if !x.last.IsZero() { // conditions ask whether there was one
+		counts["lastScheduledTime"] = x.last.Format(time.RFC3339)
+	}
+	return valueScope{"cronworkflow": counts, "schedule": counts, "now": s.now().Format(time.RFC3339)}, err
 }
 
 // valueScope is a scope of plain values.

@@ -36,7 +36,6 @@ type real struct {
 	lives   int
 	ids     []string
 	good    map[string]int // tasks by how many outcomes counted that went well
-	retried bool
 	seen    struct{ crashes, refused, ended, good int }
 }
 

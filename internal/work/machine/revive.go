@@ -21,11 +21,7 @@ func (m *Machine) retryFailed() {
 	m.revive(m.root)
 }
 
-// failed reports whether a node ended in a way that is worth another try.
-func (n *node) failed() bool {
-	return n.phase == Failed || n.phase == Errored || n.phase == Canceled
-}
-
+// revive has a node go on that failed, and below it what failed.
 func (m *Machine) revive(n *node) {
 	for _, x := range n.extras {
 		m.drop(x)

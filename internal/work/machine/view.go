@@ -12,16 +12,15 @@ import (
 
 // A Summary is what a run is, in short.
 type Summary struct {
-	ID, Name, Namespace, By    string
-	Phase                      Phase
-	Message                    string
-	Paused                     bool // nothing new is begun
-	Counts                     Counts
-	Started, Ended, Scheduled  time.Time
-	Isolation                  map[string]int
-	Outputs                    map[string]workflow.Value // those of the whole run
-	Priority, Nodes            int
-	SuspendedNodes, LostOrHeld int // nodes that wait for somebody; locks that are waited for
+	ID, Name, Namespace, By   string
+	Phase                     Phase
+	Message                   string
+	Paused                    bool // nothing new is begun
+	Counts                    Counts
+	Started, Ended, Scheduled time.Time
+	Isolation                 map[string]int
+	Outputs                   map[string]workflow.Value // those of the whole run
+	Priority, Nodes           int
 }
 
 // Summary returns it.

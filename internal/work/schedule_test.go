@@ -1,0 +1,174 @@
+package work_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/work"
+	"cairn.dev/cairn/internal/work/worktest"
+	"cairn.dev/cairn/internal/workflow"
+)
+
+func TestNextTime(t *testing.T) {
+	for _, c := range []struct{ cron, zone, after, want string }{
+		{"0 3 * * *", "UTC", "2026-11-01T03:00:00Z", "2026-11-02T03:00:00Z"},
+		{"0 3 * * *", "Europe/Berlin", "2026-11-01T03:00:00Z", "2026-11-02T02:00:00Z"},
+		{"*/20 * * * *", "Europe/Berlin", "2026-11-01T03:05:00Z", "2026-11-01T03:20:00Z"},
+		{"@daily", "Asia/Kolkata", "2026-11-01T00:00:00Z", "2026-11-01T18:30:00Z"},
+		// The hour that is left out: as much later.
+		{"30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-29T01:30:00Z"},
+		{"30 2 * * *", "Europe/Berlin", "2026-03-29T01:30:00Z", "2026-03-30T00:30:00Z"},
+		// The hour that comes twice: once.
+		{"30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", "2026-10-25T00:30:00Z"},
+		{"30 2 * * *", "Europe/Berlin", "2026-10-25T00:30:00Z", "2026-10-26T01:30:00Z"},
+		{"30 2 * * *", "Europe/Berlin", "2026-10-25T01:10:00Z", "2026-10-26T01:30:00Z"},
+		// What comes every hour follows time.
+		{"15 * * * *", "Europe/Berlin", "2026-10-25T00:15:00Z", "2026-10-25T01:15:00Z"},
+		{"15 * * * *", "Europe/Berlin", "2026-10-25T01:15:00Z", "2026-10-25T02:15:00Z"},
+		{"15 * * * *", "Europe/Berlin", "2026-03-29T00:15:00Z", "2026-03-29T01:15:00Z"},
+	} {
+		zone, err := time.LoadLocation(c.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, _ := time.Parse(time.RFC3339, c.after)
+		got, err := work.NextTime(c.cron, zone, after)
+		if err != nil || got.Format(time.RFC3339) != c.want {
+			t.Errorf("%q in %s after %s: %s %v, want %s", c.cron, c.zone, c.after, got.Format(time.RFC3339), err, c.want)
+		}
+	}
+}
+
+func (r *rig) schedule(overlap string, late time.Duration, crons ...string) *workflow.Schedule {
+	r.t.Helper()
+	g := r.graphs.Add(worktest.Fan("nightly", 1))
+	x := &workflow.Schedule{Name: "nightly", Namespace: "default", Crons: crons, Overlap: overlap, Late: late, Graph: g, Documents: []byte("nightly")}
+	r.schedules["nightly"] = x
+	if err := r.s.PutSchedule(r.t.Context(), x, "ann"); err != nil {
+		r.t.Fatal(err)
+	}
+	return x
+}
+
+func (r *rig) runs() (live, all int) {
+	r.t.Helper()
+	out, _, err := r.s.Runs(r.t.Context(), work.RunFilter{Schedule: "default/nightly"}, "", 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, i := range out {
+		if i.Ended.IsZero() {
+			live++
+		}
+	}
+	return live, len(out)
+}
+
+func TestSchedules(t *testing.T) {
+	for _, c := range []struct {
+		overlap    string
+		live, runs int // after three times, of which nobody works on any
+	}{{"allow", 3, 3}, {"forbid", 1, 1}, {"replace", 1, 3}} {
+		t.Run(c.overlap, func(t *testing.T) {
+			r := newRig(t, work.Config{})
+			r.schedule(c.overlap, 0, "0 3 * * *")
+			for _, d := range []time.Duration{3 * time.Hour, 24 * time.Hour, 24 * time.Hour} {
+				r.pass(d)
+			}
+			if live, all := r.runs(); live != c.live || all != c.runs {
+				t.Errorf("%d of %d runs go on, want %d of %d", live, all, c.live, c.runs)
+			}
+		})
+	}
+}
+
+// While the server was away times went by: the newest is made up for, if it is
+// not too late, and none comes twice.
+func TestScheduleCatchesUp(t *testing.T) {
+	for name, c := range map[string]struct {
+		late, away time.Duration
+		want       int
+	}{
+		"many missed":    {late: 24 * time.Hour, away: 80 * time.Hour, want: 1},
+		"too late":       {late: time.Hour, away: 30 * time.Hour, want: 0},
+		"late enough":    {late: 4 * time.Hour, away: 30 * time.Hour, want: 1},
+		"nothing missed": {late: time.Hour, away: 2 * time.Hour, want: 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, work.Config{})
+			r.schedule("allow", c.late, "0 3 * * *")
+			r.end()
+			r.clock.Advance(c.away)
+			r.start()
+			r.settle()
+			if _, all := r.runs(); all != c.want {
+				t.Errorf("%d runs, want %d", all, c.want)
+			}
+			r.restart()
+			r.settle()
+			if _, all := r.runs(); all != c.want {
+				t.Errorf("%d runs after another start, want %d", all, c.want)
+			}
+		})
+	}
+}
+
+func TestSchedulesThatMakeNoSense(t *testing.T) {
+	r := newRig(t, work.Config{})
+	g := worktest.Fan("x", 1)
+	for name, x := range map[string]*workflow.Schedule{
+		"never comes": {Name: "x", Crons: []string{"0 0 30 2 *"}, Graph: g},
+		"no times":    {Name: "x", Graph: g},
+		"no zone":     {Name: "x", Crons: []string{"@daily"}, Timezone: "Europe/Atlantis", Graph: g},
+		"no name":     {Crons: []string{"@daily"}, Graph: g},
+		"no graph":    {Name: "x", Crons: []string{"@daily"}},
+	} {
+		if err := r.s.PutSchedule(t.Context(), x, "ann"); !errors.Is(err, work.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestImagesOfWorkAreInUse(t *testing.T) {
+	r := newRig(t, work.Config{})
+	uses := func() int {
+		t.Helper()
+		m, err := r.s.InUse(t.Context(), "app")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(m)
+	}
+	if uses() != 0 {
+		t.Error("something is in use before there is any work")
+	}
+	r.schedule("forbid", 0, "0 3 1 * *")
+	if uses() != 1 {
+		t.Error("what is scheduled is not in use")
+	}
+	r.restart()
+	if uses() != 1 {
+		t.Error("after a start what is scheduled is not in use")
+	}
+	id := r.submit(worktest.Fan("fan", 1))
+	if err := r.s.DeleteSchedule(t.Context(), "default", "nightly"); err != nil {
+		t.Fatal(err)
+	}
+	if uses() != 1 {
+		t.Error("what is queued is not in use")
+	}
+	if err := r.s.Cancel(t.Context(), id, "ann", true); err != nil {
+		t.Fatal(err)
+	}
+	if uses() != 0 {
+		t.Error("what has ended is in use")
+	}
+}
+
+// resolve knows one image of ours.
+func resolve(_ context.Context, ref string) (string, image.Digest, error) {
+	return "app", image.Digest("sha256:" + ref[len(ref)-64:]), nil
+}
