@@ -28,6 +28,9 @@ help: ## print this
 build: ## the static binary, dist/cairn
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o dist/cairn ./cmd/cairn
 
+worker: ## the worker alone, which is carried into other people's images: dist/cairn-worker
+	CGO_ENABLED=0 GOOS=linux $(GO) build -trimpath -ldflags '-s -w' -o dist/cairn-worker ./cmd/cairn-worker
+
 demo: ## the main job on the embedded default, until Ctrl-C
 	$(GO) run ./cmd/cairn demo
 
@@ -106,7 +109,10 @@ bench-bump: ## reading a monorepo of ten thousand files, beside Renovate; writes
 bench-work: ## tasks through the work server; a million items; lists of a million runs; writes bench/work.md
 	$(GO) run ./bench/work -o bench/work.md
 
+bench-process: ## programs that a worker starts, beside xargs, and what isolation costs
+	$(GO) run ./bench/work/process
+
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: help build demo test setup compiler lint unit race real soak e2e parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work clean
+.PHONY: help build worker bench-process demo test setup compiler lint unit race real soak e2e parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work clean

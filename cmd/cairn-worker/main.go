@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 	name := f.String("name", "", "its name, unique among workers (default: host name and PID)")
 	slots := f.Int("slots", 1, "tasks at a time")
 	token := f.String("token-file", "", "file with its secret (else CAIRN_TOKEN)")
-	scratch := f.String("scratch", "/tmp/cairn-worker", "folder that is its own")
+	scratch := f.String("scratch", "/tmp/cairn-worker", "folder that is its own: in a pod an emptyDir, for overlays cannot lie on the image itself")
 	single := f.Bool("single", false, "the container is for one task only")
 	verbose := f.Bool("verbose", false, "say more")
 	var fresh, shared, entrypoint, command list

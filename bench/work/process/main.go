@@ -34,17 +34,19 @@ import (
 
 func main() {
 	keep.Main()
+	var scratch string
 	tasks := flag.Int("tasks", 5000, "programs of each round")
 	single := flag.Int("single", 500, "programs that are run one by one")
 	rounds := flag.Int("rounds", 3, "rounds, of which the median counts")
+	flag.StringVar(&scratch, "scratch", "/var/tmp", "folder for roots: what a folder costs differs much between places of one disk")
 	flag.Parse()
-	if err := run(*tasks, *single, *rounds); err != nil {
+	if err := run(scratch, *tasks, *single, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/work/process:", err)
 		os.Exit(1)
 	}
 }
 
-func run(tasks, single, rounds int) error {
+func run(scratch string, tasks, single, rounds int) error {
 	slots := runtime.NumCPU()
 	var peer, shared, overlay []float64
 	for range rounds { // side by side, so that what else runs here hits all
@@ -52,11 +54,11 @@ func run(tasks, single, rounds int) error {
 		if err != nil {
 			return err
 		}
-		s, err := rate(tasks, slots, "shared")
+		s, err := rate(scratch, tasks, slots, "shared")
 		if err != nil {
 			return err
 		}
-		o, err := rate(tasks/4, slots, "overlay")
+		o, err := rate(scratch, tasks/4, slots, "overlay")
 		if err != nil {
 			return err
 		}
@@ -69,7 +71,7 @@ func run(tasks, single, rounds int) error {
 		return err
 	}
 	for _, level := range []string{"shared", "overlay"} {
-		times, err := one(single, level)
+		times, err := one(scratch, single, level)
 		if err != nil {
 			return err
 		}
@@ -94,10 +96,10 @@ func xargs(n, slots int) (float64, error) {
 	return float64(n) / time.Since(start).Seconds(), nil
 }
 
-func rate(n, slots int, level string) (float64, error) {
+func rate(scratch string, n, slots int, level string) (float64, error) {
 	s := &server{left: n, wanted: n, over: make(chan struct{}), level: level}
 	start := time.Now()
-	if err := work(s, slots); err != nil {
+	if err := work(scratch, s, slots); err != nil {
 		return 0, err
 	}
 	return float64(n) / time.Since(start).Seconds(), nil
@@ -117,16 +119,16 @@ func alone(n int) ([]float64, error) {
 }
 
 // one is how long tasks take in a single slot: from when the last one was over.
-func one(n int, level string) ([]float64, error) {
+func one(scratch string, n int, level string) ([]float64, error) {
 	s := &server{left: n, wanted: n, over: make(chan struct{}), level: level}
-	if err := work(s, 1); err != nil {
+	if err := work(scratch, s, 1); err != nil {
 		return nil, err
 	}
 	return s.times, nil
 }
 
-func work(s *server, slots int) error {
-	dir, err := os.MkdirTemp("", "cairn-bench")
+func work(scratch string, s *server, slots int) error {
+	dir, err := os.MkdirTemp(scratch, "cairn-bench")
 	if err != nil {
 		return err
 	}
