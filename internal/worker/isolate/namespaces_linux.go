@@ -58,6 +58,6 @@ func (n *Namespaces) Apply(a *syscall.SysProcAttr) {
 	if os.Geteuid() != 0 {
 		// Who is not root would lose what he may do in here when he becomes
 		// the keeper.
-		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_CHROOT}
+		a.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_DAC_OVERRIDE}
 	}
 }

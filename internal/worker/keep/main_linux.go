@@ -172,6 +172,10 @@ func (k *kept) enter(r isolate.Root) {
 		k.tell(report{Err: err.Error()})
 		return
 	}
+	if err := renounce(); err != nil {
+		k.tell(report{Err: err.Error()})
+		return
+	}
 	root, err := os.OpenFile("/", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		k.tell(report{Err: "open the new root: " + err.Error()})
@@ -179,6 +183,24 @@ func (k *kept) enter(r isolate.Root) {
 	}
 	defer root.Close()
 	k.tell(report{Ready: true}, root)
+}
+
+// renounce takes from the programs to come what it took to make the root: who
+// could mount could make writable again what is shared and must not be written.
+// It counts for the thread that starts programs.
+func renounce() error {
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("renounce what made the root: %w", err)
+	}
+	if os.Geteuid() != 0 {
+		return nil // a program gets nothing but what was ambient
+	}
+	for _, c := range []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE} {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+			return fmt.Errorf("renounce what made the root: %w", err)
+		}
+	}
+	return nil
 }
 
 // run starts a program and returns when nothing of it is left.
