@@ -256,7 +256,9 @@ func (x *expression) Eval(s workflow.Scope) (workflow.Value, error) {
 			}
 			return asTime(v)
 		},
-		"sprig": sprigFunctions(),
+	}
+	if strings.Contains(x.text, "sprig") { // the map is not made a million times for nothing
+		env["sprig"] = sprigFunctions()
 	}
 	for i, h := range x.holes {
 		v, err := h.Eval(s)

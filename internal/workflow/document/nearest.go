@@ -5,7 +5,8 @@ import "strings"
 // Meant is ": did you mean X?" for the candidate that takes the fewest edits to
 // become s, and else nothing.
 func Meant(s string, candidates []string) string {
-	best, at := "", max(2, len(s)/3)+1
+	// Fewer edits than letters: else anything would do for a short name.
+	best, at := "", min(max(2, len(s)/3)+1, len(s))
 	for _, c := range candidates {
 		if d := distance(strings.ToLower(s), strings.ToLower(c)); d < at {
 			best, at = c, d
