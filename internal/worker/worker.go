@@ -14,11 +14,13 @@ package worker
 
 import (
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -110,6 +112,9 @@ type Worker struct {
 func New(cfg Config, d Deps) (*Worker, error) {
 	if cfg.Pool == "" || d.Server == nil || d.Runner == nil {
 		return nil, errors.New("a worker needs the name of its pool, a server and a runner")
+	}
+	if cfg.Name == "" {
+		cfg.Name = "worker-" + strings.ToLower(crand.Text())
 	}
 	cfg.Slots = max(cfg.Slots, 1)
 	if cfg.Beat <= 0 {
