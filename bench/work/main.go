@@ -101,8 +101,8 @@ with its token, and durable before the answer.
 		fmt.Fprintf(&b, "\n## A run of %d items\n\n| | | wanted |\n|---|---|---|\n", s.items)
 		perItem := float64(large.bytes) / float64(s.items)
 		fmt.Fprintf(&b, "| memory of the server (largest resident set) | %d MiB | ≤ 256 MiB: %s |\n", large.memory>>20, verdict(large.memory <= 256<<20))
-		fmt.Fprintf(&b, "| submitted, until it is durable | %s | ≤ 2 s: %s |\n", rounded(large.submit), verdict(large.submit <= 2*time.Second))
-		fmt.Fprintf(&b, "| the database, largest, without its write-ahead log | %.1f bytes an item | ≤ 40: %s |\n", perItem, verdict(perItem <= 40))
+		fmt.Fprintf(&b, "| submitted: durable, and its list of items (names of files, as JSON) is read | %s | ≤ 2 s: %s |\n", rounded(large.submit), verdict(large.submit <= 2*time.Second))
+		fmt.Fprintf(&b, "| the database at its largest, write-ahead log included | %.1f bytes an item | ≤ 40: %s |\n", perItem, verdict(perItem <= 40))
 		fmt.Fprintf(&b, "| its page and the list of runs while it ran, slowest | %s | ≤ 100 ms: %s |\n", rounded(large.page), verdict(large.page <= 100*time.Millisecond))
 	}
 	if s.only == "" || s.only == "list" {

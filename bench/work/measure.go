@@ -74,10 +74,25 @@ func measure(ctx context.Context, items, workers, batch int) (*measured, error) 
 	addr = strings.TrimSpace(addr)
 
 	var m measured
-	begin := time.Now()
-	id, err := call(http.MethodPost, "http://"+addr+"/submit?n="+strconv.Itoa(items))
+	list, err := call(http.MethodPost, "http://"+addr+"/list?n="+strconv.Itoa(items))
 	if err != nil {
 		return nil, err
+	}
+	begin := time.Now()
+	id, err := call(http.MethodPost, "http://"+addr+"/submit?list="+list)
+	if err != nil {
+		return nil, err
+	}
+	for known := 0; known != items; { // until the server knows all items, too
+		var info struct{ Counts machine.Counts }
+		body, err := call(http.MethodGet, "http://"+addr+"/run/"+id)
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(body), &info); err != nil {
+			return nil, err
+		}
+		known = info.Counts.Total
 	}
 	m.submit = time.Since(begin)
 
@@ -112,9 +127,7 @@ func measure(ctx context.Context, items, workers, batch int) (*measured, error) 
 				return nil, err
 			}
 			m.page = max(m.page, time.Since(at))
-			if i, err := os.Stat(filepath.Join(dir, "work.db")); err == nil {
-				m.bytes = max(m.bytes, i.Size())
-			}
+			m.bytes = max(m.bytes, size(dir))
 		}
 	}
 	m.took = time.Since(begin)
@@ -145,10 +158,18 @@ func measure(ctx context.Context, items, workers, batch int) (*measured, error) 
 	if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
 		m.memory = u.Maxrss << 10
 	}
-	if i, err := os.Stat(filepath.Join(dir, "work.db")); err == nil {
-		m.bytes = max(m.bytes, i.Size())
-	}
+	m.bytes = max(m.bytes, size(dir))
 	return &m, nil
+}
+
+// size is that of the database, its write-ahead log included.
+func size(dir string) (n int64) {
+	for _, name := range []string{"work.db", "work.db-wal"} {
+		if i, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			n += i.Size()
+		}
+	}
+	return n
 }
 
 func call(method, url string) (string, error) {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -22,13 +25,50 @@ import (
 	"cairn.dev/cairn/internal/workflow"
 )
 
-// fan is a workflow of so many tasks that do nothing.
-func fan(name string, n int) *workflow.Graph {
-	return &workflow.Graph{Front: "cairn", Name: name, Namespace: "default", Entry: "main", Documents: []byte(strconv.Itoa(n)), Templates: map[string]*workflow.Template{
+// fan is a workflow of tasks that do nothing, one for each item of a list that
+// the server keeps as a file.
+func fan(list string) *workflow.Graph {
+	return &workflow.Graph{Front: "cairn", Name: "bench", Namespace: "default", Entry: "main", Documents: []byte(list), Templates: map[string]*workflow.Template{
 		"main": {Name: "main", DAG: &workflow.DAG{Calls: []*workflow.Call{{Name: "each", Template: "task",
-			Args: []workflow.Arg{{Name: "n", Value: path{"item"}}}, Each: &workflow.Each{Count: &workflow.Sequence{Count: number(n)}}}}}},
+			Args: []workflow.Arg{{Name: "n", Value: path{"item"}}}, Each: &workflow.Each{Items: file(list)}}}}},
 		"task": {Name: "task", Inputs: []workflow.Input{{Name: "n"}}, Leaf: nothing{}},
 	}}
+}
+
+// compile reads a workflow back: its documents are the name of its list.
+func compile(documents []byte) (*workflow.Graph, error) { return fan(string(documents)), nil }
+
+type file string
+
+func (f file) String() string { return string(f) }
+func (f file) Eval(workflow.Scope) (workflow.Value, error) {
+	return &workflow.File{Digest: string(f)}, nil
+}
+
+// folder keeps blobs as files.
+type folder string
+
+func (f folder) Put(context.Context, string, io.Reader) (string, int64, error) {
+	return "", 0, errors.New("nothing is kept here")
+}
+
+func (f folder) Open(_ context.Context, digest string) (io.ReadSeekCloser, error) {
+	return os.Open(filepath.Join(string(f), digest))
+}
+
+// items writes the list of a run: names of files, as people have them.
+func (f folder) items(n int) (string, error) {
+	name := "items-" + strconv.Itoa(n)
+	out, err := os.Create(filepath.Join(string(f), name))
+	if err != nil {
+		return "", err
+	}
+	w := bufio.NewWriter(out)
+	for i := range n {
+		fmt.Fprintf(w, "%c\"photos/2026/11/%07d.jpg\"", "[,"[min(i, 1)], i)
+	}
+	fmt.Fprint(w, "]")
+	return name, errors.Join(w.Flush(), out.Close())
 }
 
 type path []string
@@ -42,26 +82,13 @@ func (p path) Eval(s workflow.Scope) (workflow.Value, error) {
 	return v, nil
 }
 
-type number int
-
-func (n number) String() string                              { return strconv.Itoa(int(n)) }
-func (n number) Eval(workflow.Scope) (workflow.Value, error) { return float64(n), nil }
-
 // nothing is a task whose one argument is its item.
 type nothing struct{}
 
 func (nothing) Images() []string { return []string{"registry.example/true"} }
 func (nothing) Render(s workflow.Scope) (*task.Task, error) {
 	v, _ := s.Lookup("inputs", "parameters", "n")
-	return &task.Task{Image: "registry.example/true", Command: []string{"/true"}, Args: []string{strconv.Itoa(int(v.(float64)))}}, nil
-}
-
-func compile(documents []byte) (*workflow.Graph, error) {
-	n, err := strconv.Atoi(string(documents))
-	if err != nil {
-		return nil, err
-	}
-	return fan("bench", n), nil
+	return &task.Task{Image: "registry.example/true", Command: []string{"/true"}, Args: []string{v.(string)}}, nil
 }
 
 // child is the process of the server. It prints its address and ends with its
@@ -85,15 +112,23 @@ func child(dir, profile string) error {
 		return err
 	}
 	defer d.Close()
-	s, err := work.New(ctx, work.Config{}, work.Deps{DB: d, Clock: clock.Real(), Compile: compile})
+	s, err := work.New(ctx, work.Config{}, work.Deps{DB: d, Clock: clock.Real(), Blobs: folder(dir), Compile: compile})
 	if err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/work/", door.New(s, nil))
-	mux.HandleFunc("POST /submit", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /list", func(w http.ResponseWriter, r *http.Request) {
 		n, _ := strconv.Atoi(r.URL.Query().Get("n"))
-		id, err := s.Submit(r.Context(), fan("bench", n), "bench", work.Options{})
+		name, err := folder(dir).items(n)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		fmt.Fprint(w, name)
+	})
+	mux.HandleFunc("POST /submit", func(w http.ResponseWriter, r *http.Request) {
+		id, err := s.Submit(r.Context(), fan(r.URL.Query().Get("list")), "bench", work.Options{})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
