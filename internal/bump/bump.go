@@ -83,6 +83,7 @@ type Registry interface {
 type Ledger interface {
 	Uses(d image.Digest) []usage.Use
 	Uncovered() []usage.Interval
+	Reporters() []usage.Reporter
 	OpenInterval(ctx context.Context, iv usage.Interval) (int64, error)
 	CloseInterval(ctx context.Context, id int64, at time.Time) error
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -136,6 +137,7 @@ func (e *Engine) pick(a *answers, x *reading, now time.Time) []*Wanted {
 		out, rules = append(out, w), append(rules, rule)
 	}
 	a.fetch(ask)
+	nodes := e.nodes()
 	// One choice serves all places that say the same under the same rule.
 	memo := map[string]choose.Choice{}
 	for i, w := range out {
@@ -145,12 +147,29 @@ func (e *Engine) pick(a *answers, x *reading, now time.Time) []*Wanted {
 		key := fmt.Sprintf("%s\x00%+v", w.Image.Value, rules[i].Policy)
 		c, ok := memo[key]
 		if !ok {
-			c = e.chooseOne(a, w, rules[i].Policy, now)
+			p := rules[i].Policy
+			p.Nodes = nodes
+			c = e.chooseOne(a, w, p, now)
 			memo[key] = c
 		}
 		w.Choice = c
 	}
 	return out
+}
+
+// nodes are the platforms of all nodes that somebody tells of, sorted.
+func (e *Engine) nodes() []image.Platform {
+	if e.deps.Ledger == nil {
+		return nil
+	}
+	var out []image.Platform
+	for _, r := range e.deps.Ledger.Reporters() {
+		for _, p := range r.Platforms {
+			out = append(out, image.Platform{OS: p.OS, Architecture: p.Architecture})
+		}
+	}
+	slices.SortFunc(out, func(a, b image.Platform) int { return strings.Compare(a.String(), b.String()) })
+	return slices.CompactFunc(out, func(a, b image.Platform) bool { return a.String() == b.String() })
 }
 
 func (e *Engine) chooseOne(a *answers, w *Wanted, p choose.Policy, now time.Time) choose.Choice {

@@ -2,6 +2,7 @@ package bump
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -229,5 +230,20 @@ func TestPushesFindTheirReaders(t *testing.T) {
 	b.Pushed(nil, true)
 	if _, ok := b.queue.dueAt(b.repository("forge/team/app")); !ok {
 		t.Error("when not all pushes are known, all are looked at")
+	}
+}
+
+// The nodes of all reporters, each platform once.
+func TestNodes(t *testing.T) {
+	e := &Engine{deps: Deps{Ledger: &ledger{}}}
+	var got []string
+	for _, p := range e.nodes() {
+		got = append(got, p.String())
+	}
+	if want := []string{"linux/amd64", "linux/arm64"}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := (&Engine{}).nodes(); got != nil {
+		t.Errorf("without a ledger: %v", got)
 	}
 }

@@ -38,8 +38,13 @@ type Policy struct {
 	// Needed are the platforms that the image must have, in place of those of
 	// the current image; none: those of the current one.
 	Needed []image.Platform
-	// Platforms that the image must have besides: the nodes'.
+	// Platforms that the image must have besides.
 	Platforms []image.Platform
+	// Nodes are the platforms of the nodes that are known. They are needed when
+	// the current image is gone, so that nobody can say what it had. What it
+	// has counts otherwise: a node on which it cannot run now need not run the
+	// next one.
+	Nodes []image.Platform
 }
 
 // A State is why there is a choice or none.

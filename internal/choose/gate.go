@@ -88,14 +88,17 @@ func (c *chooser) lacks(img catalog.Image) ([]string, error) {
 	needed := c.p.Needed
 	if len(needed) == 0 {
 		now, err := c.now()
-		if err != nil {
+		switch {
+		case errors.Is(err, catalog.ErrNotFound) && len(c.p.Nodes) > 0:
+			needed = c.p.Nodes
+		case err != nil:
 			return nil, err
-		}
 		// A chart, or whatever else is for no platform.
-		if len(now.Platforms) == 0 && len(img.Platforms) > 0 {
+		case len(now.Platforms) == 0 && len(img.Platforms) > 0:
 			return nil, fmt.Errorf("the registry does not say which platforms %s has", c.tag)
+		default:
+			needed = now.Platforms
 		}
-		needed = now.Platforms
 	}
 	var out []string
 	for _, n := range slices.Concat(needed, c.p.Platforms) {
