@@ -350,7 +350,7 @@ func TestHistories(t *testing.T) {
 		want = 1000
 	}
 	if os.Getenv("CAIRN_SOAK") == "1" {
-		want *= 20
+		want *= 8
 	}
 	const length = 50
 	crashes, refused, ended := 0, 0, 0

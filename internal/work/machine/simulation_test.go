@@ -720,7 +720,7 @@ func TestSimulation(t *testing.T) {
 		want /= 20
 	}
 	if os.Getenv("CAIRN_SOAK") == "1" {
-		want *= 20
+		want *= 4
 	}
 	var seed atomic.Uint64
 	var mu sync.Mutex
