@@ -222,7 +222,7 @@ func TestCluster(t *testing.T) {
 		deployment("zero", "zero", 0),
 		fmt.Sprintf(`{apiVersion: batch/v1, kind: CronJob, metadata: {name: monthly}, spec: {suspend: true, schedule: "0 0 1 * *", jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: %q}]}}}}}}`, ref("cron")),
 		fmt.Sprintf(`{apiVersion: apps/v1, kind: DaemonSet, metadata: {name: set}, spec: {selector: {matchLabels: {app: set}}, template: {metadata: {labels: {app: set}}, spec: %s}}}`, pod("set", "")),
-		fmt.Sprintf(`{apiVersion: batch/v1, kind: Job, metadata: {name: second}, spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: %q, command: [sleep, "1"]}]}}}}`, ref("job")),
+		fmt.Sprintf(`{apiVersion: batch/v1, kind: Job, metadata: {name: second}, spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: %q, command: [sleep, "12"]}]}}}}`, ref("job")), // longer than a period: templates are told in statements
 		fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: mounts}, spec: {terminationGracePeriodSeconds: 0, volumes: [{name: v, image: {reference: %q}}], containers: [{name: c, image: %q, command: [sh, -c, "sleep 1000"], volumeMounts: [{name: v, mountPath: /v}]}]}}`, ref("volume"), ref("web")),
 		fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: never}, spec: {nodeSelector: {no: where}, containers: [{name: c, image: %q}]}}`, ref("never")),
 	}, "\n---\n"))
