@@ -7,8 +7,10 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"hash"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"cairn.dev/cairn/internal/task"
@@ -18,16 +20,22 @@ import (
 // tokens makes and checks the tokens of leases. A token follows from the
 // secret and the attempt it is for, and no attempt is ever granted twice: so
 // it is as good as a random one, and takes no place.
-type tokens struct{ secret []byte }
+type tokens struct{ hashes *sync.Pool } // of hash.Hash, keyed: the key is worked in once
+
+func newTokens(secret []byte) tokens {
+	return tokens{&sync.Pool{New: func() any { return hmac.New(sha256.New, secret) }}}
+}
 
 func (t tokens) make(run, name string, attempt int) string {
-	h := hmac.New(sha256.New, t.secret)
-	var b [8]byte
-	binary.BigEndian.PutUint64(b[:], uint64(attempt))
-	h.Write(b[:])
-	h.Write([]byte(run))
-	h.Write([]byte{0})
-	h.Write([]byte(name))
+	h := t.hashes.Get().(hash.Hash)
+	defer t.hashes.Put(h)
+	h.Reset()
+	var scratch [128]byte
+	b := binary.BigEndian.AppendUint64(scratch[:0], uint64(attempt))
+	b = append(b, run...)
+	b = append(b, 0)
+	b = append(b, name...)
+	h.Write(b)
 	var sum [sha256.Size]byte
 	return base64.RawURLEncoding.EncodeToString(h.Sum(sum[:0])[:15])
 }

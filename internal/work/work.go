@@ -166,7 +166,7 @@ func New(ctx context.Context, cfg Config, d Deps) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, d: d, log: d.Log, base: d.Clock.Now(), mono: d.Clock.Mono(), ended: make(chan struct{}),
 		runs: map[string]*run{}, spaces: map[string]int{}, workers: map[string]*worker{}, locks: locks{}, schedules: map[string]*schedule{}, images: images{},
-		lists: newLists(d.Blobs), tokens: tokens{cfg.Secret}}
+		lists: newLists(d.Blobs), tokens: newTokens(cfg.Secret)}
 	s.inbox.wake = make(chan struct{}, 1)
 	if err := s.restore(ctx); err != nil {
 		return nil, fmt.Errorf("bring back runs: %w", err)
