@@ -82,10 +82,11 @@ var rooms = map[string][]string{
 
 	// work: what runs are to do, who does it, and what becomes of it.
 	"internal/task":       {},
+	"internal/outbound":   {},
 	"internal/workflow/…": {"internal/task", "internal/image", "internal/workflow/…"},
 	"internal/work":       {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/content", "internal/image", "internal/usage", "internal/work/…"},
 	"internal/work/door":  {"internal/work", "internal/task"},
-	"internal/work/…":     {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
+	"internal/work/…":     {"internal/task", "internal/outbound", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
 	"internal/worker":     {"internal/task", "internal/clock", "internal/worker/…"},
 	"internal/worker/…":   {"internal/task", "internal/clock", "internal/worker/…"},
 	"internal/pool":       {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/blob", "internal/content", "internal/upstream"},
