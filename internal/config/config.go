@@ -32,6 +32,7 @@ type Config struct {
 	Usage       Usage     `yaml:"usage" json:"usage" doc:"The ledger of who used what."`
 	Collect     Collect   `yaml:"collect" json:"collect" doc:"Removing the blobs that no image needs any more."`
 	Bump        Bump      `yaml:"bump" json:"bump" doc:"Pull requests that move code to newer images. Nothing is looked at until a forge is named. See docs/bump.md."`
+	Work        Work      `yaml:"work" json:"work" doc:"Runs of workflows, and who runs their tasks. See docs/work.md."`
 }
 
 // TLS names the files of a certificate.
@@ -130,6 +131,7 @@ func base() *Config {
 			Policies:   []Policy{defaultPolicy()},
 		},
 		Bump:    Bump{Interval: Duration(time.Hour)},
+		Work:    defaultWork(),
 		Usage:   Usage{Granularity: Duration(time.Hour)},
 		Collect: Collect{Grace: Day},
 	}

@@ -81,6 +81,15 @@ bump:
   - {host: ghcr.io, username: robot, password_file: ghcr}
   webhooks:
   - {name: hub, kind: dockerhub, secret_file: hub}
+work:
+  pool: podman
+  slots: 3
+  images: 1GiB
+  max_tasks: 7
+  keep: 7d
+  folders: data
+  secrets:
+  - {name: minio, username: u, file: minio.key}
 usage: {granularity: 10m}
 collect: {grace: 2d}
 `))
@@ -108,6 +117,8 @@ collect: {grace: 2d}
 			Registries: []Registry{{Host: "ghcr.io", Username: "robot", PasswordFile: "/etc/cairn/ghcr"}},
 			Webhooks:   []Hook{{Name: "hub", Kind: "dockerhub", SecretFile: "/etc/cairn/hub"}},
 		},
+		Work: Work{Pool: "podman", Slots: 3, Images: 1 << 30, MaxTasks: 7, Keep: 7 * Day, LogLimit: 64 << 20, Folders: []string{"/etc/cairn/data"},
+			Secrets: []WorkSecret{{Name: "minio", Username: "u", File: "/etc/cairn/minio.key"}}},
 		Retention: Retention{Interval: hour / 12, Keep: 36 * hour, WarnWithin: 0, Explicit: true, Policies: []Policy{
 			{Name: "ci", Repositories: []string{"ci/**", "*/ci"}, After: 2 * Day, UntaggedAfter: 6 * hour, MinAge: hour, KeepLast: 3, Protect: []string{"stable", "V*"}, MaxBytes: 10 << 30},
 			{Repositories: []string{"**"}, After: 30 * Day},
@@ -225,6 +236,15 @@ func TestMistakes(t *testing.T) {
 		{"bump:\n  registries:\n  - {host: ghcr.io, url: 'ftp://x'}", `bump.registries#1.url: "ftp://x"`},
 		{"bump:\n  webhooks:\n  - {name: a, kind: harbor}", `webhook 1 has no host`},
 		{"bump:\n  webhooks:\n  - {name: a}", `webhook 1 has no kind`},
+		{"work: {pool: kvm}", `f.yaml:1: work.pool`},
+		{"work: {slots: -1}", `f.yaml:1: work.slots: -1 is out of bounds`},
+		{"work: {images: 10B}", `work.images: 10B is too small`},
+		{"work: {log_limit: 0}", `work.log_limit: 0B is out of bounds`},
+		{"work: {keep: 1s}", `work.keep: 1s is out of bounds`},
+		{"work: {folders: /}", `work.folders: "/": name a folder below`},
+		{"work: {secrets: [{file: f}]}", `work.secrets#1: secret 1: "" is no name`},
+		{"work: {secrets: [{name: a}]}", `work.secrets#1: secret 1: name one of file and env`},
+		{"work: {secrets: [{name: a, env: A}, {name: a, env: A}]}", `work.secrets#2.name: another secret is called "a"`},
 		{"clusters: [{}]", `f.yaml:1: clusters#1: cluster 1 has no name: write name: prod`},
 		{"clusters:\n- {name: A, issuer: x, jwks: f, pull: a}", `f.yaml:2: clusters#1.name: "A": use 1 to 64 of`},
 		{"clusters:\n- {name: a, issuer: x, jwks: f, pull: a}\n- {name: a, issuer: x, jwks: f, pull: a}", `f.yaml:3: clusters#2.name: cluster 1 has this name too`},

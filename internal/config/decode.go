@@ -73,6 +73,7 @@ func parse(name string, b []byte, env func(string) string) (*Config, error) {
 		}
 	}
 	c.Bump.files(files)
+	c.Work.files(files)
 	for key, p := range files {
 		if from, ok := d.lines[key]; ok && from.env == "" && *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(name), *p)

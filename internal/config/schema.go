@@ -31,7 +31,7 @@ func entry(t reflect.Type) reflect.Value {
 		return reflect.ValueOf(defaultCluster())
 	}
 	switch t {
-	case reflect.TypeFor[Forge](), reflect.TypeFor[Registry](), reflect.TypeFor[Hook]():
+	case reflect.TypeFor[Forge](), reflect.TypeFor[Registry](), reflect.TypeFor[Hook](), reflect.TypeFor[WorkSecret]():
 		return reflect.Zero(t)
 	}
 	return reflect.ValueOf(defaultPolicy())

@@ -57,6 +57,7 @@ func (c *Config) validate(at func(key, format string, args ...any) Problem) (out
 	out = append(out, c.validateMirrors(at)...)
 	out = append(out, c.validateClusters(at)...)
 	out = append(out, c.validateBump(at)...)
+	out = append(out, c.validateWork(at)...)
 	r := c.Retention
 	between("retention.interval", r.Interval, second, Day)
 	between("retention.keep", r.Keep, 0, century)

@@ -1,0 +1,89 @@
+package config
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+)
+
+// Work says how runs are run.
+type Work struct {
+	Pool             string       `yaml:"pool" json:"pool" enum:"auto,on,off,docker,podman" doc:"Run tasks on this machine: on, off, by docker or podman instead of Cairn's own containers, or auto: on while only this machine can reach the server."`
+	Slots            int          `yaml:"slots" json:"slots" doc:"Tasks on this machine at a time; 0: twice its processors."`
+	Images           Size         `yaml:"images" json:"images" doc:"Unpacked images on this machine; what was not used for the longest goes when there is more."`
+	MaxTasks         int          `yaml:"max_tasks" json:"max_tasks" doc:"Tasks at a time, in all; 0: no bound."`
+	MaxNamespace     int          `yaml:"max_tasks_per_namespace" json:"max_tasks_per_namespace" doc:"The same for each namespace."`
+	MaxRun           int          `yaml:"max_tasks_per_run" json:"max_tasks_per_run" doc:"The same for each run."`
+	Keep             Duration     `yaml:"keep" json:"keep" doc:"How long ended runs stay, with their logs and artifacts, unless they say so themselves."`
+	LogLimit         Size         `yaml:"log_limit" json:"log_limit" doc:"How much is kept of what one task prints."`
+	Folders          []string     `yaml:"folders,omitempty" json:"folders,omitempty" doc:"Folders of this machine that workflows may list and read (files:). Relative to this file. One or a list." example:"[/srv/data]"`
+	PrivateAddresses bool         `yaml:"private_addresses" json:"private_addresses" doc:"Workflows may have the server fetch from its own loopback addresses and from link-local ones. Always so while only this machine can reach the server."`
+	Secrets          []WorkSecret `yaml:"secrets,omitempty" json:"secrets,omitempty" doc:"Accounts with which the server fetches and stores artifacts. Workflows name them; tasks never see them."`
+}
+
+// WorkSecret is an account that workflows name.
+type WorkSecret struct {
+	Name     string `yaml:"name" json:"name" required:"yes" doc:"What workflows call it." example:"minio"`
+	Username string `yaml:"username,omitempty" json:"username,omitempty" doc:"The account, or the ID of an access key." example:"AKIAIOSFODNN7EXAMPLE"`
+	File     string `yaml:"file,omitempty" json:"file,omitempty" doc:"File with its password or secret key, read again whenever it is needed. Relative to this file." example:"minio.secret"`
+	Env      string `yaml:"env,omitempty" json:"env,omitempty" doc:"Or the name of the environment variable with it."`
+}
+
+func defaultWork() Work {
+	return Work{Pool: "auto", Images: 20 << 30, Keep: 30 * Day, LogLimit: 64 << 20}
+}
+
+// files adds the keys that name files.
+func (w *Work) files(to map[string]*string) {
+	for i := range w.Folders {
+		to[fmt.Sprintf("work.folders#%d", i+1)] = &w.Folders[i]
+		if len(w.Folders) == 1 { // a single one may stand without a list
+			to["work.folders"] = &w.Folders[i]
+			delete(to, "work.folders#1")
+		}
+	}
+	for i := range w.Secrets {
+		to[fmt.Sprintf("work.secrets#%d.file", i+1)] = &w.Secrets[i].File
+	}
+}
+
+func (c *Config) validateWork(at func(key, format string, args ...any) Problem) (out []Problem) {
+	w := &c.Work
+	fail := func(key, format string, args ...any) { out = append(out, at("work."+key, format, args...)) }
+	for key, n := range map[string]int{"slots": w.Slots, "max_tasks": w.MaxTasks, "max_tasks_per_namespace": w.MaxNamespace, "max_tasks_per_run": w.MaxRun} {
+		if n < 0 || n > 1_000_000 {
+			fail(key, "%d is out of bounds: choose from 0 to 1000000", n)
+		}
+	}
+	if w.Images < 1<<20 {
+		fail("images", "%s is too small for an image: write a size such as 20GiB", w.Images)
+	}
+	if w.LogLimit < 1<<10 || w.LogLimit > 1<<40 {
+		fail("log_limit", "%s is out of bounds: choose from 1KiB to 1TiB", w.LogLimit)
+	}
+	if w.Keep < Duration(60e9) || w.Keep > maxDuration {
+		fail("keep", "%s is out of bounds: choose from 1m to %s", w.Keep, maxDuration)
+	}
+	for i, f := range w.Folders {
+		key := "folders"
+		if len(w.Folders) > 1 {
+			key = fmt.Sprintf("%s#%d", key, i+1)
+		}
+		if f == "" || filepath.Clean(f) == "/" {
+			fail(key, "%.80q: name a folder below the root", f)
+		}
+	}
+	for i, s := range w.Secrets {
+		key := fmt.Sprintf("secrets#%d", i+1)
+		if !pathNameRE.MatchString(s.Name) {
+			fail(key+sub(s.Name, ".name"), "secret %d: %.80q is no name: use a-z, 0-9 and '-'", i+1, s.Name)
+		}
+		if slices.ContainsFunc(w.Secrets[:i], func(o WorkSecret) bool { return o.Name == s.Name }) {
+			fail(key+".name", "another secret is called %q, too: choose another name", s.Name)
+		}
+		if (s.File == "") == (s.Env == "") {
+			fail(key, "secret %d: name one of file and env", i+1)
+		}
+	}
+	return out
+}
