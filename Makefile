@@ -65,14 +65,31 @@ soak: compiler ## the long loops: all kill rounds, all simulation steps, again f
 		test $$(date +%s) -lt $$end || break; \
 	done
 
-e2e: ## real clients, real clusters, and the demo as a stranger runs it: from a fresh clone
-	$(CI) test clients -- -count=1 -timeout 15m ./test/clients/...
+# One target each, so that with -k a part that fails does not hide the others.
+E2E = CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test
+
+e2e: e2e-clients e2e-cluster e2e-agent e2e-stories e2e-bump e2e-demo ## real clients, real clusters, and the demo as a stranger runs it: from a fresh clone
+
+e2e-clients:
+	$(E2E) clients -- -count=1 -timeout 15m ./test/clients/...
+
+cluster-parts:
 	$(CI) step cluster-parts -- $(GO) run ./test/parts/build -apt 'iproute2' $(CLUSTER_PARTS)
-	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test cluster -- -count=1 -timeout 20m ./test/cluster/...
-	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test agent -- -count=1 -timeout 20m ./test/agent/...
-	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test stories -- -count=1 -timeout 12m ./test/e2e/...
+
+e2e-cluster: cluster-parts
+	$(E2E) cluster -- -count=1 -timeout 20m ./test/cluster/...
+
+e2e-agent: cluster-parts
+	$(E2E) agent -- -count=1 -timeout 20m ./test/agent/...
+
+e2e-stories: cluster-parts
+	$(E2E) stories -- -count=1 -timeout 12m ./test/e2e/...
+
+e2e-bump:
 	$(CI) step bump-parts -- $(GO) run ./test/parts/build -apt 'git gcc libc6-dev' gitea registry tofu terraform-provider-kubernetes terraform-provider-kubectl
-	CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test bump -- -count=1 -timeout 15m ./test/gitea/... ./test/catalog/... ./test/bump/...
+	$(E2E) bump -- -count=1 -timeout 15m ./test/gitea/... ./test/catalog/... ./test/bump/...
+
+e2e-demo:
 	$(CI) step demo -- test/stranger
 
 parts: ## build everything that tests and benchmarks use, resumably
@@ -115,4 +132,4 @@ bench-process: ## programs that a worker starts, beside xargs, and what isolatio
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: help build worker bench-process demo test setup compiler lint unit race real soak e2e parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work clean
+.PHONY: help build worker bench-process demo test setup compiler lint unit race real soak e2e e2e-clients cluster-parts e2e-cluster e2e-agent e2e-stories e2e-bump e2e-demo parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work clean
