@@ -31,6 +31,8 @@ func (a *app) tokenCreate() *cobra.Command {
 		Example: `  cairn token create ci --actions pull,push --repositories 'app/**' --expires 90d
   cairn token create cluster-a --actions pull,report
   cairn token create scanner --actions pull --no-use
+  cairn token create dev --actions run --repositories 'team-a'
+  cairn token create worker-1 --actions work
   cairn token create jane --admin`,
 		Args: takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -60,8 +62,8 @@ func (a *app) tokenCreate() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringSliceVar(&repositories, "repositories", []string{"**"}, "globs of repositories it may use")
-	f.StringSliceVar(&actions, "actions", []string{"pull"}, "what it may do there: pull, push, delete, report, admin")
+	f.StringSliceVar(&repositories, "repositories", []string{"**"}, "globs of repositories it may use, or of namespaces of runs")
+	f.StringSliceVar(&actions, "actions", []string{"pull"}, "what it may do there: pull, push, delete, report, run (its globs are of namespaces then), work (be a worker), admin")
 	f.BoolVar(&admin, "admin", false, "it may do everything")
 	f.BoolVar(&noUse, "no-use", false, "its pulls are not a use: for scanners and mirrors")
 	durationVar(f, &expires, "expires", "how long the secret works, such as 90d (default: for ever)")

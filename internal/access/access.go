@@ -23,23 +23,42 @@ import (
 // An Action is something one may be allowed to do to a repository.
 type Action string
 
-// The actions. Admin includes the others; Admin on everything also allows what
-// concerns no repository: accounts, reporters, running retention.
+// The actions. Admin includes the others, but for Run and Work, which only
+// Admin on everything includes: who may administer some repositories was not
+// trusted with programs. Admin on everything also allows what concerns no
+// repository: accounts, reporters, running retention.
 const (
 	Pull   Action = "pull"
 	Push   Action = "push"
 	Delete Action = "delete"
 	Report Action = "report" // tell the ledger about uses
-	Admin  Action = "admin"
+	// Run is to start runs, look at them and control them. The globs of its
+	// grant are matched with namespaces of runs in place of repositories.
+	Run Action = "run"
+	// Work is to be a worker: to be given tasks and what they need, of every
+	// namespace. It is only had on everything.
+	Work  Action = "work"
+	Admin Action = "admin"
 )
 
 // Actions are all actions, weakest first.
-func Actions() []Action { return []Action{Pull, Push, Delete, Report, Admin} }
+func Actions() []Action { return []Action{Pull, Push, Delete, Report, Run, Work, Admin} }
 
 // A Grant allows actions on the repositories that one of the globs matches.
 type Grant struct {
 	Repositories []string `json:"repositories"`
 	Actions      []Action `json:"actions"`
+}
+
+// has reports whether the grant is of the action, on whatever it is.
+func (g Grant) has(a Action) bool {
+	if slices.Contains(g.Actions, a) {
+		return true
+	}
+	if !slices.Contains(g.Actions, Admin) {
+		return false
+	}
+	return a != Run && a != Work || slices.Contains(g.Repositories, "**")
 }
 
 // everything is what an account of kind admin is granted, and everybody in open mode.
@@ -88,7 +107,7 @@ func (p *Principal) Can(a Action, repository string) bool {
 
 func (p *Principal) granted(a Action, repository string) bool {
 	for _, g := range p.grants {
-		if !slices.Contains(g.Actions, a) && !slices.Contains(g.Actions, Admin) {
+		if !g.has(a) {
 			continue
 		}
 		if repository == "" {
@@ -138,7 +157,7 @@ func (p *Principal) Scope(a Action) []string {
 		return out
 	}
 	for _, g := range p.grants {
-		if !slices.Contains(g.Actions, a) && !slices.Contains(g.Actions, Admin) {
+		if !g.has(a) {
 			continue
 		}
 		for _, r := range g.Repositories {

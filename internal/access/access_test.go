@@ -14,6 +14,8 @@ func TestPrincipalCan(t *testing.T) {
 	reader := &Principal{Via: ViaSecret, grants: grant("**", Pull)}
 	token := &Principal{Via: ViaToken, grants: robot.grants, limit: []scope{{"app/web", []Action{Pull}}, {"other", []Action{Push}}}}
 	wide := &Principal{Via: ViaToken, grants: everything, limit: []scope{{"app/web", []Action{Pull, Push, Delete}}}}
+	runner := &Principal{Via: ViaSecret, grants: grant("team-*", Run)}
+	worker := &Principal{Via: ViaSecret, grants: grant("**", Work)}
 	nobody := &Principal{Via: ViaNothing, Anonymous: true, grants: grant("public/**", Pull)}
 	open := &Principal{Via: ViaOpen, Anonymous: true, grants: everything}
 	for _, c := range []struct {
@@ -49,6 +51,19 @@ func TestPrincipalCan(t *testing.T) {
 		{"nobody", nobody, Pull, "public/x", true, true},
 		{"nobody", nobody, Pull, "private", false, true},
 		{"nobody", nobody, Push, "public/x", false, true},
+		{"runner", runner, Run, "team-a", true, false},
+		{"runner", runner, Run, "default", false, false},
+		{"runner", runner, Run, "", false, false},
+		{"runner", runner, Pull, "team-a", false, false},
+		{"runner", runner, Work, "", false, false},
+		{"worker", worker, Work, "", true, false},
+		{"worker", worker, Run, "default", false, false}, // it works; it does not say what
+		{"robot", robot, Run, "lib/x", false, false},     // admin of some repositories starts no programs
+		{"admin", admin, Run, "default", true, false},
+		{"admin", admin, Work, "", true, false},
+		{"wide", wide, Run, "app/web", false, true}, // nor does a token of the registry
+		{"open", open, Run, "default", true, true},
+		{"open", open, Work, "", true, true},
 		{"open", open, Admin, "", true, true},
 		{"open", open, Push, "x", true, true},
 	} {
@@ -70,6 +85,8 @@ func TestPrincipalCan(t *testing.T) {
 		{robot, Pull, []string{"app/**", "lib/*"}},
 		{robot, Report, []string{"lib/*"}},
 		{admin, Report, []string{"**"}},
+		{runner, Run, []string{"team-*"}},
+		{robot, Run, nil},
 		{reader, Report, nil},
 		{token, Pull, []string{"app/web"}},
 		{token, Push, nil},

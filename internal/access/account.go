@@ -182,8 +182,11 @@ func checkGrants(grants []Grant) error {
 			}
 		}
 		for _, a := range g.Actions {
+			if a == Work && !slices.Contains(g.Repositories, "**") {
+				return fmt.Errorf("%w: a worker is given tasks of all namespaces: grant work on **", ErrInvalid)
+			}
 			if !slices.Contains(Actions(), a) {
-				return fmt.Errorf("%w: action %.80q: use pull, push, delete, report or admin", ErrInvalid, a)
+				return fmt.Errorf("%w: action %.80q: use pull, push, delete, report, run, work or admin", ErrInvalid, a)
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -186,6 +187,27 @@ func (g *Guard) Authenticate(r *http.Request) (*Principal, error) {
 		return p, nil
 	}
 	return nil, g.failed(r, "", "the Authorization header is neither Basic nor Bearer")
+}
+
+// Allow checks that a request comes from somebody who may do a on everything,
+// for handlers that do not ask further. Its error is told to the client, under
+// the status, 401, 403 or 429.
+func (g *Guard) Allow(a Action) func(*http.Request) (status int, err error) {
+	return func(r *http.Request) (int, error) {
+		p, err := g.Authenticate(r)
+		if e, ok := errors.AsType[*Error](err); ok {
+			return e.Status, e
+		}
+		switch {
+		case err != nil:
+			return http.StatusUnauthorized, err
+		case p.Can(a, ""):
+			return 0, nil
+		case p.MayRetry(a, ""):
+			return http.StatusUnauthorized, fmt.Errorf("no secret was given, or one for less: use that of an account with the action %s", a)
+		}
+		return http.StatusForbidden, fmt.Errorf("the account %s may not do this: it needs the action %s", p.Name, a)
+	}
 }
 
 func parseBasic(s string) (name, secret string, ok bool) {

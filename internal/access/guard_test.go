@@ -99,6 +99,24 @@ func TestOpenAsksNobody(t *testing.T) {
 	}
 }
 
+func TestAllow(t *testing.T) {
+	f := newFixture(t, nil)
+	worker := f.create(NewAccount{Name: "worker", Grants: grant("**", Work)})
+	runner := f.create(NewAccount{Name: "runner", Grants: grant("**", Run)})
+	admin := f.create(NewAccount{Name: "root", Kind: KindAdmin})
+	for auth, want := range map[string]int{
+		"Bearer " + worker: 0, "Bearer " + admin: 0, "Bearer " + runner: 403, "": 401, "Bearer cairn_worker_wrong": 401,
+	} {
+		if got, err := f.Allow(Work)(request("POST", "/", auth)); got != want || (err == nil) != (want == 0) {
+			t.Errorf("%.30q: %d %v, want %d", auth, got, err, want)
+		}
+	}
+	open := newFixture(t, func(c *Config) { c.Open = true })
+	if got, err := open.Allow(Work)(request("POST", "/", "")); got != 0 || err != nil {
+		t.Errorf("open: %d %v", got, err)
+	}
+}
+
 func TestFailuresAreSlowedDown(t *testing.T) {
 	var log bytes.Buffer
 	f := newFixture(t, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })

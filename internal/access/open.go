@@ -40,8 +40,8 @@ func loopbackHost(host string) bool {
 // drive the server by their browser. It therefore refuses requests for a host
 // that is not loopback (a page can point its own name at 127.0.0.1), from
 // another origin, marked by the browser as coming from another site, and calls
-// under /api/ with a body or an unsafe method that are not application/json,
-// which browsers do not send across origins without asking. Pushes have other
+// under /api/ with a body or an unsafe method whose type is none that browsers
+// send across origins only after asking, such as application/json. Pushes have other
 // types; a page cannot send those either, since they all use PUT, PATCH or a
 // POST whose Origin is foreign.
 //
@@ -86,7 +86,7 @@ func checkOpenRequest(r *http.Request) (int, string) {
 			return http.StatusForbidden, fmt.Sprintf("the request comes from a page of %.80q: open mode only takes those of its own address", o)
 		}
 	}
-	if strings.HasPrefix(r.URL.Path, "/api/") && (!safeMethod(r.Method) || r.ContentLength != 0) && !isJSON(r.Header.Get("Content-Type")) {
+	if strings.HasPrefix(r.URL.Path, "/api/") && (!safeMethod(r.Method) || r.ContentLength != 0) && !asked(r.Header.Get("Content-Type")) {
 		return http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type is %.80q: send the header Content-Type: application/json, even without a body", r.Header.Get("Content-Type"))
 	}
 	return 0, ""
@@ -107,9 +107,16 @@ func safeMethod(m string) bool {
 	return m == http.MethodGet || m == http.MethodHead || m == http.MethodOptions
 }
 
-func isJSON(contentType string) bool {
+// asked reports whether a type of contents is one that our API takes and that
+// browsers send to another origin only after asking that. They do not ask for
+// forms and plain text.
+func asked(contentType string) bool {
 	t, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (t == "application/json" || strings.HasPrefix(t, "application/") && strings.HasSuffix(t, "+json"))
+	switch t {
+	case "application/json", "application/yaml", "application/octet-stream":
+		return err == nil
+	}
+	return err == nil && strings.HasPrefix(t, "application/") && strings.HasSuffix(t, "+json")
 }
 
 // problem refuses a request in the form its path speaks.
