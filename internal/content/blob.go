@@ -88,6 +88,12 @@ func (s *Store) OpenBlob(ctx context.Context, repo string, d image.Digest) (blob
 	if err != nil {
 		return nil, err
 	}
+	return s.open(ctx, b)
+}
+
+// open opens a blob that somebody keeps from collection.
+func (s *Store) open(ctx context.Context, b Blob) (blob.Reader, error) {
+	d := b.Digest
 	r, err := s.blobs.Open(ctx, d)
 	if errors.Is(err, blob.ErrNotFound) {
 		s.log.Error("blob is missing on the disk: push it again", "digest", d)

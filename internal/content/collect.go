@@ -41,7 +41,7 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// candidate is a link that is due.
+// candidate is a link that is due, or a loose blob, which has no repository.
 type candidate struct {
 	rid, bid int64
 	due      int64
@@ -71,34 +71,45 @@ func (s *Store) Collect(ctx context.Context) (CollectStats, error) {
 		return st, nil
 	}
 	now := s.now()
-	var last candidate
-	for {
-		due, err := s.due(ctx, now, last)
-		if err != nil {
-			return st, fmt.Errorf("collect: %w", mapError(err))
-		}
-		if len(due) == 0 {
-			return st, nil
-		}
-		last = due[len(due)-1]
-		if err := s.collectSome(ctx, due, &st); err != nil {
-			return st, fmt.Errorf("collect: %w", mapError(err))
-		}
-		if err := s.traffic.stepAside(ctx); err != nil {
-			return st, err
+	for _, query := range []string{dueLinks, dueLoose} {
+		for last := (candidate{}); ; {
+			due, err := s.due(ctx, query, now, last)
+			if err != nil {
+				return st, fmt.Errorf("collect: %w", mapError(err))
+			}
+			if len(due) == 0 {
+				break
+			}
+			last = due[len(due)-1]
+			if err := s.collectSome(ctx, due, &st); err != nil {
+				return st, fmt.Errorf("collect: %w", mapError(err))
+			}
+			if err := s.traffic.stepAside(ctx); err != nil {
+				return st, err
+			}
 		}
 	}
+	return st, nil
 }
 
-// due reads the next links to look at, after last in order of time.
-func (s *Store) due(ctx context.Context, now int64, last candidate) ([]candidate, error) {
+// The statements that find what is due: ?1 is now, ?2 to ?4 the candidate after
+// which to go on.
+const (
+	dueLinks = `SELECT l.repo_id, l.blob_id, l.due, r.name, b.digest, b.size
+		FROM links l JOIN repositories r ON r.id = l.repo_id JOIN blobs b ON b.id = l.blob_id
+		WHERE l.due IS NOT NULL AND l.due <= ?1 AND (l.due > ?2 OR l.due = ?2 AND (l.repo_id > ?3 OR l.repo_id = ?3 AND l.blob_id > ?4))
+		ORDER BY l.due, l.repo_id, l.blob_id LIMIT ?5`
+	dueLoose = `SELECT 0, l.blob_id, l.due, '', b.digest, b.size
+		FROM loose l JOIN blobs b ON b.id = l.blob_id
+		WHERE l.due <= ?1 AND (l.due > ?2 OR l.due = ?2 AND l.blob_id > ?4)
+		ORDER BY l.due, l.blob_id LIMIT ?5`
+)
+
+// due reads the next candidates, after last in order of time.
+func (s *Store) due(ctx context.Context, query string, now int64, last candidate) ([]candidate, error) {
 	var cs []candidate
 	err := s.db.ReadOne(ctx, func(q db.Query) error {
-		rows, err := q.Query(ctx, `SELECT l.repo_id, l.blob_id, l.due, r.name, b.digest, b.size
-			FROM links l JOIN repositories r ON r.id = l.repo_id JOIN blobs b ON b.id = l.blob_id
-			WHERE l.due IS NOT NULL AND l.due <= ? AND (l.due > ? OR l.due = ? AND (l.repo_id > ? OR l.repo_id = ? AND l.blob_id > ?))
-			ORDER BY l.due, l.repo_id, l.blob_id LIMIT ?`,
-			now, last.due, last.due, last.rid, last.rid, last.bid, collectBatch)
+		rows, err := q.Query(ctx, query, now, last.due, last.rid, last.bid, collectBatch)
 		if err != nil {
 			return err
 		}
@@ -117,7 +128,7 @@ func (s *Store) due(ctx context.Context, now int64, last candidate) ([]candidate
 	return cs, err
 }
 
-// collectSome looks at the links of one batch and removes those nothing needs.
+// collectSome looks at one batch and removes what nothing needs.
 func (s *Store) collectSome(ctx context.Context, due []candidate, st *CollectStats) error {
 	type later struct {
 		candidate
@@ -159,26 +170,23 @@ func (s *Store) collectSome(ctx context.Context, due []candidate, st *CollectSta
 		gone, links = nil, 0
 		now := s.now()
 		for _, l := range leased {
-			_, err := tx.Exec("UPDATE links SET due = ? WHERE repo_id = ? AND blob_id = ? AND due = ?", now+int64(max(l.until-mono, 1)), l.rid, l.bid, l.due)
-			if err != nil {
+			if err := l.postpone(tx, now+int64(max(l.until-mono, 1))); err != nil {
 				return err
 			}
 		}
 		for _, c := range mine {
-			n, err := tx.Exec(`DELETE FROM links WHERE repo_id = ? AND blob_id = ? AND due IS NOT NULL AND due <= ?
-				AND NOT EXISTS (SELECT 1 FROM manifest_blobs x WHERE x.blob_id = links.blob_id AND x.repo_id = links.repo_id)`, c.rid, c.bid, now)
+			ended, err := c.end(tx, now)
 			if err != nil {
 				return err
 			}
-			if n == 0 { // a manifest holds it, or it was pushed again
-				_, err := tx.Exec(`UPDATE links SET due = NULL WHERE repo_id = ? AND blob_id = ? AND due <= ?`, c.rid, c.bid, now)
-				if err != nil {
-					return err
-				}
+			if !ended {
 				continue
 			}
-			links++
-			n, err = tx.Exec("DELETE FROM blobs WHERE id = ? AND NOT EXISTS (SELECT 1 FROM links l WHERE l.blob_id = blobs.id)", c.bid)
+			if c.rid != 0 {
+				links++
+			}
+			n, err := tx.Exec(`DELETE FROM blobs WHERE id = ? AND NOT EXISTS (SELECT 1 FROM links l WHERE l.blob_id = blobs.id)
+				AND NOT EXISTS (SELECT 1 FROM holds h WHERE h.blob_id = blobs.id) AND NOT EXISTS (SELECT 1 FROM loose o WHERE o.blob_id = blobs.id)`, c.bid)
 			if err != nil {
 				return err
 			}
@@ -210,6 +218,32 @@ func (s *Store) collectSome(ctx context.Context, due []candidate, st *CollectSta
 		st.Bytes += c.size
 	}
 	return errors.Join(errs...)
+}
+
+// postpone has the collector look at the candidate later.
+func (c candidate) postpone(tx *db.Tx, due int64) error {
+	if c.rid == 0 {
+		_, err := tx.Exec("UPDATE loose SET due = ? WHERE blob_id = ? AND due = ?", due, c.bid, c.due)
+		return err
+	}
+	_, err := tx.Exec("UPDATE links SET due = ? WHERE repo_id = ? AND blob_id = ? AND due = ?", due, c.rid, c.bid, c.due)
+	return err
+}
+
+// end removes the candidate's row, and reports whether that is still due.
+func (c candidate) end(tx *db.Tx, now int64) (bool, error) {
+	if c.rid == 0 {
+		n, err := tx.Exec("DELETE FROM loose WHERE blob_id = ? AND due <= ?", c.bid, now)
+		return n > 0, err
+	}
+	n, err := tx.Exec(`DELETE FROM links WHERE repo_id = ? AND blob_id = ? AND due IS NOT NULL AND due <= ?
+		AND NOT EXISTS (SELECT 1 FROM manifest_blobs x WHERE x.blob_id = links.blob_id AND x.repo_id = links.repo_id)`, c.rid, c.bid, now)
+	if n > 0 || err != nil {
+		return n > 0, err
+	}
+	// A manifest holds it, or it was pushed again.
+	_, err = tx.Exec(`UPDATE links SET due = NULL WHERE repo_id = ? AND blob_id = ? AND due <= ?`, c.rid, c.bid, now)
+	return false, err
 }
 
 // dropEmptyRepo removes a repository that has lost its last blob.

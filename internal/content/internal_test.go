@@ -294,10 +294,7 @@ func TestNoFullScans(t *testing.T) {
 			WHERE t.repo_id = (SELECT id FROM repositories WHERE name = ?) AND t.name = ?`,
 		`SELECT b.id, b.size FROM blobs b JOIN links l ON l.blob_id = b.id WHERE b.digest = ? AND b.corrupt = 0 AND l.repo_id = ? AND l.hidden = 0`,
 		"SELECT " + imageColumns + " FROM repositories r JOIN manifests m ON m.repo_id = r.id  WHERE r.name > ? AND r.name <= ? ORDER BY r.name, m.digest LIMIT ?",
-		`SELECT l.repo_id, l.blob_id, l.due, r.name, b.digest, b.size
-			FROM links l JOIN repositories r ON r.id = l.repo_id JOIN blobs b ON b.id = l.blob_id
-			WHERE l.due IS NOT NULL AND l.due <= ? AND (l.due > ? OR l.due = ? AND (l.repo_id > ? OR l.repo_id = ? AND l.blob_id > ?))
-			ORDER BY l.due, l.repo_id, l.blob_id LIMIT ?`,
+		dueLinks, dueLoose, heldBy, heldAtAll,
 		`UPDATE links SET due = ? WHERE repo_id = ? AND blob_id IN (SELECT blob_id FROM manifest_blobs WHERE manifest_id = ?)
 			AND NOT EXISTS (SELECT 1 FROM manifest_blobs o WHERE o.blob_id = links.blob_id AND o.repo_id = links.repo_id AND o.manifest_id <> ?)`,
 		`UPDATE links SET hidden = 0 WHERE repo_id = ? AND hidden = 1

@@ -15,8 +15,10 @@ import (
 // retention goes through all of them: with a million images that is the
 // difference between a minute and a few seconds.
 //
-// A link says that a blob belongs to a repository; every blob has at least
-// one, and every blob a manifest names (manifest_blobs, whatever the
+// A link says that a blob belongs to a repository, a hold that it belongs to an
+// owner outside of them (see hold.go), and a row of loose that an owner let go
+// of it and the collector may look at it when that is due. Every blob has at
+// least one of the three, and every blob a manifest names (manifest_blobs, whatever the
 // manifest's state) has one in the manifest's repository. due is NULL while a
 // manifest holds the link and otherwise when the collector may look at it.
 // A hidden link belongs to a blob that a client deleted while a hidden
@@ -135,6 +137,23 @@ CREATE TABLE settled (
 	upto INTEGER NOT NULL
 );
 INSERT INTO settled (one, upto) SELECT 1, COALESCE(MAX(id), 0) FROM blobs;
+`, `
+CREATE TABLE owners (
+	id    INTEGER PRIMARY KEY,
+	name  TEXT NOT NULL UNIQUE,
+	since BIGINT NOT NULL
+);
+CREATE TABLE holds (
+	owner_id INTEGER NOT NULL REFERENCES owners(id),
+	blob_id  INTEGER NOT NULL REFERENCES blobs(id),
+	PRIMARY KEY (owner_id, blob_id)
+) WITHOUT ROWID;
+CREATE INDEX holds_blob ON holds(blob_id);
+CREATE TABLE loose (
+	blob_id INTEGER PRIMARY KEY REFERENCES blobs(id),
+	due     BIGINT NOT NULL
+);
+CREATE INDEX loose_due ON loose(due);
 `}
 
 // mediaTypes are the media types of manifests by the number they are stored as.

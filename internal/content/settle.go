@@ -160,8 +160,8 @@ func (s *Store) reread(ctx context.Context) error {
 	return nil
 }
 
-// disown removes the row of a blob whose push was not acknowledged, and its
-// links. The file, if there is one, is left to the next push or the reconciler.
+// disown removes the row of a blob whose push was not acknowledged, its links
+// and its holds. The file, if there is one, is left to the next push or the reconciler.
 func (s *Store) disown(ctx context.Context, tx *db.Tx, b scrubBlob) error {
 	var one int
 	needed, err := tx.Row(ctx, "SELECT 1 FROM manifest_blobs WHERE blob_id = ? LIMIT 1", []any{b.id}, &one)
@@ -191,8 +191,11 @@ func (s *Store) disown(ctx context.Context, tx *db.Tx, b scrubBlob) error {
 	if _, err := tx.Exec("DELETE FROM links WHERE blob_id = ?", b.id); err != nil {
 		return err
 	}
-	if _, err := tx.Exec("DELETE FROM blobs WHERE id = ?", b.id); err != nil {
-		return err
+	// Nor was anybody told that it is held for him.
+	for _, q := range []string{"DELETE FROM holds WHERE blob_id = ?", "DELETE FROM loose WHERE blob_id = ?", "DELETE FROM blobs WHERE id = ?"} {
+		if _, err := tx.Exec(q, b.id); err != nil {
+			return err
+		}
 	}
 	for _, rid := range repos {
 		if err := dropEmptyRepo(tx, rid); err != nil {

@@ -45,7 +45,8 @@ type upload struct {
 	size     atomic.Int64 // bytes that were answered to a client
 	touched  atomic.Int64 // monotonic
 	ended    atomic.Bool
-	empty    bool // counted in uploads.empty, whose lock guards it
+	empty    bool   // counted in uploads.empty, whose lock guards it
+	owner    string // who will hold it, in place of a repository
 
 	// Guarded by mu.
 	row  bool      // a row says that it exists
@@ -618,6 +619,9 @@ func (s *Store) linkUpload(ctx context.Context, u *upload, b Blob, are bytesAre)
 			if _, err := tx.Exec("DELETE FROM uploads WHERE id = ?", u.id); err != nil {
 				return err
 			}
+		}
+		if u.owner != "" {
+			return s.addHold(tx, u.owner, id)
 		}
 		return s.link(tx, u.repo, id)
 	})

@@ -87,6 +87,8 @@ func Run(t *testing.T, open Open) {
 		"scrub":       scrub,
 		"same digest": sameDigest,
 		"stats":       stats,
+		"holds":       holds,
+		"many holds":  manyHolds,
 	} {
 		t.Run(name, func(t *testing.T) { f(New(t, open)) })
 	}

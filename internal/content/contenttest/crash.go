@@ -142,6 +142,9 @@ func (c *crash) history() []func() error {
 			return err
 		}
 	}
+	hold := func(data string) func() error {
+		return func() error { _, err := c.Hold(c.ctx, "run/a", strings.NewReader(data)); return err }
+	}
 	put := func(d doc, tags ...string) func() error {
 		return func() error { _, err := c.putErr("app", d, tags...); return err }
 	}
@@ -196,6 +199,17 @@ func (c *crash) history() []func() error {
 		},
 		blob(b.config),
 		func() error { return c.DeleteBlob(c.ctx, "app", Dig([]byte(b.config))) },
+		hold("file"),
+		hold("config of a"), // of an image as well
+		func() error { _, err := c.HoldDigest(c.ctx, "run/b", "run/a", Dig([]byte("file"))); return err },
+		func() error { return c.Release(c.ctx, "run/a") },
+		func() error { return c.Release(c.ctx, "run/b") },
+		func() error {
+			c.Clock.Advance(2 * Grace)
+			_, err := c.Collect(c.ctx)
+			return err
+		},
+		hold("file"),
 	}
 }
 
@@ -221,6 +235,17 @@ func (c *crash) state() string {
 				c.Fatal(err)
 			}
 			fmt.Fprintln(&s, repo, data, err == nil)
+		}
+	}
+	for _, data := range []string{"file", "config of a"} {
+		for _, owner := range []string{"run/a", "run/b"} {
+			got, err := c.readHeld(owner, Dig([]byte(data)))
+			if err == nil {
+				eq(c.H, "what is held", got, data)
+			} else if !errors.Is(err, content.ErrBlobUnknown) {
+				c.Fatal(err)
+			}
+			fmt.Fprintln(&s, owner, data, err == nil)
 		}
 	}
 	// One without bytes may be forgotten.

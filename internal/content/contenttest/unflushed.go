@@ -20,6 +20,7 @@ func Unflushed(t *testing.T, open Open) {
 	t.Run("repair", func(t *testing.T) { unflushedRepair(New(t, open)) })
 	t.Run("removal", func(t *testing.T) { unflushedRemoval(New(t, open)) })
 	t.Run("failure", func(t *testing.T) { failedFlush(New(t, open)) })
+	t.Run("hold", func(t *testing.T) { lostHold(New(t, open)) })
 }
 
 var errFlush = errors.New("the disk failed")
