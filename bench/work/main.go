@@ -37,7 +37,7 @@ func main() {
 	flag.IntVar(&s.items, "items", 1_000_000, "items of the large run")
 	flag.IntVar(&s.single, "single", 100_000, "items of the runs that are worked on one by one")
 	flag.IntVar(&s.runs, "runs", 1_000_000, "ended runs when lists are measured")
-	flag.StringVar(&s.only, "only", "", "batch, single, many or list: only that")
+	flag.StringVar(&s.only, "only", "", "batch, single, many, peer or list: only that")
 	flag.Parse()
 	var err error
 	if *serve != "" {
@@ -96,6 +96,11 @@ with its token, and durable before the answer.
 		}
 		fmt.Fprintf(&b, "| %s | %d | %d | %.0f | %s | %s | %s | %s |\n", c.title, c.workers, c.items, rate, wantRate, rounded(m.p50), rounded(m.p99), wantLate)
 		fmt.Fprintf(os.Stderr, "%s: %.0f tasks/s, claim p50 %s p99 %s, RSS %d MiB, %.1f bytes/item\n", c.title, rate, m.p50, m.p99, m.memory>>20, float64(m.bytes)/float64(c.items))
+	}
+	if s.only == "" || s.only == "peer" {
+		if err := peer(ctx, &b, s.single/5); err != nil {
+			return fmt.Errorf("river: %w", err)
+		}
 	}
 	if large != nil {
 		fmt.Fprintf(&b, "\n## A run of %d items\n\n| | | wanted |\n|---|---|---|\n", s.items)

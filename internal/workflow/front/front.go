@@ -4,7 +4,8 @@
 // It owns the choice, by their apiVersion, and how it is remembered: the first
 // line of [workflow.Graph.Documents] says by whom they were read and for where,
 // so that reading them again gives the same graph. It promises to be pure, and
-// that a file is read by one front end only.
+// that a file is read by one front end only. What documents mean it does not
+// know.
 package front
 
 import (
