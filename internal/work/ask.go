@@ -22,7 +22,9 @@ const (
 // waiter is a worker that waits for tasks.
 type waiter struct {
 	worker string
+	pool   string
 	want   int
+	room   Room
 	leases []lease // granted, in the commit that is being made
 	got    chan []lease
 	gone   bool // it does not wait any more
@@ -47,6 +49,16 @@ type report struct {
 // tokens in a say which leases the caller may speak of; who it is is a name
 // for people and for beats.
 func (s *Server) Work(ctx context.Context, a task.Ask) (task.Grant, error) {
+	return s.Lend(ctx, a, nil)
+}
+
+// A Room says how many more tasks of a run are wanted. It is asked under the
+// server's lock: it may not call the server, and has to be quick.
+type Room func(run, namespace string) int
+
+// Lend is Work for who hands tasks on and has room for some runs and not for
+// others; a nil room has room for all.
+func (s *Server) Lend(ctx context.Context, a task.Ask, room Room) (task.Grant, error) {
 	g := task.Grant{Term: s.cfg.Term}
 	if a.Worker == "" || len(a.Worker) > maxWorker {
 		return g, fmt.Errorf("%w: a worker has a name of at most %d bytes", ErrInvalid, maxWorker)
@@ -54,11 +66,15 @@ func (s *Server) Work(ctx context.Context, a task.Ask) (task.Grant, error) {
 	if len(a.Outcomes)+len(a.Back) > maxOutcomes {
 		return g, fmt.Errorf("%w: %d outcomes at once, at most %d", ErrInvalid, len(a.Outcomes)+len(a.Back), maxOutcomes)
 	}
+	in, err := poolName(a.Pool)
+	if err != nil {
+		return g, err
+	}
 	reports, refused := s.sort(a)
 	g.Refused = refused
 	want := min(max(a.Want, 0), maxWant)
 	for deadline := s.d.Clock.Mono() + min(a.Wait, maxWait); ; {
-		leases, drain, err := s.exchange(ctx, a.Worker, reports, want, deadline, &g.Refused)
+		leases, drain, err := s.exchange(ctx, &waiter{worker: a.Worker, pool: in, want: want, room: room}, reports, deadline, &g.Refused)
 		if err != nil {
 			return g, err
 		}
@@ -158,23 +174,23 @@ func cut(s string, most int) string {
 }
 
 // exchange puts reports in and gets leases out, waiting for some if need be.
-func (s *Server) exchange(ctx context.Context, name string, reports []*report, want int, deadline time.Duration, refused *[]task.Ref) (leases []lease, drain bool, err error) {
-	var w *waiter
+func (s *Server) exchange(ctx context.Context, w *waiter, reports []*report, deadline time.Duration, refused *[]task.Ref) (leases []lease, drain bool, err error) {
+	waits := false
 	err = s.do(ctx, func(c *commit) error {
 		for _, p := range reports {
 			*refused = append(*refused, c.report(p)...)
 		}
 		drain = s.draining
-		if want == 0 || drain {
+		if w.want == 0 || drain {
 			return nil
 		}
-		if leases = c.grant(name, want); len(leases) == 0 && deadline > s.d.Clock.Mono() {
-			w = &waiter{worker: name, want: want, got: make(chan []lease, 1)}
-			s.waiters = append(s.waiters, w)
+		if leases = c.grant(w); len(leases) == 0 && deadline > s.d.Clock.Mono() {
+			w.got, waits = make(chan []lease, 1), true
+			s.wait(w)
 		}
 		return nil
 	})
-	if err != nil || w == nil {
+	if err != nil || !waits {
 		return leases, drain, err
 	}
 	select {
@@ -201,7 +217,8 @@ func (s *Server) leave(w *waiter) []lease {
 	s.mu.Lock()
 	w.gone = true
 	granted := len(w.leases) > 0 // in a commit that is being written
-	s.waiters = slices.DeleteFunc(s.waiters, func(x *waiter) bool { return x == w })
+	p := s.pool(w.pool)
+	p.waiters = slices.DeleteFunc(p.waiters, func(x *waiter) bool { return x == w })
 	s.mu.Unlock()
 	if granted {
 		select {
@@ -262,21 +279,22 @@ func (c *commit) giveBack(leases []lease) {
 	}
 }
 
-// grant gives tasks to a worker, of the runs whose turn it is.
-func (c *commit) grant(name string, want int) (out []lease) {
+// grant gives tasks to a worker, of the runs of its pool whose turn it is.
+func (c *commit) grant(to *waiter) (out []lease) {
 	s := c.s
-	may := func(r *run) bool { return s.room(r, 1) > 0 }
-	for want > len(out) {
-		r := s.queue.next(may)
+	p := s.pool(to.pool)
+	may := func(r *run) bool { return s.room(r, 1, to.room) > 0 }
+	for to.want > len(out) {
+		r := p.queue.next(may)
 		if r == nil {
 			break
 		}
-		e, leases := r.m.Grant(c.at, name, s.room(r, want-len(out)))
+		e, leases := r.m.Grant(c.at, to.worker, s.room(r, to.want-len(out), to.room))
 		if e == nil {
-			s.queue.remove(r)
+			p.queue.remove(r)
 			continue
 		}
-		w := s.worker(name)
+		w := s.worker(to.worker)
 		now := s.d.Clock.Mono()
 		for _, l := range leases {
 			w.held[key{r, l}] = now
@@ -290,8 +308,11 @@ func (c *commit) grant(name string, want int) (out []lease) {
 }
 
 // room is how many tasks of the run may be granted, up to want, by the caps of
-// the server.
-func (s *Server) room(r *run, want int) int {
+// the server and by what room its taker has.
+func (s *Server) room(r *run, want int, taker Room) int {
+	if taker != nil {
+		want = min(want, taker(r.id, r.namespace))
+	}
 	if n := s.cfg.MaxActive; n > 0 {
 		want = min(want, n-s.active)
 	}
@@ -308,18 +329,28 @@ func (s *Server) room(r *run, want int) int {
 // their coming. They hear of it when it is durable.
 func (c *commit) serve() {
 	s := c.s
-	for len(s.waiters) > 0 && !s.queue.empty() {
-		w := s.waiters[0]
-		leases := c.grant(w.worker, w.want)
-		if len(leases) == 0 {
-			break
+	s.first++ // so that a cap of all pools is not one pool's alone
+	for i := range s.pools {
+		p := s.pools[(s.first+i)%len(s.pools)]
+		for at := 0; at < len(p.waiters) && !p.queue.empty(); {
+			w := p.waiters[at]
+			if w.leases = c.grant(w); len(w.leases) > 0 {
+				p.waiters = slices.Delete(p.waiters, at, at+1)
+				c.served = append(c.served, w)
+			} else if at++; w.room == nil { // nor has the next one
+				break
+			}
 		}
-		s.waiters = s.waiters[1:]
-		w.leases = leases
-		c.served = append(c.served, w)
+		if s.draining {
+			c.served = append(c.served, p.waiters...)
+			p.waiters = nil
+		}
 	}
-	if s.draining {
-		c.served = append(c.served, s.waiters...)
-		s.waiters = nil
-	}
+	s.pools = slices.DeleteFunc(s.pools, (*pool).unused)
+}
+
+// wait has a worker wait for tasks of its pool.
+func (s *Server) wait(w *waiter) {
+	p := s.pool(w.pool)
+	p.waiters = append(p.waiters, w)
 }

@@ -99,7 +99,7 @@ func (s *Server) Resubmit(ctx context.Context, id, by string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return s.Submit(ctx, r.graph, by, Options{Namespace: r.namespace, Name: r.graph.Name, Args: r.m.Args()})
+	return s.Submit(ctx, r.graph, by, Options{Namespace: r.namespace, Name: r.graph.Name, Args: r.m.Args(), Pool: r.pool})
 }
 
 // Delete forgets an ended run.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 )
 
 // Settle returns when everything that is due was done and no run waits for an
@@ -62,8 +63,8 @@ func (s *Server) Check() error {
 			return fmt.Errorf("lock %v is held %d times, at most %d", k, len(l.holders), sizes)
 		}
 	}
-	if len(s.runs) == 0 && (active != 0 || len(s.locks) != 0 || !s.queue.empty() || len(s.schedules) == 0 && len(s.images) != 0) {
-		return fmt.Errorf("no run is left, but %d tasks, locks %v, images %v", active, s.locks, s.images)
+	if len(s.runs) == 0 && (active != 0 || len(s.locks) != 0 || slices.ContainsFunc(s.pools, func(p *pool) bool { return p.runs != 0 || !p.queue.empty() }) || len(s.schedules) == 0 && len(s.images.who)+len(s.images.refs) != 0) {
+		return fmt.Errorf("no run is left, but %d tasks, locks %v, images %v", active, s.locks, s.images.who)
 	}
 	return nil
 }
@@ -72,7 +73,11 @@ func (s *Server) Check() error {
 func (s *Server) Waiting() int {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	return len(s.waiters)
+	n := 0
+	for _, p := range s.pools {
+		n += len(p.waiters)
+	}
+	return n
 }
 
 // NextTime is when a time table comes next.

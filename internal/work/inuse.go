@@ -12,29 +12,52 @@ import (
 	"cairn.dev/cairn/internal/workflow"
 )
 
-// images counts who is to run which image: references as they are written,
-// and the workflows that name them.
-type images map[string]map[string]int
+// images knows who is to run which image: references as they are written, the
+// workflows that name them, and what they may be called in our registry.
+type images struct {
+	names func(reference string) []string // may be nil: nothing is ours
+	who   map[string]map[string]int       // reference -> workflow -> how often
+	refs  map[string]map[string]bool      // repository of ours -> references
+}
 
-func (m images) add(g *workflow.Graph)    { m.count(g, 1) }
-func (m images) remove(g *workflow.Graph) { m.count(g, -1) }
+func newImages(names func(string) []string) images {
+	return images{names, map[string]map[string]int{}, map[string]map[string]bool{}}
+}
 
-func (m images) count(g *workflow.Graph, by int) {
+func (m *images) add(g *workflow.Graph)    { m.count(g, 1) }
+func (m *images) remove(g *workflow.Graph) { m.count(g, -1) }
+
+func (m *images) count(g *workflow.Graph, by int) {
+	if m.names == nil {
+		return
+	}
 	name := g.Name
 	if name == "" {
 		name = "run"
 	}
 	for _, ref := range imagesOf(g) {
-		who := m[ref]
+		who := m.who[ref]
 		if who == nil {
 			who = map[string]int{}
-			m[ref] = who
+			m.who[ref] = who
+			for _, own := range m.names(ref) {
+				if m.refs[own] == nil {
+					m.refs[own] = map[string]bool{}
+				}
+				m.refs[own][ref] = true
+			}
 		}
 		if who[name] += by; who[name] <= 0 {
 			delete(who, name)
 		}
-		if len(who) == 0 {
-			delete(m, ref)
+		if len(who) > 0 {
+			continue
+		}
+		delete(m.who, ref)
+		for _, own := range m.names(ref) {
+			if delete(m.refs[own], ref); len(m.refs[own]) == 0 {
+				delete(m.refs, own)
+			}
 		}
 	}
 }
@@ -55,19 +78,16 @@ func imagesOf(g *workflow.Graph) (out []string) {
 // use; anything else that keeps an image from being found is an error, so that
 // nothing is deleted meanwhile.
 func (s *Server) InUse(ctx context.Context, repository string) (map[image.Digest][]usage.Use, error) {
-	if s.d.Resolve == nil {
-		return nil, nil
-	}
 	s.mu.RLock()
-	all := make(map[string][]string, len(s.images))
-	for ref, who := range s.images {
-		all[ref] = slices.Sorted(maps.Keys(who))
+	all := make(map[string][]string, len(s.images.refs[repository]))
+	for ref := range s.images.refs[repository] {
+		all[ref] = slices.Sorted(maps.Keys(s.images.who[ref]))
 	}
 	s.mu.RUnlock()
 	out := map[image.Digest][]usage.Use{}
 	for _, ref := range slices.Sorted(maps.Keys(all)) {
-		own, digest, err := s.d.Resolve(ctx, ref)
-		if errors.Is(err, ErrNotFound) || err == nil && (own != repository || digest == "") {
+		digest, err := s.d.Digest(ctx, repository, ref)
+		if errors.Is(err, ErrNotFound) {
 			continue
 		}
 		if err != nil {

@@ -1,6 +1,7 @@
 package work
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -104,32 +105,75 @@ func (c *commit) expire() {
 				late = append(late, k)
 			}
 		}
-		slices.SortFunc(late, func(a, b key) int {
-			if a.run != b.run {
-				return strings.Compare(a.run.id, b.run.id)
-			}
-			if a.Node != b.Node {
-				return int(a.Node) - int(b.Node)
-			}
-			return int(a.Item) - int(b.Item)
-		})
-		for i := 0; i < len(late); {
-			r := late[i].run
-			var e machine.Lost
-			for ; i < len(late) && late[i].run == r; i++ {
-				if s.drop(r, late[i].Lease) {
-					e.Tasks = append(e.Tasks, late[i].Ref)
-				}
-			}
-			s.log.Warn("tasks are taken from a worker that is silent", "worker", name, "run", r.id, "tasks", len(e.Tasks))
-			if err := c.apply(r, e); err != nil {
+		c.take(late, func(r *run, tasks []machine.Ref) {
+			s.log.Warn("tasks are taken from a worker that is silent", "worker", name, "run", r.id, "tasks", len(tasks))
+			if err := c.apply(r, machine.Lost{Tasks: tasks}); err != nil {
 				s.log.Error("a run did not take a loss", "run", r.id, "error", err)
 			}
-		}
+		})
 		if len(w.held) == 0 && now-w.seen > 4*s.cfg.Term {
 			delete(s.workers, name)
 		}
 	}
+}
+
+// take ends leases, in an order that does not depend on maps, and tells of
+// them by run.
+func (c *commit) take(keys []key, tell func(r *run, tasks []machine.Ref)) {
+	slices.SortFunc(keys, func(a, b key) int {
+		return cmp.Or(strings.Compare(a.run.id, b.run.id), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Item, b.Item))
+	})
+	for i := 0; i < len(keys); {
+		r := keys[i].run
+		var tasks []machine.Ref
+		for ; i < len(keys) && keys[i].run == r; i++ {
+			if c.s.drop(r, keys[i].Lease) {
+				tasks = append(tasks, keys[i].Ref)
+			}
+		}
+		if len(tasks) > 0 {
+			tell(r, tasks)
+		}
+	}
+}
+
+// Release gives back what a worker holds that nobody beat for lately, 0 for all
+// of it. It is for a holder that has begun again and does not remember what it
+// was granted; those to whom it handed leases on beat for them. It spends
+// nothing.
+func (s *Server) Release(ctx context.Context, worker string, lately time.Duration) error {
+	return s.do(ctx, func(c *commit) error {
+		w := s.workers[worker]
+		if w == nil {
+			return nil
+		}
+		var keys []key
+		for k, at := range w.held {
+			if lately == 0 || s.d.Clock.Mono()-at >= lately {
+				keys = append(keys, k)
+			}
+		}
+		c.take(keys, func(r *run, tasks []machine.Ref) {
+			_ = c.apply(r, machine.Back{Tasks: tasks}) // it is never refused
+		})
+		return nil
+	})
+}
+
+// Holds says whether whoever has this lease still holds it.
+func (s *Server) Holds(l task.Ref) bool {
+	t, err := machine.ParseTask(l.Task)
+	if err != nil || l.Attempt < 1 || l.Attempt > 1<<31 || !s.tokens.right(l) {
+		return false
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	r := s.runs[l.Run]
+	if r == nil {
+		return false
+	}
+	_, _, ok := r.m.Holds(t.Node, t.Item, uint32(l.Attempt))
+	return ok
 }
 
 // Beat hears what a worker holds, and says what of that it is to end.
@@ -162,6 +206,7 @@ func (s *Server) Beat(_ context.Context, b task.Beat) (task.Beaten, error) {
 	if w := s.workers[b.Worker]; w != nil {
 		w.seen = now
 	}
+	var in *pool // a worker is in one
 	for _, h := range all {
 		r := s.runs[h.Ref.Run]
 		if !h.ok || r == nil {
@@ -174,6 +219,7 @@ func (s *Server) Beat(_ context.Context, b task.Beat) (task.Beaten, error) {
 			out.Lost = append(out.Lost, h.Ref)
 			continue
 		}
+		in = r.in
 		k := key{r, h.Lease}
 		if _, ok := w.held[k]; ok {
 			w.held[k] = now
@@ -183,7 +229,7 @@ func (s *Server) Beat(_ context.Context, b task.Beat) (task.Beaten, error) {
 		}
 	}
 	out.Drain = s.draining
-	if len(s.waiters) > 0 && s.queue.empty() && len(all) > 1 {
+	if in != nil && len(all) > 1 && in.starving(b.Worker) {
 		// Others have nothing to do: half of what has not begun is theirs.
 		out.Return = len(all) / 2
 	}

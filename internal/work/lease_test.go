@@ -134,6 +134,11 @@ func TestWaitersWake(t *testing.T) {
 		t.Fatalf("%+v", first)
 	}
 	r.ask(task.Ask{Worker: "a", Outcomes: done(first.Leases[0])})
+	r.submit(worktest.Fan("more", 10))
+	var held []task.Ref
+	for _, l := range r.ask(task.Ask{Worker: "a", Want: 10}).Leases {
+		held = append(held, l.Ref)
+	}
 	go func() {
 		g, _ := r.s.Work(t.Context(), task.Ask{Worker: "b", Want: 1, Wait: time.Minute})
 		got <- g
@@ -142,9 +147,11 @@ func TestWaitersWake(t *testing.T) {
 		r.settle()
 	}
 	// Others idle: who holds much gives some back.
-	held := make([]task.Ref, 10)
 	if b, _ := r.s.Beat(t.Context(), task.Beat{Worker: "a", Held: held}); b.Return != 5 {
 		t.Errorf("%d are wanted back, of 10", b.Return)
+	}
+	for _, l := range held {
+		r.ask(task.Ask{Worker: "a", Outcomes: done(task.Lease{Ref: l})})
 	}
 	r.clock.Advance(time.Minute)
 	if g := <-got; len(g.Leases) != 0 {

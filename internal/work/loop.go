@@ -226,7 +226,7 @@ func (c *commit) record(r *run, e machine.Event) {
 	r.pending = machine.AppendEvent(r.pending, e)
 	r.dirty = true
 	c.s.expect(r.m.Next())
-	c.s.queue.update(r)
+	r.in.queue.update(r)
 }
 
 // effects does what a run wants, or notes it for later.
@@ -255,7 +255,7 @@ func (c *commit) effects(r *run, effects []machine.Effect) {
 			c.asks = append(c.asks, ask{r, e})
 		}
 	}
-	c.s.queue.update(r)
+	r.in.queue.update(r)
 }
 
 // due has happen what time brings.

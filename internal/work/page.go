@@ -13,6 +13,7 @@ import (
 // Info is a run in a list.
 type Info struct {
 	ID, Name, Namespace, By string
+	Pool                    string // whose workers run its tasks
 	Schedule                string // that began it; "" for none
 	Phase                   machine.Phase
 	Message                 string
@@ -97,12 +98,12 @@ func (s *Server) Runs(ctx context.Context, f RunFilter, after string, limit int)
 	return out, next, nil
 }
 
-const infoColumns = "id, name, namespace, by, schedule, phase, message, created, ended, total, succeeded, failed, skipped, retries"
+const infoColumns = "id, name, namespace, pool, by, schedule, phase, message, created, ended, total, succeeded, failed, skipped, retries"
 
 func scanInfo(scan func(...any) error) (i Info, err error) {
 	var phase string
 	var created, ended int64
-	if err := scan(&i.ID, &i.Name, &i.Namespace, &i.By, &i.Schedule, &phase, &i.Message, &created, &ended,
+	if err := scan(&i.ID, &i.Name, &i.Namespace, &i.Pool, &i.By, &i.Schedule, &phase, &i.Message, &created, &ended,
 		&i.Counts.Total, &i.Counts.Succeeded, &i.Counts.Failed, &i.Counts.Skipped, &i.Counts.Retries); err != nil {
 		return i, err
 	}

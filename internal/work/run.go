@@ -19,6 +19,7 @@ type run struct {
 	name      string
 	key       string // it was submitted with
 	schedule  string
+	pool      string // of the workers that run its tasks
 	graph     *workflow.Graph
 	m         *machine.Machine
 
@@ -30,6 +31,7 @@ type run struct {
 	dirty    bool   // its row tells of an older state
 	said     machine.Phase
 	finished bool
+	in       *pool  // once it is admitted
 	queued   *space // where it waits its turn; nil: nowhere
 }
 
@@ -112,8 +114,8 @@ func (s *Server) read(ctx context.Context, num int64) (*run, error) {
 	r := &run{num: num}
 	err := s.d.DB.Read(ctx, func(q db.Query) error {
 		var documents, state []byte
-		if ok, err := q.Row(ctx, `SELECT r.id, r.name, r.namespace, r.schedule, d.body FROM work_runs r JOIN work_documents d ON d.id = r.documents WHERE r.num = ?`,
-			[]any{num}, &r.id, &r.name, &r.namespace, &r.schedule, &documents); err != nil {
+		if ok, err := q.Row(ctx, `SELECT r.id, r.name, r.namespace, r.pool, r.schedule, d.body FROM work_runs r JOIN work_documents d ON d.id = r.documents WHERE r.num = ?`,
+			[]any{num}, &r.id, &r.name, &r.namespace, &r.pool, &r.schedule, &documents); err != nil {
 			return err
 		} else if !ok {
 			return fmt.Errorf("run %d: %w", num, ErrNotFound)
@@ -172,15 +174,23 @@ func (s *Server) admit(r *run) {
 	at, _ := slices.BinarySearchFunc(s.order, r.num, func(a *run, num int64) int { return int(a.num - num) })
 	s.order = slices.Insert(s.order, at, r)
 	s.expect(r.m.Next())
-	s.queue.update(r)
+	r.in = s.pool(r.pool)
+	r.in.runs++
+	r.in.queue.update(r)
+}
+
+// dismiss is the opposite of admit.
+func (s *Server) dismiss(r *run) {
+	delete(s.runs, r.id)
+	s.images.remove(r.graph)
+	s.order = slices.DeleteFunc(s.order, func(x *run) bool { return x == r })
+	r.in.queue.remove(r)
+	r.in.runs--
 }
 
 // forget takes out a run that has ended, or was never there.
 func (s *Server) forget(r *run) {
-	delete(s.runs, r.id)
-	s.images.remove(r.graph)
-	s.order = slices.DeleteFunc(s.order, func(x *run) bool { return x == r })
-	s.queue.remove(r)
+	s.dismiss(r)
 	s.locks.drop(r)
 	if r.finished && s.d.Ended != nil {
 		s.d.Ended(r.id)
@@ -235,10 +245,7 @@ func (s *Server) ask(r *run, all bool) {
 // reload undoes a commit that was not written, by reading its runs again.
 func (s *Server) reload(ctx context.Context, c *commit) error {
 	for _, r := range c.touched {
-		delete(s.runs, r.id)
-		s.images.remove(r.graph)
-		s.order = slices.DeleteFunc(s.order, func(x *run) bool { return x == r })
-		s.queue.remove(r)
+		s.dismiss(r)
 		if r.fresh {
 			continue
 		}
@@ -255,7 +262,7 @@ func (s *Server) reload(ctx context.Context, c *commit) error {
 		if w.gone {
 			w.got <- nil
 		} else {
-			s.waiters = append(s.waiters, w)
+			s.wait(w)
 		}
 	}
 	s.hold()

@@ -21,6 +21,7 @@ const punctual = time.Minute
 type schedule struct {
 	*workflow.Schedule
 	by        string
+	pool      string // of its runs
 	zone      *time.Location
 	hash      [32]byte
 	suspended bool // by somebody, whatever its documents say
@@ -33,6 +34,7 @@ type schedule struct {
 // ScheduleInfo is a schedule in a list.
 type ScheduleInfo struct {
 	Namespace, Name, By string
+	Pool                string // whose workers run its runs
 	Crons               []string
 	Timezone            string
 	Suspended           bool
@@ -43,11 +45,15 @@ type ScheduleInfo struct {
 func scheduleKey(namespace, name string) string { return namespace + "/" + name }
 
 // PutSchedule stores a schedule in place of one of its name. Its times count
-// from now on, or go on as they were when its documents are the same.
-func (s *Server) PutSchedule(ctx context.Context, x *workflow.Schedule, by string) error {
+// from now on, or go on as they were when its documents are the same. Its runs
+// are of the pool, [DefaultPool] when empty.
+func (s *Server) PutSchedule(ctx context.Context, x *workflow.Schedule, by, pool string) error {
 	y, err := newSchedule(x)
 	if err != nil {
 		return err
+	}
+	if y.pool, err = poolName(pool); err != nil {
+		return fmt.Errorf("schedule %s: %w", scheduleKey(y.Namespace, y.Name), err)
 	}
 	y.by = by
 	return s.do(ctx, func(c *commit) error {
@@ -73,8 +79,8 @@ func (s *Server) PutSchedule(ctx context.Context, x *workflow.Schedule, by strin
 			if err != nil {
 				return err
 			}
-			if _, err := tx.Exec("INSERT OR REPLACE INTO work_schedules(namespace, name, by, documents, suspended, created, last) VALUES (?, ?, ?, ?, ?, ?, ?)",
-				y.Namespace, y.Name, y.by, documents, y.suspended, y.created.UnixMilli(), y.last.UnixMilli()); err != nil || before == 0 {
+			if _, err := tx.Exec("INSERT OR REPLACE INTO work_schedules(namespace, name, pool, by, documents, suspended, created, last) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+				y.Namespace, y.Name, y.pool, y.by, documents, y.suspended, y.created.UnixMilli(), y.last.UnixMilli()); err != nil || before == 0 {
 				return err
 			}
 			return dropDocuments(tx, before)
@@ -208,7 +214,7 @@ func (s *Server) Schedules() []ScheduleInfo {
 	defer s.mu.RUnlock()
 	out := make([]ScheduleInfo, 0, len(s.schedules))
 	for _, x := range s.schedules {
-		out = append(out, ScheduleInfo{Namespace: x.Namespace, Name: x.Name, By: x.by, Crons: x.Crons, Timezone: x.Timezone,
+		out = append(out, ScheduleInfo{Namespace: x.Namespace, Name: x.Name, By: x.by, Pool: x.pool, Crons: x.Crons, Timezone: x.Timezone,
 			Suspended: x.suspended || x.Suspend, Created: x.created, Last: x.last, Next: x.next, Trouble: x.trouble})
 	}
 	slices.SortFunc(out, func(a, b ScheduleInfo) int {
@@ -220,21 +226,21 @@ func (s *Server) Schedules() []ScheduleInfo {
 // readSchedules brings them back.
 func (s *Server) readSchedules(ctx context.Context) error {
 	return s.d.DB.ReadOne(ctx, func(q db.Query) error {
-		rows, err := q.Query(ctx, "SELECT s.namespace, s.name, s.by, s.suspended, s.created, s.last, d.body FROM work_schedules s JOIN work_documents d ON d.id = s.documents ORDER BY s.namespace, s.name")
+		rows, err := q.Query(ctx, "SELECT s.namespace, s.name, s.pool, s.by, s.suspended, s.created, s.last, d.body FROM work_schedules s JOIN work_documents d ON d.id = s.documents ORDER BY s.namespace, s.name")
 		if err != nil {
 			return err
 		}
 		for rows.Next() {
-			var namespace, name, by string
+			var namespace, name, pool, by string
 			var suspended bool
 			var created, last int64
 			var body []byte
-			if err := rows.Scan(&namespace, &name, &by, &suspended, &created, &last, &body); err != nil {
+			if err := rows.Scan(&namespace, &name, &pool, &by, &suspended, &created, &last, &body); err != nil {
 				return err
 			}
 			x, err := s.compileSchedule(body)
 			if err == nil {
-				x.by, x.suspended, x.created, x.last = by, suspended, millis(created), millis(last)
+				x.by, x.pool, x.suspended, x.created, x.last = by, pool, suspended, millis(created), millis(last)
 				err = x.plan()
 			}
 			if err != nil { // one must not keep the others from running
@@ -358,7 +364,7 @@ func (c *commit) start(k string, x *schedule, due time.Time) (why string, err er
 	if name == "" {
 		name = x.Name
 	}
-	r, n, err := s.prepare(x.Graph, x.by, Options{Name: strings.TrimSuffix(name, "-") + "-", Namespace: x.Namespace, schedule: k, scheduled: due})
+	r, n, err := s.prepare(x.Graph, x.by, Options{Name: strings.TrimSuffix(name, "-") + "-", Namespace: x.Namespace, Pool: x.pool, schedule: k, scheduled: due})
 	if err != nil {
 		return "", err
 	}

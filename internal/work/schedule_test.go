@@ -47,7 +47,7 @@ func (r *rig) schedule(overlap string, late time.Duration, crons ...string) *wor
 	g := r.graphs.Add(worktest.Fan("nightly", 1))
 	x := &workflow.Schedule{Name: "nightly", Namespace: "default", Crons: crons, Overlap: overlap, Late: late, Graph: g, Documents: []byte("nightly")}
 	r.schedules["nightly"] = x
-	if err := r.s.PutSchedule(r.t.Context(), x, "ann"); err != nil {
+	if err := r.s.PutSchedule(r.t.Context(), x, "ann", ""); err != nil {
 		r.t.Fatal(err)
 	}
 	return x
@@ -126,7 +126,7 @@ func TestSchedulesThatMakeNoSense(t *testing.T) {
 		"no name":     {Crons: []string{"@daily"}, Graph: g},
 		"no graph":    {Name: "x", Crons: []string{"@daily"}},
 	} {
-		if err := r.s.PutSchedule(t.Context(), x, "ann"); !errors.Is(err, work.ErrInvalid) {
+		if err := r.s.PutSchedule(t.Context(), x, "ann", ""); !errors.Is(err, work.ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -144,6 +144,9 @@ func TestImagesOfWorkAreInUse(t *testing.T) {
 	}
 	if uses() != 0 {
 		t.Error("something is in use before there is any work")
+	}
+	if m, err := r.s.InUse(t.Context(), "another"); err != nil || len(m) != 0 {
+		t.Errorf("of another repository %v, %v is in use", m, err)
 	}
 	r.schedule("forbid", 0, "0 3 1 * *")
 	if uses() != 1 {
@@ -168,7 +171,12 @@ func TestImagesOfWorkAreInUse(t *testing.T) {
 	}
 }
 
-// resolve knows one image of ours.
-func resolve(_ context.Context, ref string) (string, image.Digest, error) {
-	return "app", image.Digest("sha256:" + ref[len(ref)-64:]), nil
+// names and digestOf know one repository of ours.
+func names(string) []string { return []string{"app"} }
+
+func digestOf(_ context.Context, repository, ref string) (image.Digest, error) {
+	if repository != "app" {
+		return "", work.ErrNotFound
+	}
+	return image.Digest("sha256:" + ref[len(ref)-64:]), nil
 }

@@ -13,6 +13,7 @@ CREATE TABLE work_runs (
 	key       TEXT UNIQUE,             -- who submits the same again gets the same run
 	name      TEXT NOT NULL,
 	namespace TEXT NOT NULL,
+	pool      TEXT NOT NULL,           -- of the workers that run its tasks
 	by        TEXT NOT NULL,
 	documents INTEGER NOT NULL REFERENCES work_documents(id),
 	schedule  TEXT NOT NULL DEFAULT '',
@@ -68,6 +69,7 @@ CREATE INDEX work_memo_at ON work_memo(at);
 CREATE TABLE work_schedules (
 	namespace TEXT NOT NULL,
 	name      TEXT NOT NULL,
+	pool      TEXT NOT NULL,           -- of its runs
 	by        TEXT NOT NULL,
 	documents INTEGER NOT NULL REFERENCES work_documents(id),
 	suspended INTEGER NOT NULL DEFAULT 0,

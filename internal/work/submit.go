@@ -25,6 +25,8 @@ type Options struct {
 	Name, Namespace string
 	// Args are set over those of the graph.
 	Args map[string]workflow.Value
+	// Pool is whose workers run its tasks; [DefaultPool] when empty.
+	Pool string
 
 	schedule  string
 	scheduled time.Time
@@ -81,11 +83,15 @@ func (s *Server) prepare(g *workflow.Graph, by string, o Options) (*run, newRun,
 	if name == "" {
 		name = "run-"
 	}
+	pool, err := poolName(o.Pool)
+	if err != nil {
+		return nil, newRun{}, fmt.Errorf("submit %q: %w", name, err)
+	}
 	id := newID(s.d.Clock.Now())
 	if strings.HasSuffix(name, "-") {
 		name += id[len(id)-5:]
 	}
-	r := &run{id: id, name: name, namespace: namespace, graph: g, m: machine.New(g), fresh: true, schedule: o.schedule}
+	r := &run{id: id, name: name, namespace: namespace, pool: pool, graph: g, m: machine.New(g), fresh: true, schedule: o.schedule}
 	return r, newRun{by: by, key: o.Key, hash: sha256.Sum256(g.Documents), documents: g.Documents, args: o.Args, scheduled: o.scheduled}, nil
 }
 
@@ -123,8 +129,8 @@ func (r *run) insert(tx *db.Tx, n newRun, at time.Time) error {
 	if n.key != "" {
 		k = n.key
 	}
-	_, err = tx.Exec(`INSERT INTO work_runs(num, id, key, name, namespace, by, documents, schedule, live, phase, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, 'running', ?)`,
-		r.num, r.id, k, r.name, r.namespace, n.by, documents, r.schedule, at.UnixMilli())
+	_, err = tx.Exec(`INSERT INTO work_runs(num, id, key, name, namespace, pool, by, documents, schedule, live, phase, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 'running', ?)`,
+		r.num, r.id, k, r.name, r.namespace, r.pool, n.by, documents, r.schedule, at.UnixMilli())
 	return err
 }
 

@@ -78,10 +78,12 @@ type Deps struct {
 	Compile func(documents []byte) (*workflow.Graph, error)
 	// CompileSchedule likewise; nil if there are no schedules.
 	CompileSchedule func(documents []byte) (*workflow.Schedule, error)
-	// Resolve finds the image of our registry that a reference names, for
-	// [Server.InUse]: repository is "" when it is another registry's, and the
-	// error is [ErrNotFound] when there is no such image. nil: nothing is ours.
-	Resolve func(ctx context.Context, reference string) (repository string, digest image.Digest, err error)
+	// Names are the repositories of our registry that a reference may mean;
+	// for [Server.InUse]. It is pure. nil: nothing is ours.
+	Names func(reference string) []string
+	// Digest is what a reference names in such a repository; the error is
+	// [ErrNotFound] when there is no such image.
+	Digest func(ctx context.Context, repository, reference string) (image.Digest, error)
 	// Ended is told of runs that have ended, after that is durable; may be nil.
 	Ended func(run string)
 	// Forgotten is told of runs that are deleted, for what is kept of them
@@ -127,9 +129,9 @@ type Server struct {
 	alarm     time.Time     // when a schedule comes next, by the wall clock as people read it; zero: never
 	spaces    map[string]int
 	active    int
-	queue     queue
-	waiters   []*waiter
-	asking    int // questions of runs that have no answer yet
+	pools     []*pool // by name
+	first     int     // the pool that is served first
+	asking    int     // questions of runs that have no answer yet
 	workers   map[string]*worker
 	locks     locks
 	draining  bool
@@ -165,7 +167,7 @@ func New(ctx context.Context, cfg Config, d Deps) (*Server, error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{cfg: cfg, d: d, log: d.Log, base: d.Clock.Now(), mono: d.Clock.Mono(), ended: make(chan struct{}),
-		runs: map[string]*run{}, spaces: map[string]int{}, workers: map[string]*worker{}, locks: locks{}, schedules: map[string]*schedule{}, images: images{},
+		runs: map[string]*run{}, spaces: map[string]int{}, workers: map[string]*worker{}, locks: locks{}, schedules: map[string]*schedule{}, images: newImages(d.Names),
 		lists: newLists(d.Blobs), tokens: newTokens(cfg.Secret)}
 	s.inbox.wake = make(chan struct{}, 1)
 	if err := s.restore(ctx); err != nil {

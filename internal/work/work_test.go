@@ -44,7 +44,7 @@ func (r *rig) start() {
 	if r.db, err = db.Open(r.t.Context(), db.Config{Path: r.path, Sync: db.Full, Schema: work.Schema}); err != nil {
 		r.t.Fatal(err)
 	}
-	if r.s, err = work.New(r.t.Context(), r.cfg, work.Deps{DB: r.db, Clock: r.clock, Blobs: r.blobs, Compile: r.graphs.Compile, Resolve: resolve,
+	if r.s, err = work.New(r.t.Context(), r.cfg, work.Deps{DB: r.db, Clock: r.clock, Blobs: r.blobs, Compile: r.graphs.Compile, Names: names, Digest: digestOf,
 		CompileSchedule: func(b []byte) (*workflow.Schedule, error) { return r.schedules[string(b)], nil }}); err != nil {
 		r.t.Fatal(err)
 	}
