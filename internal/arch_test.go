@@ -91,6 +91,12 @@ var rooms = map[string][]string{
 	"internal/worker/…":   {"internal/task", "internal/clock", "internal/worker/…"},
 	"internal/pool":       {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/blob", "internal/content", "internal/upstream"},
 
+	// kube is work on Kubernetes: custom resources in, Jobs out.
+	"internal/kube":            {},
+	"internal/kube/crd":        {"internal/workflow"},
+	"internal/kube/install":    {"internal/kube/crd"},
+	"internal/kube/controller": {"internal/kube/crd", "internal/clock", "internal/work/…", "internal/workflow/…"},
+
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
@@ -112,7 +118,7 @@ var modules = map[string][]string{
 	"golang.org/x/sync":                      {"internal/…"},
 	"github.com/spf13/cobra":                 {"cmd/cairn"},
 	"github.com/spf13/pflag":                 {"cmd/cairn"},
-	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "internal/terraform", "internal/workflow/document", "cmd/cairn"},
+	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "internal/terraform", "internal/workflow/document", "internal/kube/crd", "cmd/cairn"},
 	"github.com/google/cel-go":               {"internal/workflow"},
 	"github.com/expr-lang/expr":              {"internal/workflow/argo"},
 	"github.com/Masterminds/sprig/v3":        {"internal/workflow/argo"},
@@ -123,11 +129,11 @@ var modules = map[string][]string{
 	"github.com/aws/aws-sdk-go-v2":           {"internal/catalog/keychain"},
 	"github.com/aws/aws-sdk-go-v2/config":    {"internal/catalog/keychain"},
 	"github.com/opencontainers/go-digest":    {"internal/…", "bench/…", "test/…"},
-	"k8s.io/client-go":                       {"internal/agent/kube", "test/…"},
+	"k8s.io/client-go":                       {"internal/agent/kube", "internal/kube/…", "test/…"},
 	"k8s.io/api":                             {"internal/agent/kube", "bench/agent", "test/…"},
-	"k8s.io/apimachinery":                    {"internal/agent/kube", "bench/agent", "test/…"},
-	"k8s.io/klog/v2":                         {"internal/agent/kube"},
-	"github.com/go-logr/logr":                {"internal/agent/kube"},
+	"k8s.io/apimachinery":                    {"internal/agent/kube", "internal/kube/…", "bench/agent", "test/…"},
+	"k8s.io/klog/v2":                         {"internal/agent/kube", "internal/kube/…"},
+	"github.com/go-logr/logr":                {"internal/agent/kube", "internal/kube/…"},
 	"k8s.io/cri-api":                         {"internal/agent/cri", "bench/agent"},
 	"google.golang.org/grpc":                 {"internal/agent/cri", "bench/agent"},
 	"github.com/coreos/go-oidc/v3":           {"internal/access"},
@@ -154,6 +160,7 @@ var pure = []string{
 	"internal/workflow/argo",
 	"internal/workflow/document",
 	"internal/work/machine",
+	"internal/kube/crd",
 	"internal/agent/inventory.go",
 	"internal/agent/name.go",
 }

@@ -1,0 +1,67 @@
+package crd
+
+// text, whole and moment are types of a status.
+func text(description string) map[string]any {
+	return map[string]any{"type": "string", "description": description}
+}
+
+func whole(description string) map[string]any {
+	return map[string]any{"type": "integer", "format": "int64", "description": description}
+}
+
+func moment(description string) map[string]any {
+	return map[string]any{"type": "string", "format": "date-time", "description": description}
+}
+
+func fields(description string, props map[string]any) map[string]any {
+	return map[string]any{"type": "object", "description": description, "properties": props}
+}
+
+// conditions are those of Kubernetes' own kinds, so that kubectl wait reads
+// them.
+func conditions() map[string]any {
+	one := fields("", map[string]any{
+		"type":   text("Accepted, Running, Succeeded or Failed; Changed when the spec is not the one that runs."),
+		"status": map[string]any{"type": "string", "enum": []any{"True", "False", "Unknown"}},
+		"reason": text("One word."), "message": text("For people."),
+		"lastTransitionTime": moment("When the status became what it is."),
+		"observedGeneration": whole("The generation of the spec it speaks of."),
+	})
+	delete(one, "description")
+	one["required"] = []any{"type", "status", "reason", "message", "lastTransitionTime"}
+	return map[string]any{"type": "array", "items": one, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": []any{"type"}}
+}
+
+func runStatus() map[string]any {
+	return fields("What became of it. It is small however many tasks there are; cairn runs get tells all.", map[string]any{
+		"phase":              text("Refused, Waiting, Running, Suspended, Succeeded, Failed, Error or Canceled."),
+		"message":            text("Why, in few words."),
+		"progress":           text("Tasks that have ended / tasks that are known."),
+		"run":                text("The ID of the run on the server: cairn runs get ID."),
+		"link":               text("Where the server shows the run."),
+		"startedAt":          moment("When the run was taken."),
+		"finishedAt":         moment("When it ended."),
+		"observedGeneration": whole("The generation of the spec that was looked at last."),
+		"counts": fields("Tasks by what became of them.", map[string]any{
+			"total": whole("That are known so far."), "active": whole("Held by workers."), "succeeded": whole(""), "failed": whole(""), "skipped": whole(""), "retries": whole("Attempts beyond the first.")}),
+		"failed": map[string]any{"type": "array", "description": "Some of the tasks that failed.", "maxItems": 20, "x-kubernetes-list-type": "atomic", "items": map[string]any{"type": "object", "properties": map[string]any{
+			"task": text("Its ID: cairn logs RUN TASK."), "name": text(""), "message": text(""), "exitCode": whole("")}}},
+		"conditions": conditions(),
+	})
+}
+
+func cronStatus() map[string]any {
+	return fields("When it starts runs.", map[string]any{
+		"schedule":           text("Its times, in short."),
+		"message":            text("Why it started nothing the last time it was due, or was refused."),
+		"suspended":          map[string]any{"type": "boolean"},
+		"lastScheduleTime":   moment("The newest of its times that was dealt with."),
+		"nextScheduleTime":   moment("When it comes next."),
+		"observedGeneration": whole("The generation of the spec that was looked at last."),
+		"conditions":         conditions(),
+	})
+}
+
+func templateStatus() map[string]any {
+	return fields("Whether it can be used.", map[string]any{"observedGeneration": whole("The generation of the spec that was looked at last."), "conditions": conditions()})
+}
