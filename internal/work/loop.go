@@ -311,6 +311,9 @@ func (c *commit) settle() {
 		if r.finished {
 			c.s.forget(r)
 		}
+		if c.s.d.Changed != nil {
+			c.s.d.Changed(r.id)
+		}
 	}
 	for _, w := range c.served {
 		w.got <- w.leases

@@ -86,6 +86,9 @@ type Deps struct {
 	Digest func(ctx context.Context, repository, reference string) (image.Digest, error)
 	// Ended is told of runs that have ended, after that is durable; may be nil.
 	Ended func(run string)
+	// Changed is told of runs to which something happened, after that is durable.
+	// The server waits for it: it notes the run and returns. May be nil.
+	Changed func(run string)
 	// Forgotten is told of runs that are deleted, for what is kept of them
 	// elsewhere; may be nil.
 	Forgotten func(run string)

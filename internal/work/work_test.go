@@ -24,6 +24,7 @@ type rig struct {
 	graphs    worktest.Graphs
 	schedules map[string]*workflow.Schedule
 	blobs     *worktest.Blobs
+	changed   func(run string)
 	db        *db.DB
 	s         *work.Server
 	stop      func()
@@ -44,7 +45,7 @@ func (r *rig) start() {
 	if r.db, err = db.Open(r.t.Context(), db.Config{Path: r.path, Sync: db.Full, Schema: work.Schema}); err != nil {
 		r.t.Fatal(err)
 	}
-	if r.s, err = work.New(r.t.Context(), r.cfg, work.Deps{DB: r.db, Clock: r.clock, Blobs: r.blobs, Compile: r.graphs.Compile, Names: names, Digest: digestOf,
+	if r.s, err = work.New(r.t.Context(), r.cfg, work.Deps{DB: r.db, Clock: r.clock, Blobs: r.blobs, Compile: r.graphs.Compile, Changed: r.changed, Names: names, Digest: digestOf,
 		CompileSchedule: func(b []byte) (*workflow.Schedule, error) { return r.schedules[string(b)], nil }}); err != nil {
 		r.t.Fatal(err)
 	}
