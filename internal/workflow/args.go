@@ -1,6 +1,7 @@
 package workflow
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,8 @@ import (
 
 // Arguments checks what a run is handed against what its entry takes. Texts
 // become what the inputs' types say; for Argo's graphs everything stays text.
-func (g *Graph) Arguments(given map[string]string) (map[string]Value, error) {
+// Files are a *File or a list of them each.
+func (g *Graph) Arguments(given map[string]string, files map[string]Value) (map[string]Value, error) {
 	entry := g.Templates[g.Entry]
 	if entry == nil {
 		return nil, fmt.Errorf("the workflow has no template %q to begin with", g.Entry)
@@ -33,12 +35,26 @@ func (g *Graph) Arguments(given map[string]string) (map[string]Value, error) {
 		}
 		out[k] = text
 	}
+	for k, f := range files {
+		if !slices.Contains(known, k) {
+			errs = append(errs, fmt.Errorf("the workflow has no parameter %q%s", k, document.Meant(k, known)))
+		} else if _, ok := given[k]; ok {
+			errs = append(errs, fmt.Errorf("the parameter %q is given twice, as a text and as a file", k))
+		}
+		out[k] = f
+	}
 	for _, k := range g.Required {
 		if _, ok := given[k]; !ok && !slices.ContainsFunc(entry.Inputs, func(in Input) bool { return in.Name == k }) {
 			errs = append(errs, fmt.Errorf("the parameter %q is missing: it has no value", k))
 		}
 	}
 	for _, in := range entry.Inputs {
+		if f, ok := files[in.Name]; ok {
+			if err := in.takes(f); err != nil {
+				errs = append(errs, fmt.Errorf("parameter %q: %w", in.Name, err))
+			}
+			continue
+		}
 		text, ok := given[in.Name]
 		if !ok {
 			if _, has := g.Args[in.Name]; !has && in.Default == nil && !in.Optional && !in.Artifact {
@@ -54,6 +70,17 @@ func (g *Graph) Arguments(given map[string]string) (map[string]Value, error) {
 		out[in.Name] = v
 	}
 	return out, errors.Join(errs...)
+}
+
+// takes reports whether files may be handed to the input.
+func (in Input) takes(v Value) error {
+	switch _, one := v.(*File); {
+	case one && (in.Artifact || in.Type == "file"), !one && in.Type == "json":
+		return nil
+	case one:
+		return fmt.Errorf("it is a %s and takes no file", cmp.Or(in.Type, "text"))
+	}
+	return fmt.Errorf("it is a %s and takes no list of files: json does", cmp.Or(in.Type, "text"))
 }
 
 func (in Input) parse(text string) (Value, error) {

@@ -355,6 +355,20 @@ func (p *program) texts(list []Expr, s Scope, t *task.Task) ([]string, error) {
 // text is a value as an argument; a file is put into the task, and the argument
 // is where it lies.
 func (p *program) text(e Expr, s Scope, t *task.Task) (string, error) {
+	if m, ok := e.(mixed); ok { // of values whose types are not known before, one may be a file
+		var b strings.Builder
+		for _, x := range m.parts {
+			part, err := p.text(x, s, t)
+			if err != nil {
+				return "", err
+			}
+			if b.Len()+len(part) > maxText {
+				return "", tooLong(m)
+			}
+			b.WriteString(part)
+		}
+		return b.String(), nil
+	}
 	v, err := e.Eval(s)
 	if err != nil {
 		return "", err

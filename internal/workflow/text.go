@@ -72,11 +72,15 @@ func (m mixed) Eval(s Scope) (Value, error) {
 			return nil, err
 		}
 		if b.Len()+len(t) > maxText {
-			return nil, fmt.Errorf("%.80s: it makes a text of more than %d bytes: hand it over as a file", m.text, maxText)
+			return nil, tooLong(m)
 		}
 		b.WriteString(t)
 	}
 	return b.String(), nil
+}
+
+func tooLong(m mixed) error {
+	return fmt.Errorf("%.80s: it makes a text of more than %d bytes: hand it over as a file", m.text, maxText)
 }
 
 // written is a text of a document: constant, one expression, or a mixture.

@@ -208,26 +208,31 @@ func TestArguments(t *testing.T) {
 kind: Workflow
 metadata: {name: a}
 spec:
-  inputs: {n: json, l: {type: lines, default: []}, e: {enum: [x, y], default: x}}
+  inputs: {n: json, l: {type: lines, default: []}, e: {enum: [x, y], default: x}, f: {type: file, optional: true}}
   tasks: [{name: a, image: busybox}]
 `), nil)
 	if len(ps) > 0 {
 		t.Fatal(problems(ps))
 	}
-	got, err := g.Arguments(map[string]string{"n": "[1]", "l": "a\nb"})
-	if err != nil || fmt.Sprint(got) != "map[l:[a b] n:[1]]" {
+	got, err := g.Arguments(map[string]string{"n": "[1]", "l": "a\nb"}, map[string]workflow.Value{"f": &workflow.File{Digest: "d"}})
+	if err != nil || fmt.Sprintf("%v %v %s", got["l"], got["n"], got["f"].(*workflow.File).Digest) != "[a b] [1] d" {
 		t.Errorf("got %v, %v", got, err)
 	}
 	for _, c := range []struct {
 		given map[string]string
+		files map[string]workflow.Value
 		want  string
 	}{
-		{nil, `"n" is missing`},
-		{map[string]string{"n": "{"}, "is not JSON"},
-		{map[string]string{"n": "1", "e": "z"}, "none of x, y"},
-		{map[string]string{"n": "1", "nn": "z"}, "did you mean n?"},
+		{nil, nil, `"n" is missing`},
+		{map[string]string{"n": "{"}, nil, "is not JSON"},
+		{map[string]string{"n": "1", "e": "z"}, nil, "none of x, y"},
+		{map[string]string{"n": "1", "nn": "z"}, nil, "did you mean n?"},
+		{map[string]string{"n": "1"}, map[string]workflow.Value{"g": &workflow.File{}}, `no parameter "g"`},
+		{map[string]string{"n": "1"}, map[string]workflow.Value{"n": []any{}}, "given twice"},
+		{nil, map[string]workflow.Value{"n": &workflow.File{}}, "takes no file"},
+		{map[string]string{"n": "1"}, map[string]workflow.Value{"f": []any{}}, "json does"},
 	} {
-		if _, err := g.Arguments(c.given); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := g.Arguments(c.given, c.files); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%v gave %v, want %q", c.given, err, c.want)
 		}
 	}
@@ -312,5 +317,29 @@ func TestSchema(t *testing.T) {
 				t.Errorf("spec.%s has no type", k)
 			}
 		}
+	}
+}
+
+// A file of an item is put into the task wherever an argument names it, though
+// nothing says before that the items are files.
+func TestFileInsideAnArgument(t *testing.T) {
+	g, ps := workflow.Compile("a", []byte(`apiVersion: cairn.dev/v1alpha1
+kind: Workflow
+metadata: {name: a}
+spec:
+  inputs: {items: json}
+  tasks:
+  - {name: a, image: busybox, forEach: "${{ inputs.items }}", args: ["--in=${{ item }}", "${{ item }}"]}
+`), nil)
+	if len(ps) > 0 {
+		t.Fatal(problems(ps))
+	}
+	scope := workflowtest.Scope{"inputs": map[string]any{"parameters": map[string]any{"item": &workflow.File{Name: "b.png", Digest: "d"}}}}
+	task, err := g.Templates["main/a"].Leaf.Render(scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(task.Args, " "); got != "--in=/cairn/in/0/b.png /cairn/in/1/b.png" || len(task.Inputs) != 2 || task.Inputs[0].Digest != "d" {
+		t.Errorf("args %s with %+v", got, task.Inputs)
 	}
 }
