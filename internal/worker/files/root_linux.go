@@ -38,15 +38,20 @@ const maxDepth = 256
 // lookup opens the folder that name is in this root, as a root below which
 // nothing leads out.
 func (r *Root) lookup(name string) (*os.Root, error) {
-	fd, err := unix.Openat2(int(r.dir.Fd()), "."+path.Clean("/"+name), &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	fd, err := r.find(name)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
 	return os.OpenRoot("/proc/self/fd/" + strconv.Itoa(fd))
+}
+
+// find opens the folder that name is in this root.
+func (r *Root) find(name string) (int, error) {
+	return unix.Openat2(int(r.dir.Fd()), "."+path.Clean("/"+name), &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
 }
 
 // folder is lookup, and makes what is missing.
@@ -175,7 +180,7 @@ func (r *Root) open(name string) (*Found, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("%w: it changes while it is read", ErrUnsafe)
 	}
-	return &Found{file: f, Size: info.Size(), Mode: info.Mode().Perm()}, nil
+	return &Found{body: f, Size: info.Size(), Mode: info.Mode().Perm()}, nil
 }
 
 func kindOf(m fs.FileMode) string {
@@ -197,14 +202,20 @@ type Found struct {
 	Folder bool
 	Size   int64 // of a file
 	Mode   fs.FileMode
-	file   *os.File
+	body   io.ReadCloser // a file, or the tar of a folder that is elsewhere
 	dir    *os.Root
+}
+
+// NewFound is what another process found: body is the file, or the tar of the
+// folder.
+func NewFound(folder bool, size int64, mode fs.FileMode, body io.ReadCloser) *Found {
+	return &Found{Folder: folder, Size: size, Mode: mode, body: body}
 }
 
 // Close closes it.
 func (f *Found) Close() error {
-	if f.file != nil {
-		return f.file.Close()
+	if f.body != nil {
+		return f.body.Close()
 	}
 	return f.dir.Close()
 }
@@ -214,7 +225,7 @@ func (f *Found) Text(limit int64) (string, error) {
 	if f.Folder {
 		return "", fmt.Errorf("%w: it is a folder, and a text is wanted", ErrUnsafe)
 	}
-	b, err := io.ReadAll(io.LimitReader(f.file, limit+1))
+	b, err := io.ReadAll(io.LimitReader(f.body, limit+1))
 	if err == nil && int64(len(b)) > limit {
 		err = fmt.Errorf("%w: more than %d bytes; make it an artifact", ErrTooLarge, limit)
 	}
@@ -223,12 +234,22 @@ func (f *Found) Text(limit int64) (string, error) {
 
 // WriteTo writes a file as it is and a folder as a tar.
 func (f *Found) WriteTo(w io.Writer) (int64, error) {
-	if f.Folder {
+	switch {
+	case f.dir != nil:
 		c := &counter{w: w}
 		err := pack(c, f.dir)
 		return c.n, err
+	case f.Folder:
+		return io.Copy(w, f.body)
 	}
-	return io.Copy(w, io.LimitReader(f.file, f.Size)) // as large as it was said to be
+	n, err := io.Copy(w, io.LimitReader(f.body, f.Size)) // as large as it was said to be
+	if err == nil && n < f.Size {
+		// It may be the process that reads it which failed.
+		if _, err = f.body.Read(make([]byte, 1)); err == io.EOF {
+			err = nil
+		}
+	}
+	return n, err
 }
 
 type counter struct {

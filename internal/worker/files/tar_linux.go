@@ -100,7 +100,8 @@ func unpack(dir *os.Root, o *Owner, from io.Reader, limits Limits) error {
 	for n := 0; ; n++ {
 		h, err := t.Next()
 		if err == io.EOF {
-			return nil
+			_, err := io.Copy(io.Discard, bounded) // who writes it waits for somebody who reads
+			return err
 		}
 		if err == nil && n >= limits.Entries {
 			err = fmt.Errorf("%w: more than %d entries", ErrTooLarge, limits.Entries)

@@ -16,6 +16,11 @@ import (
 // devices are what a program may expect in /dev, and what nobody is harmed by.
 func devices() []string { return []string{"null", "zero", "full", "random", "urandom", "tty"} }
 
+// links are those of /dev.
+func links() map[string]string {
+	return map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"}
+}
+
 // Enter puts the root together and makes it that of this process. It is called
 // in namespaces of its own; a process in which it failed has to end.
 func (r *Root) Enter() error {
@@ -30,12 +35,17 @@ func (r *Root) Enter() error {
 			return err
 		}
 	}
+	if r.Image { // what is of the kernel lies below what a task brings
+		if err := r.machine(); err != nil {
+			return err
+		}
+	}
 	for _, b := range r.Binds {
 		if err := r.bind(b); err != nil {
 			return err
 		}
 	}
-	if err := r.system(); err != nil {
+	if err := r.kernel(); err != nil {
 		return err
 	}
 	// The new root is mounted over the old one, which then goes.
@@ -131,28 +141,29 @@ func (r *Root) bind(b Bind) error {
 	if !b.ReadOnly {
 		return nil
 	}
-	on, err := r.in(b.Path)
+	return r.readonly(b.Path)
+}
+
+// readonly makes what is mounted on a path read-only.
+func (r *Root) readonly(path string) error {
+	on, err := r.in(path)
 	if err != nil {
 		return err
 	}
 	defer on.Close()
 	err = unix.MountSetattr(int(on.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	if err != nil {
-		return fmt.Errorf("make %s read-only: %w", b.Path, err)
+		return fmt.Errorf("make %s read-only: %w", path, err)
 	}
 	return nil
 }
 
-// system mounts what is the kernel's.
-func (r *Root) system() error {
-	err := r.mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-	if errors.Is(err, unix.EPERM) {
-		// Parts of the container's /proc are hidden from it, and the kernel
-		// does not show more to us. In it tasks see the PIDs of others, and
-		// can do nothing to them.
-		err = r.bind(Bind{Path: "/proc"})
+// kernel mounts what is the kernel's in a root that is like the container's.
+func (r *Root) kernel() error {
+	if r.Image || r.Bare {
+		return nil
 	}
-	if err != nil {
+	if err := r.proc(); err != nil {
 		return err
 	}
 	if _, err := os.Stat("/sys/kernel"); err == nil {
@@ -160,6 +171,23 @@ func (r *Root) system() error {
 			return err
 		}
 	}
+	return r.devices()
+}
+
+func (r *Root) proc() error {
+	err := r.mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if errors.Is(err, unix.EPERM) {
+		// Parts of the container's /proc are hidden from it, and the kernel
+		// does not show more to us. In it tasks see the PIDs of others, and
+		// can do nothing to them.
+		err = r.bind(Bind{Path: "/proc"})
+	}
+	return err
+}
+
+// devices shows those that every program may expect, and makes new ones of the
+// kinds of which everybody has his own.
+func (r *Root) devices() error {
 	for _, d := range devices() {
 		if _, err := os.Stat("/dev/" + d); err != nil {
 			continue

@@ -1,7 +1,8 @@
 package isolate
 
 // A Root describes a fresh root: what is mounted where, in this order. It is
-// made by [Survey.Root], and carried out by a process in namespaces of its own.
+// made by [Survey.Root], or from an image's layers, and carried out by a
+// process in namespaces of its own.
 type Root struct {
 	// At is an empty folder, on which the root is put together.
 	At string `json:"at"`
@@ -9,6 +10,18 @@ type Root struct {
 	Layers []Layer `json:"layers"`
 	// Binds are files and folders that are shared with the container.
 	Binds []Bind `json:"binds,omitempty"`
+
+	// Image: the layers are those of an image, and nothing of what we are in is
+	// to be seen. What images do not bring (/dev, /proc, /tmp) is made, what is
+	// the machine's own in /proc and /sys is hidden or cannot be written, and
+	// programs get no more power than containers commonly have.
+	Image bool `json:"image,omitempty"`
+	// Bare: only the layers, for a process that changes them.
+	Bare bool `json:"bare,omitempty"`
+	// Files of an image's root that are about this machine.
+	Files []File `json:"files,omitempty"`
+	// Host is the name that an image's programs see; none when empty.
+	Host string `json:"host,omitempty"`
 }
 
 // A Layer is a folder seen through an overlay.
@@ -26,4 +39,10 @@ type Bind struct {
 	// Source is what is shown; Path itself when empty.
 	Source   string `json:"source,omitempty"`
 	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// A File is a small text.
+type File struct {
+	Path string `json:"path"`
+	Text string `json:"text"`
 }

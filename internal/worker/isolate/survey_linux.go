@@ -89,7 +89,7 @@ func (s *Survey) furnish() error {
 			return err
 		}
 	}
-	for name, to := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2", "ptmx": "pts/ptmx"} {
+	for name, to := range links() {
 		if err := os.Symlink(to, filepath.Join(s.base, "dev", name)); err != nil {
 			return err
 		}

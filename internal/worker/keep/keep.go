@@ -3,7 +3,9 @@
 //
 // It owns the start of a program, the signals it gets, and its end: a keeper
 // is the parent of the program and of all that the program leaves behind, so
-// that when it reports the end, no process of the program is left. It promises
+// that when it reports the end, no process of the program is left. It also
+// owns the way into and out of the program's root, because there files may
+// belong to users that only the keeper's namespace has. It promises
 // that a keeper ends with its worker, however that ends, and its program with
 // it. A keeper is the same binary, started again under another name: whoever
 // links a worker calls [Main] first. It does not know tasks, servers or leases.
@@ -11,7 +13,15 @@
 // It is for Linux: elsewhere [Main] does nothing and [New] fails.
 package keep
 
-import "time"
+import (
+	"errors"
+	"io/fs"
+	"time"
+)
+
+// ErrUser means that the root has no user of the name that is asked for, or
+// that a keeper cannot become that one.
+var ErrUser = errors.New("no such user")
 
 // A Program is what a keeper starts.
 type Program struct {
@@ -20,15 +30,43 @@ type Program struct {
 	Args []string `json:"args"`
 	Env  []string `json:"env,omitempty"`
 	Dir  string   `json:"dir,omitempty"`
-	// User and Groups it runs as; the keeper's own when nil.
-	User *User `json:"user,omitempty"`
+	// Processes bounds how many there may be of one user at a time, threads
+	// included; 0 for the keeper's own limit.
+	Processes uint64 `json:"processes,omitempty"`
 }
 
-// A User is who a program runs as.
-type User struct {
+// A Setup is what a program finds when it starts, and who it is.
+type Setup struct {
+	// User is uid[:gid], or names of the root's own /etc/passwd and /etc/group;
+	// the keeper's own user when empty.
+	User string `json:"user,omitempty"`
+	// Folders and Files belong to the user.
+	Folders []Folder `json:"folders,omitempty"`
+	Files   []File   `json:"files,omitempty"`
+}
+
+// A Folder to be made; one that is there stays as it is.
+type Folder struct {
+	Path string      `json:"path"`
+	Mode fs.FileMode `json:"mode"`
+	// Try: it is no error when it cannot be made. The start of the program
+	// says what is missing.
+	Try bool `json:"try,omitempty"`
+}
+
+// A File with what is in it; one that is there is replaced.
+type File struct {
+	Path    string      `json:"path"`
+	Mode    fs.FileMode `json:"mode"`
+	Content []byte      `json:"content"`
+}
+
+// Who a program runs as.
+type Who struct {
 	UID    uint32   `json:"uid"`
 	GID    uint32   `json:"gid"`
 	Groups []uint32 `json:"groups,omitempty"`
+	Home   string   `json:"home,omitempty"` // as /etc/passwd says; "" where it does not
 }
 
 // An End is how a program ended.

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/iotest"
 
+	"cairn.dev/cairn/internal/worker/files"
 	"cairn.dev/cairn/internal/worker/isolate"
 )
 
@@ -97,7 +99,6 @@ func TestEnds(t *testing.T) {
 		{"arguments", sh(`printf '%s|' "$@"`, "a b", "", "it's\n\"x\""), "a b||it's\n\"x\"|", End{}, ""},
 		{"environment is only its own", Program{Args: []string{"/usr/bin/env"}, Env: []string{"A=1"}}, "A=1\n", End{}, ""},
 		{"directory", Program{Args: []string{"pwd"}, Dir: dir}, dir + "\n", End{}, ""},
-		{"user", Program{Args: []string{"sh", "-c", "id -u; id -g; id -G"}, User: &User{UID: 65534, GID: 65533}}, "65534\n65533\n65533\n", End{}, ""},
 		{"no such program", Program{Args: []string{"nosuch"}}, "", End{Exit: 127}, "no such program in PATH"},
 		{"no such file", Program{Args: []string{"/no/such"}}, "", End{Exit: 127}, "no such file"},
 		{"no interpreter", Program{Args: []string{write("interp", "#!/no/such\n", 0o755)}}, "", End{Exit: 127}, "interpreter"},
@@ -117,6 +118,64 @@ func TestEnds(t *testing.T) {
 				t.Errorf("printed %q and ended %+v, want %q and %+v", out, end, c.out, c.end)
 			}
 		})
+	}
+}
+
+func TestUsers(t *testing.T) {
+	k := start(t, nil)
+	for user, want := range map[string]string{"": "0\n0\n0\n", "65534:65533": "65534\n65533\n65533\n", "nobody": "65534\n65534\n65534\n", "1234567": "1234567\n0\n0\n", "nobody:daemon": "65534\n1\n1\n"} {
+		who, err := k.Setup(Setup{User: user, Files: []File{{Path: filepath.Join(t.TempDir(), "f"), Content: []byte("x")}}})
+		if err != nil {
+			t.Errorf("%q: %v", user, err)
+			continue
+		}
+		out, end := run(t, k, Program{Args: []string{"sh", "-c", "id -u; id -g; id -G"}}, nil)
+		if out != want || end.Exit != 0 || user == "nobody" && who.Home != "/nonexistent" {
+			t.Errorf("%q: is %q (%+v), and ended %+v; want %q", user, out, who, end, want)
+		}
+	}
+	for _, user := range []string{"nosuch", "nobody:nosuch"} {
+		if _, err := k.Setup(Setup{User: user}); !errors.Is(err, ErrUser) {
+			t.Errorf("%q: %v", user, err)
+		}
+	}
+}
+
+// What is asked of a keeper fails as it would here.
+func TestFiles(t *testing.T) {
+	k, dir := start(t, nil), t.TempDir()
+	if _, err := k.Setup(Setup{Folders: []Folder{{Path: dir + "/d/e", Mode: 0o750}, {Path: "/proc/nosuch", Try: true}}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Write(dir+"/d/f", 0o640, strings.NewReader("hello")); err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("broken")
+	if err := k.Write(dir+"/d/broken", 0o640, io.MultiReader(strings.NewReader("x"), iotest.ErrReader(broken))); !errors.Is(err, broken) {
+		t.Errorf("a source that breaks: %v", err)
+	}
+	for path, want := range map[string]error{dir + "/none": files.ErrNotThere, "/dev/null": files.ErrUnsafe} {
+		if _, err := k.Open(path); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", path, err, want)
+		}
+	}
+	f, err := k.Open(dir + "/d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil { // before the end of it
+		t.Fatal(err)
+	}
+	if f, err = k.Open(dir + "/d/f"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := f.Text(5)
+	if err != nil || text != "hello" || f.Mode != 0o640 || f.Size != 5 {
+		t.Errorf("read %q, %v, %+v", text, err, f)
+	}
+	_ = f.Close()
+	if _, end := run(t, k, sh("test -d "+dir+"/d/e"), nil); end.Exit != 0 {
+		t.Error("what was asked of it confused the keeper")
 	}
 }
 
@@ -273,11 +332,9 @@ func TestFreshRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 		k := start(t, found.Namespaces)
-		f, err := k.Enter(*root)
-		if err != nil {
+		if err := k.Enter(*root); err != nil {
 			t.Fatal(err)
 		}
-		defer f.Close()
 		out, end := run(t, k, sh(script), nil)
 		if end.Exit != 0 || end.Failure != "" {
 			t.Fatalf("%s: ended %+v, printed %q", script, end, out)

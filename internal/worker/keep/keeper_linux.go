@@ -3,6 +3,8 @@ package keep
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cairn.dev/cairn/internal/worker/files"
 	"cairn.dev/cairn/internal/worker/isolate"
 )
 
@@ -47,7 +50,7 @@ func New(ns *isolate.Namespaces) (*Keeper, error) {
 	k.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{name}, Env: []string{"GOMAXPROCS=2", "GODEBUG=" + os.Getenv("GODEBUG")},
 		Stderr: os.Stderr, ExtraFiles: []*os.File{theirs}, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
 	if ns != nil {
-		ns.Apply(k.cmd.SysProcAttr)
+		ns.Apply(k.cmd)
 	}
 	if err := k.cmd.Start(); err != nil {
 		_ = k.conn.Close()
@@ -57,30 +60,170 @@ func New(ns *isolate.Namespaces) (*Keeper, error) {
 		defer close(k.done)
 		_ = k.cmd.Wait()
 	}()
+	if ns != nil {
+		if err := k.become(ns); err != nil {
+			k.Close()
+			return nil, fmt.Errorf("start a keeper: %w", err)
+		}
+	}
 	return k, nil
+}
+
+// become gives the keeper the users of its namespace.
+func (k *Keeper) become(ns *isolate.Namespaces) error {
+	if err := ns.Started(k.Pid()); err != nil || !ns.Foreign() {
+		return err
+	}
+	_, err := k.do(order{Become: true})
+	return err
 }
 
 // Pid is the keeper's.
 func (k *Keeper) Pid() int { return k.cmd.Process.Pid }
 
-// Enter makes r the keeper's root, and returns it as a folder: what is looked
-// up below it is seen as the program will see it, as long as the keeper is
-// there. The caller closes it.
-func (k *Keeper) Enter(r isolate.Root) (*os.File, error) {
-	if err := send(k.conn, order{Root: &r}); err != nil {
-		return nil, k.gone(err)
+// Enter makes r the keeper's root.
+func (k *Keeper) Enter(r isolate.Root) error {
+	_, err := k.do(order{Root: &r})
+	return err
+}
+
+// Setup makes what the next program finds, and says who it will be. What is
+// written after it belongs to that user.
+func (k *Keeper) Setup(s Setup) (Who, error) {
+	rep, err := k.do(order{Setup: &s})
+	if err != nil {
+		return Who{}, err
 	}
+	if rep.Who == nil {
+		return Who{}, errors.New("set up a program: the keeper does not say who it is")
+	}
+	return *rep.Who, nil
+}
+
+// Write makes a file in the root, see [files.Root.Write].
+func (k *Keeper) Write(path string, mode fs.FileMode, from io.Reader) error {
+	_, err := k.put(put{Kind: putFile, Path: path, Mode: mode}, from)
+	return err
+}
+
+// Unpack makes a folder in the root, see [files.Root.Unpack].
+func (k *Keeper) Unpack(path string, from io.Reader, limits files.Limits) error {
+	_, err := k.put(put{Kind: putFolder, Path: path, Limits: limits}, from)
+	return err
+}
+
+// Layer applies a layer to the root, see [files.Root.Layer].
+func (k *Keeper) Layer(from io.Reader, limits files.Limits, oneOwner bool) (files.Applied, error) {
+	rep, err := k.put(put{Kind: putLayer, Limits: limits, OneOwner: oneOwner}, from)
+	if err != nil || rep.Applied == nil {
+		return files.Applied{}, err
+	}
+	return *rep.Applied, nil
+}
+
+// put sends what is read through a pipe.
+func (k *Keeper) put(p put, from io.Reader) (report, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return report{}, err
+	}
+	err = k.order(order{Put: &p}, r)
+	_ = r.Close()
+	if err != nil {
+		_ = w.Close()
+		return report{}, err
+	}
+	_, copied := io.Copy(w, from)
+	_ = w.Close()
+	rep, err := k.answer()
+	if err == nil {
+		err = copied
+	}
+	if copied != nil && !errors.Is(copied, syscall.EPIPE) {
+		err = copied // what the keeper made of half of it is no matter
+	}
+	return rep, err
+}
+
+// Open opens what lies at a path of the root, see [files.Root.Open]. It has to
+// be closed before anything else is asked of the keeper.
+func (k *Keeper) Open(path string) (*files.Found, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	err = k.order(order{Take: path}, w)
+	_ = w.Close()
+	var rep report
+	if err == nil {
+		rep, err = k.answer()
+	}
+	if err == nil && rep.Found == nil {
+		err = fmt.Errorf("read %s: the keeper does not say what it is", path)
+	}
+	if err != nil {
+		_ = r.Close()
+		return nil, err
+	}
+	return files.NewFound(rep.Found.Folder, rep.Found.Size, rep.Found.Mode, &stream{k: k, pipe: r}), nil
+}
+
+// stream is what a keeper reads for us; after it the keeper says how that went.
+type stream struct {
+	k     *Keeper
+	pipe  *os.File
+	ended bool
+	err   error
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	if s.ended {
+		return 0, s.err
+	}
+	n, err := s.pipe.Read(p)
+	if err == io.EOF {
+		if _, s.err = s.k.answer(); s.err == nil {
+			s.err = io.EOF
+		}
+		s.ended, err = true, s.err
+	}
+	return n, err
+}
+
+func (s *stream) Close() error {
+	err := s.pipe.Close()
+	if !s.ended {
+		s.ended, s.err = true, fs.ErrClosed
+		_, _ = s.k.answer() // nobody wants to know any more
+	}
+	return err
+}
+
+// do gives an order and waits until it was carried out.
+func (k *Keeper) do(o order) (report, error) {
+	if err := k.order(o); err != nil {
+		return report{}, err
+	}
+	return k.answer()
+}
+
+func (k *Keeper) order(o order, files ...*os.File) error {
+	err := send(k.conn, o, files...)
+	runtime.KeepAlive(files)
+	if err != nil {
+		return k.gone(err)
+	}
+	return nil
+}
+
+func (k *Keeper) answer() (report, error) {
 	var rep report
 	files, err := receive(k.conn, &rep)
+	closeAll(files)
 	if err != nil {
-		closeAll(files)
-		return nil, k.gone(err)
+		return report{}, k.gone(err)
 	}
-	if !rep.Ready || len(files) != 1 {
-		closeAll(files)
-		return nil, fmt.Errorf("assemble a fresh root: %s", rep.Err)
-	}
-	return files[0], nil
+	return rep, rep.failed()
 }
 
 // Start starts p, whose output goes to stdout and stderr; the caller closes
@@ -89,13 +232,7 @@ func (k *Keeper) Start(p Program, stdout, stderr *os.File) error {
 	if p.Dir != "" {
 		p.Dir = filepath.Clean(p.Dir)
 	}
-	err := send(k.conn, order{Start: &p}, stdout, stderr)
-	runtime.KeepAlive(stdout)
-	runtime.KeepAlive(stderr)
-	if err != nil {
-		return k.gone(err)
-	}
-	return nil
+	return k.order(order{Start: &p}, stdout, stderr)
 }
 
 // Signal sends a signal to the process group of the program; SIGKILL goes to
@@ -105,14 +242,12 @@ func (k *Keeper) Signal(s syscall.Signal) error { return send(k.conn, order{Sign
 // Wait returns when nothing of the program is left. It fails with ErrGone when
 // that is not known.
 func (k *Keeper) Wait() (End, error) {
-	var rep report
-	files, err := receive(k.conn, &rep)
-	closeAll(files)
+	rep, err := k.answer()
 	if err != nil {
-		return End{}, k.gone(err)
+		return End{}, fmt.Errorf("watch the program: %w", err)
 	}
 	if rep.End == nil {
-		return End{}, fmt.Errorf("watch the program: %s", rep.Err)
+		return End{}, errors.New("watch the program: the keeper does not say how it ended")
 	}
 	return *rep.End, nil
 }
@@ -138,9 +273,5 @@ func Try(ns *isolate.Namespaces, r *isolate.Root) error {
 		return err
 	}
 	defer k.Close()
-	f, err := k.Enter(*r)
-	if err != nil {
-		return err
-	}
-	return f.Close()
+	return k.Enter(*r)
 }

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cairn.dev/cairn/internal/worker/files"
 	"cairn.dev/cairn/internal/worker/isolate"
 )
 
@@ -47,22 +48,16 @@ func keeper() int {
 		fmt.Fprintf(os.Stderr, "%s: %v: it is started by a worker\n", name, err)
 		return 64
 	}
-	k := &kept{conn: conn, null: nothing()}
+	k := &kept{conn: conn, null: nothing(), who: self()}
 	// As the first process of a PID namespace we are that anyway.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		k.tell(report{Err: "adopt orphans: " + err.Error()})
+		k.tell(failure(fmt.Errorf("adopt orphans: %w", err)))
 		return 71
 	}
 	starts := make(chan begin)
 	go k.listen(starts)
 	for b := range starts {
-		switch {
-		case b.root != nil:
-			k.enter(*b.root)
-		default:
-			end := k.run(*b.program, b.files)
-			k.tell(report{End: &end})
-		}
+		k.tell(k.carryOut(b.order, b.files))
 	}
 	k.killRest()
 	return 0
@@ -101,15 +96,18 @@ func nothing() *os.File {
 
 // begin is an order that the main thread carries out.
 type begin struct {
-	root    *isolate.Root
-	program *Program
-	files   []*os.File
+	order order
+	files []*os.File
 }
 
 // kept is a keeper at work.
 type kept struct {
 	conn *net.UnixConn
 	null *os.File
+
+	// Of the main thread.
+	files *files.Root
+	who   Who // the next program runs as
 
 	sending sync.Mutex
 	mu      sync.Mutex
@@ -129,18 +127,45 @@ func (k *kept) listen(starts chan<- begin) {
 			k.signal(int(syscall.SIGKILL))
 			return
 		}
-		switch {
-		case o.Signal != 0:
+		if o.Signal != 0 {
 			k.signal(o.Signal)
-		case o.Root != nil:
-			starts <- begin{root: o.Root}
-		case o.Start != nil:
+			continue
+		}
+		if o.Start != nil {
 			k.mu.Lock()
 			k.pending = 0
 			k.mu.Unlock()
-			starts <- begin{program: o.Start, files: files}
 		}
+		starts <- begin{o, files}
 	}
+}
+
+// carryOut does what an order says.
+func (k *kept) carryOut(o order, files []*os.File) report {
+	switch {
+	case o.Start != nil:
+		end := k.run(*o.Start, files)
+		return report{End: &end}
+	case o.Setup != nil:
+		return k.setup(*o.Setup)
+	case o.Put != nil:
+		return k.put(*o.Put, files)
+	case o.Take != "":
+		return k.take(o.Take, files)
+	case o.Become:
+		return outcome(become())
+	case o.Root != nil:
+		return outcome(k.enter(*o.Root))
+	}
+	closeAll(files)
+	return failure(errors.New("an order that this keeper does not know"))
+}
+
+func outcome(err error) report {
+	if err != nil {
+		return failure(err)
+	}
+	return report{}
 }
 
 // signal is sent to the program's process group; SIGKILL to all that descends
@@ -154,6 +179,7 @@ func (k *kept) signal(n int) {
 	}
 	_ = syscall.Kill(-k.leader, syscall.Signal(n))
 	if n == int(syscall.SIGKILL) {
+		killAll()
 		for _, pid := range descendants() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
@@ -167,38 +193,32 @@ func (k *kept) tell(r report, files ...*os.File) {
 }
 
 // enter makes the root that a worker described the one of this process.
-func (k *kept) enter(r isolate.Root) {
+func (k *kept) enter(r isolate.Root) error {
+	if k.files != nil {
+		_ = k.files.Close()
+		k.files = nil
+	}
 	if err := r.Enter(); err != nil {
-		k.tell(report{Err: err.Error()})
-		return
+		return fmt.Errorf("assemble a fresh root: %w", err)
 	}
-	if err := renounce(); err != nil {
-		k.tell(report{Err: err.Error()})
-		return
-	}
-	root, err := os.OpenFile("/", unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		k.tell(report{Err: "open the new root: " + err.Error()})
-		return
-	}
-	defer root.Close()
-	k.tell(report{Ready: true}, root)
-}
-
-// renounce takes from the programs to come what it took to make the root: who
-// could mount could make writable again what is shared and must not be written.
-// It counts for the thread that starts programs.
-func renounce() error {
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+	if err := isolate.Renounce(r); err != nil {
 		return fmt.Errorf("renounce what made the root: %w", err)
 	}
-	if os.Geteuid() != 0 {
-		return nil // a program gets nothing but what was ambient
+	return nil
+}
+
+// become makes this process root of its user namespace. It began as somebody
+// whom that does not know, so that it could find its working folder.
+func become() error {
+	// Some namespaces have one user, and no groups to be in.
+	if err := syscall.Setgroups(nil); err != nil && !errors.Is(err, syscall.EPERM) {
+		return fmt.Errorf("leave all groups: %w", err)
 	}
-	for _, c := range []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE} {
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
-			return fmt.Errorf("renounce what made the root: %w", err)
-		}
+	if err := syscall.Setresgid(0, 0, 0); err != nil {
+		return fmt.Errorf("become root of the namespace: %w", err)
+	}
+	if err := syscall.Setresuid(0, 0, 0); err != nil {
+		return fmt.Errorf("become root of the namespace: %w", err)
 	}
 	return nil
 }
@@ -217,8 +237,13 @@ func (k *kept) run(p Program, files []*os.File) End {
 		Files: []uintptr{k.null.Fd(), files[0].Fd(), files[1].Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	}
-	if p.User != nil && (p.User.UID != uint32(os.Getuid()) || p.User.GID != uint32(os.Getgid()) || len(p.User.Groups) > 0) {
-		attr.Sys.Credential = &syscall.Credential{Uid: p.User.UID, Gid: p.User.GID, Groups: p.User.Groups}
+	if me := self(); k.who.UID != me.UID || k.who.GID != me.GID || len(k.who.Groups) > 0 {
+		attr.Sys.Credential = &syscall.Credential{Uid: k.who.UID, Gid: k.who.GID, Groups: k.who.Groups}
+	}
+	if p.Processes > 0 {
+		if err := syscall.Setrlimit(unix.RLIMIT_NPROC, &syscall.Rlimit{Cur: p.Processes, Max: p.Processes}); err != nil {
+			return refuse(p, fmt.Errorf("limit its processes: %w", err))
+		}
 	}
 	pid, err := syscall.ForkExec(path, p.Args, attr)
 	if err != nil {
@@ -271,6 +296,7 @@ func (k *kept) killRest() (left, stuck int) {
 			return len(seen), 0
 		}
 		rest := descendants()
+		killAll()
 		for _, pid := range rest {
 			seen[pid] = true
 			_ = syscall.Kill(pid, syscall.SIGKILL)
@@ -281,6 +307,14 @@ func (k *kept) killRest() (left, stuck int) {
 		pause := max(100*time.Microsecond, min(waited, 20*time.Millisecond))
 		time.Sleep(pause)
 		waited += pause
+	}
+}
+
+// killAll kills everybody else in a PID namespace that is this process's own,
+// at once: what forks all the time cannot run away from that.
+func killAll() {
+	if os.Getpid() == 1 {
+		_ = syscall.Kill(-1, syscall.SIGKILL)
 	}
 }
 

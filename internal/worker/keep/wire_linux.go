@@ -3,12 +3,15 @@ package keep
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
 
+	"cairn.dev/cairn/internal/worker/files"
 	"cairn.dev/cairn/internal/worker/isolate"
 )
 
@@ -16,15 +19,79 @@ import (
 type order struct {
 	Start  *Program      `json:"start,omitempty"` // with its standard output and error as files
 	Signal int           `json:"signal,omitempty"`
-	Root   *isolate.Root `json:"root,omitempty"` // becomes the keeper's root
+	Become bool          `json:"become,omitempty"` // root of its user namespace
+	Root   *isolate.Root `json:"root,omitempty"`   // becomes the keeper's root
+	Setup  *Setup        `json:"setup,omitempty"`
+	Put    *put          `json:"put,omitempty"` // with a file to read from
+	Take   string        `json:"take,omitempty"`
 }
+
+// put is something that a keeper writes to its root.
+type put struct {
+	Kind     string       `json:"kind"`
+	Path     string       `json:"path,omitempty"`
+	Mode     fs.FileMode  `json:"mode,omitempty"`
+	Limits   files.Limits `json:"limits"`
+	OneOwner bool         `json:"one_owner,omitempty"`
+}
+
+// The kinds of a put.
+const (
+	putFile   = "file"
+	putFolder = "folder" // from a tar
+	putLayer  = "layer"  // of an image, on the root itself
+)
 
 // A report is what a keeper tells its worker.
 type report struct {
-	// Ready: the root is assembled; the root itself comes as a file.
-	Ready bool   `json:"ready,omitempty"`
-	End   *End   `json:"end,omitempty"` // nothing of the program is left
-	Err   string `json:"err,omitempty"`
+	Who     *Who           `json:"who,omitempty"`
+	Found   *found         `json:"found,omitempty"` // the bytes come through a pipe
+	Applied *files.Applied `json:"applied,omitempty"`
+	End     *End           `json:"end,omitempty"` // nothing of the program is left
+	// Err says why an order was not carried out, and Kind which of the errors
+	// that callers tell apart it is.
+	Err  string `json:"err,omitempty"`
+	Kind string `json:"kind,omitempty"`
+}
+
+// found is what lies at a path.
+type found struct {
+	Folder bool        `json:"folder,omitempty"`
+	Size   int64       `json:"size,omitempty"`
+	Mode   fs.FileMode `json:"mode,omitempty"`
+}
+
+// kinds are the errors that callers tell apart.
+func kinds() map[string]error {
+	return map[string]error{"absent": files.ErrNotThere, "unsafe": files.ErrUnsafe, "large": files.ErrTooLarge, "user": ErrUser}
+}
+
+// failure is a report of an error.
+func failure(err error) report {
+	r := report{Err: err.Error()}
+	for kind, e := range kinds() {
+		if errors.Is(err, e) {
+			r.Kind = kind
+		}
+	}
+	return r
+}
+
+// told is an error that a keeper reported.
+type told struct {
+	text string
+	kind error
+}
+
+func (e *told) Error() string { return e.text }
+func (e *told) Unwrap() error { return e.kind }
+
+// failed is the error of a report; nil for none.
+func (r report) failed() error {
+	if r.Err == "" {
+		return nil
+	}
+	return &told{text: r.Err, kind: kinds()[r.Kind]}
 }
 
 // maxMessage bounds a message: the arguments and the environment of a program,

@@ -1,0 +1,302 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/worker/files"
+	"cairn.dev/cairn/internal/worker/keep"
+)
+
+const (
+	defaultGrace = 30 * time.Second
+	// MaxText bounds a result or parameter; larger ones are artifacts.
+	MaxText = 1 << 20
+)
+
+// An Exchange is where the bytes of inputs come from and those of outputs go.
+// A [Server] is one.
+type Exchange interface {
+	Fetch(ctx context.Context, holder task.Ref, in task.Input) (io.ReadCloser, error)
+	Store(ctx context.Context, holder task.Ref, from io.Reader) (task.Produced, error)
+}
+
+// An Executor is what all Runners do that start programs here: it brings a
+// task's inputs, runs its program under a keeper, and takes its outputs.
+type Executor struct {
+	Exchange Exchange
+	Clock    clock.Clock
+	Limits   files.Limits // of folders that are unpacked
+}
+
+// A Setting is where one task's program runs.
+type Setting struct {
+	Keeper *keep.Keeper
+	// Entrypoint, Command, Env (NAME=VALUE), Dir and User are those of the image,
+	// for tasks that have none of their own.
+	Entrypoint, Command []string
+	Env                 []string
+	Dir, User           string
+	// Private is a folder that is this task's own. With OwnHome, HOME and
+	// TMPDIR lie there; else HOME is what the image says of the user.
+	Private string
+	OwnHome bool
+	// Processes that there may be at a time; 0 for any number.
+	Processes uint64
+	// Killed counts the processes that the kernel killed for want of memory.
+	Killed func() int
+}
+
+// Run runs a task to its end.
+func (x *Executor) Run(ctx context.Context, s Setting, j Job) task.Outcome {
+	failed := func(err error) task.Outcome {
+		o := task.Outcome{Phase: task.Errored, Exit: -1, Message: err.Error()}
+		var refused *Refusal
+		o.Infrastructure = !errors.Is(err, errTask) && !(errors.As(err, &refused) && refused.Status/100 == 4)
+		return ended(ctx, o)
+	}
+	setup, program := s.prepare(j.Task)
+	who, err := s.Keeper.Setup(setup)
+	if errors.Is(err, keep.ErrUser) {
+		err = fmt.Errorf("%w: %w", errTask, err)
+	}
+	if err != nil {
+		return failed(err)
+	}
+	program.Env = s.env(j, who)
+	if err := x.inputs(ctx, s.Keeper, j); err != nil {
+		return failed(err)
+	}
+	result := &capture{limit: MaxText}
+	end, why, err := x.watch(ctx, s, program, j, result)
+	if err != nil {
+		return failed(err)
+	}
+	o := outcome(end, why)
+	if ctx.Err() != nil {
+		return ended(ctx, o)
+	}
+	if end.Failure == "" {
+		x.outputs(ctx, s.Keeper, j, result, &o)
+	}
+	return o
+}
+
+// prepare is what has to be there, and what is started then, but for its
+// environment.
+func (s *Setting) prepare(t task.Task) (keep.Setup, keep.Program) {
+	setup := keep.Setup{User: t.User}
+	if setup.User == "" {
+		setup.User = s.User
+	}
+	program := keep.Program{Args: s.command(t), Dir: t.WorkDir, Processes: s.Processes}
+	if program.Dir == "" {
+		program.Dir = s.Dir
+	}
+	if s.OwnHome {
+		setup.Folders = append(setup.Folders, keep.Folder{Path: s.Private + "/home", Mode: 0o700}, keep.Folder{Path: s.Private + "/tmp", Mode: 0o700})
+	}
+	// Container runtimes make it, too.
+	setup.Folders = append(setup.Folders, keep.Folder{Path: program.Dir, Mode: 0o755, Try: true})
+	if t.Script != "" {
+		file := s.Private + "/script"
+		setup.Files = append(setup.Files, keep.File{Path: file, Mode: 0o755, Content: []byte(t.Script)})
+		program.Args = append(program.Args, file)
+	}
+	return setup, program
+}
+
+// errTask marks what is the task's own fault.
+var errTask = errors.New("task")
+
+// command is the program and its arguments: what Kubernetes makes of them.
+func (s *Setting) command(t task.Task) []string {
+	var args []string
+	switch {
+	case len(t.Command) > 0:
+		args = append(append(args, t.Command...), t.Args...)
+	case len(t.Args) > 0:
+		args = append(append(args, s.Entrypoint...), t.Args...)
+	default:
+		args = append(append(args, s.Entrypoint...), s.Command...)
+	}
+	return args
+}
+
+// env is the program's environment.
+func (s *Setting) env(j Job, who keep.Who) []string {
+	var env []string
+	if !s.OwnHome {
+		home := who.Home
+		if home == "" {
+			home = "/"
+		}
+		env = append(env, "HOME="+home)
+	}
+	env = append(env, s.Env...)
+	if s.OwnHome {
+		env = append(env, "HOME="+s.Private+"/home", "TMPDIR="+s.Private+"/tmp")
+	}
+	for _, e := range j.Task.Env {
+		env = append(env, e.Name+"="+e.Value)
+	}
+	env = append(env, "CAIRN_RUN="+j.Lease.Run, "CAIRN_TASK="+j.Lease.Task,
+		"CAIRN_ATTEMPT="+strconv.Itoa(j.Lease.Attempt), "CAIRN_IDEMPOTENCY_KEY="+j.Lease.Key)
+	return last(env)
+}
+
+// last keeps of each variable the last value, and a PATH where there is none.
+func last(env []string) []string {
+	at := map[string]int{}
+	out := env[:0]
+	for _, e := range env {
+		name, _, _ := strings.Cut(e, "=")
+		if i, ok := at[name]; ok {
+			out[i] = e
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, e)
+	}
+	if _, ok := at["PATH"]; !ok {
+		out = append(out, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	}
+	return out
+}
+
+// watch runs a program to its end: why is what ended it early, if something did.
+func (x *Executor) watch(ctx context.Context, s Setting, p keep.Program, j Job, result *capture) (end keep.End, why error, err error) {
+	k, kills := s.Keeper, s.Killed()
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return end, nil, err
+	}
+	errR, errW, err := os.Pipe()
+	if err != nil {
+		_, _ = outR.Close(), outW.Close()
+		return end, nil, err
+	}
+	err = k.Start(p, outW, errW)
+	_, _ = outW.Close(), errW.Close()
+	var readers sync.WaitGroup
+	readers.Go(func() { pump(outR, func(b []byte) { result.take(b); j.Print(task.Stdout, b) }) })
+	readers.Go(func() { pump(errR, func(b []byte) { j.Print(task.Stderr, b) }) })
+	if err != nil {
+		readers.Wait()
+		return end, nil, err
+	}
+	over := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() { why = x.guard(ctx, k, j.Task, over) })
+	end, err = k.Wait()
+	close(over)
+	watching.Wait()
+	readers.Wait()
+	if end.Signal == int(syscall.SIGKILL) && why == nil && s.Killed() > kills {
+		why = errMemory
+	}
+	return end, why, err
+}
+
+// Why a program was ended, besides the causes of a context.
+var (
+	errTimeout = errors.New("it ran longer than its timeout")
+	errMemory  = errors.New("out of memory")
+)
+
+// guard ends a program whose time is over, or that is not wanted any more: it
+// is asked to, and killed when its grace is over.
+func (x *Executor) guard(ctx context.Context, k *keep.Keeper, t task.Task, over <-chan struct{}) error {
+	var timeout <-chan time.Time
+	if t.Timeout > 0 {
+		timeout = x.Clock.After(t.Timeout)
+	}
+	var why error
+	select {
+	case <-over:
+		return nil
+	case <-timeout:
+		why = fmt.Errorf("%w of %v", errTimeout, t.Timeout)
+	case <-ctx.Done():
+		why = context.Cause(ctx)
+	}
+	if why != ErrLost {
+		_ = k.Signal(syscall.SIGTERM) // a keeper that is gone is noticed by Wait
+		grace := t.Grace
+		if grace <= 0 {
+			grace = defaultGrace
+		}
+		select {
+		case <-over:
+			return why
+		case <-x.Clock.After(grace):
+		}
+	}
+	_ = k.Signal(syscall.SIGKILL)
+	return why
+}
+
+// pump hands on what is printed, until the end of it.
+func pump(r *os.File, take func([]byte)) {
+	defer r.Close()
+	b := make([]byte, 32<<10)
+	for {
+		n, err := r.Read(b)
+		if n > 0 {
+			take(b[:n])
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// capture keeps what may be a result.
+type capture struct {
+	limit int
+	text  []byte
+	more  bool
+}
+
+func (c *capture) take(b []byte) {
+	n := min(len(b), c.limit-len(c.text))
+	c.text = append(c.text, b[:n]...)
+	c.more = c.more || n < len(b)
+}
+
+// outcome is what the end of a program means.
+func outcome(e keep.End, why error) task.Outcome {
+	o := task.Outcome{Phase: task.Succeeded, Exit: e.Exit}
+	switch {
+	case e.Failure != "":
+		o.Phase, o.Message = task.Errored, e.Failure
+	case why != nil && !errors.Is(why, ErrCanceled) && !errors.Is(why, ErrStopped) && !errors.Is(why, ErrLost):
+		o.Phase, o.Message = task.Failed, "killed: "+why.Error()
+	case e.Signal != 0:
+		o.Phase, o.Message = task.Failed, fmt.Sprintf("killed by signal %d (%s)", e.Signal, syscall.Signal(e.Signal))
+	case e.Exit != 0:
+		o.Phase, o.Message = task.Failed, fmt.Sprintf("exit code %d", e.Exit)
+	}
+	return o
+}
+
+// ended is the outcome of a task that was ended from outside.
+func ended(ctx context.Context, o task.Outcome) task.Outcome {
+	switch context.Cause(ctx) {
+	case ErrCanceled:
+		o.Phase, o.Message, o.Infrastructure = task.Canceled, "canceled", false
+	case ErrStopped:
+		o.Phase, o.Message, o.Infrastructure = task.Errored, ErrStopped.Error(), true
+	}
+	return o
+}
