@@ -55,7 +55,7 @@ var rooms = map[string][]string{
 
 	"internal/config":   {"internal/image", "internal/retention"},
 	"internal/api/wire": {"internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/config", "internal/reap", "internal/bump"},
-	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/mirror", "internal/reap", "internal/bump", "internal/upstream"},
+	"internal/api":      {"internal/api/wire", "internal/image", "internal/clock", "internal/usage", "internal/content", "internal/retention", "internal/access", "internal/mirror", "internal/reap", "internal/bump", "internal/upstream", "internal/blob", "internal/task", "internal/work", "internal/work/machine", "internal/work/logs", "internal/work/artifacts", "internal/workflow", "internal/workflow/front"},
 	"internal/client":   {"internal/api/wire", "internal/image"},
 
 	// agent knows a server by its API only; what it looks at is below it.
@@ -81,15 +81,16 @@ var rooms = map[string][]string{
 		"internal/catalog", "internal/choose", "internal/rules", "internal/forge"},
 
 	// work: what runs are to do, who does it, and what becomes of it.
-	"internal/task":       {},
-	"internal/outbound":   {},
-	"internal/workflow/…": {"internal/task", "internal/image", "internal/workflow/…"},
-	"internal/work":       {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/content", "internal/image", "internal/usage", "internal/work/…"},
-	"internal/work/door":  {"internal/work", "internal/task"},
-	"internal/work/…":     {"internal/task", "internal/outbound", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
-	"internal/worker":     {"internal/task", "internal/clock", "internal/worker/…"},
-	"internal/worker/…":   {"internal/task", "internal/clock", "internal/worker/…"},
-	"internal/pool":       {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/blob", "internal/content", "internal/upstream"},
+	"internal/task":           {},
+	"internal/outbound":       {},
+	"internal/workflow/…":     {"internal/task", "internal/image", "internal/workflow/…"},
+	"internal/work":           {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/content", "internal/image", "internal/usage", "internal/work/…"},
+	"internal/work/door":      {"internal/work", "internal/task"},
+	"internal/work/artifacts": {"internal/work/artifacts/…", "internal/task", "internal/outbound", "internal/upstream", "internal/workflow", "internal/clock", "internal/blob", "internal/content", "internal/image", "internal/forge/git"},
+	"internal/work/…":         {"internal/task", "internal/outbound", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
+	"internal/worker":         {"internal/task", "internal/clock", "internal/worker/…"},
+	"internal/worker/…":       {"internal/task", "internal/clock", "internal/worker/…"},
+	"internal/pool":           {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/blob", "internal/content", "internal/upstream"},
 
 	// kube is work on Kubernetes: custom resources in, Jobs out.
 	"internal/kube":            {},

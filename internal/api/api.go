@@ -35,9 +35,12 @@ type Deps struct {
 	Ledger    *usage.Ledger
 	Retention *retention.Engine
 	Guard     *access.Guard
-	Mirror    Mirror // nil: nothing is mirrored
-	Reaper    Reaper // nil: nothing is reaped
-	Bump      Bumper // nil: no code is looked at
+	Mirror    Mirror    // nil: nothing is mirrored
+	Reaper    Reaper    // nil: nothing is reaped
+	Bump      Bumper    // nil: no code is looked at
+	Work      Work      // nil: nothing is run
+	Logs      Logs      // what tasks print; nil: it is not kept
+	Artifacts Artifacts // files of runs; nil: they are not kept
 	Clock     clock.Clock
 	Log       *slog.Logger
 	Version   wire.Version
@@ -73,6 +76,11 @@ func New(d Deps) *API {
 	a.mirrorRoutes()
 	a.reapRoutes()
 	a.bumpRoutes()
+	a.runRoutes()
+	a.controlRoutes()
+	a.scheduleRoutes()
+	a.logRoutes()
+	a.fileRoutes()
 	a.mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, refuse(http.StatusNotFound, "/api/openapi.json lists the routes and their methods", "there is no %s %s", r.Method, r.URL.Path))
 	})
@@ -172,6 +180,10 @@ func deed(a access.Action) string {
 		return "remove and restore images"
 	case access.Report:
 		return "report uses"
+	case access.Run:
+		return "run workflows"
+	case access.Work:
+		return "be a worker"
 	}
 	return "administer"
 }

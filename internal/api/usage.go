@@ -68,16 +68,7 @@ type statement struct {
 func (a *API) reportUses(w http.ResponseWriter, r *http.Request) {
 	receipt, err := a.report(r)
 	if err != nil {
-		if errors.As(err, new(huma.HeadersError)) {
-			var h huma.HeadersError
-			errors.As(err, &h)
-			for k, v := range h.GetHeaders() {
-				w.Header()[k] = v
-			}
-		}
-		var p *wire.Problem
-		errors.As(err, &p)
-		writeProblem(w, p)
+		fail(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -203,13 +203,19 @@ func (z compressed) body() io.Reader {
 	return &b
 }
 
+// content is bytes that go out as they are.
+type content struct{ io.Reader }
+
 func (c *Client) send(ctx context.Context, method, path string, query url.Values, in any) (io.ReadCloser, error) {
 	u := c.base.JoinPath(path)
 	u.RawQuery = query.Encode()
 	var body io.Reader
 	z, zip := in.(compressed)
+	kind := "application/json"
 	if zip {
 		body = z.body()
+	} else if b, ok := in.(content); ok {
+		body, kind = b, "application/octet-stream"
 	} else if in != nil {
 		b, err := json.Marshal(in)
 		if err != nil {
@@ -223,7 +229,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 	}
 	// Always: a server without sign-on takes changes only from callers that a
 	// foreign web page cannot imitate.
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", kind)
 	if zip {
 		req.Header.Set("Content-Encoding", "gzip")
 	}

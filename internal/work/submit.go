@@ -27,6 +27,10 @@ type Options struct {
 	Args map[string]workflow.Value
 	// Pool is whose workers run its tasks; [DefaultPool] when empty.
 	Pool string
+	// Before is called with the run's id while nothing of it is stored yet, for
+	// what is to be kept for it elsewhere. Its error ends the submission; nil
+	// does not mean that the run comes about. May be nil.
+	Before func(ctx context.Context, id string) error
 
 	schedule  string
 	scheduled time.Time
@@ -43,6 +47,11 @@ func (s *Server) Submit(ctx context.Context, g *workflow.Graph, by string, o Opt
 	r, insert, err := s.prepare(g, by, o)
 	if err != nil {
 		return "", err
+	}
+	if o.Before != nil {
+		if err := o.Before(ctx, r.id); err != nil {
+			return "", err
+		}
 	}
 	err = s.do(ctx, func(c *commit) error {
 		id, err = c.submit(ctx, r, insert)
