@@ -97,6 +97,9 @@ var rooms = map[string][]string{
 	"internal/kube/crd":        {"internal/workflow"},
 	"internal/kube/install":    {"internal/kube/crd"},
 	"internal/kube/controller": {"internal/kube/crd", "internal/clock", "internal/work/…", "internal/workflow/…"},
+	// Workers in pods: dispatch knows no Kubernetes, jobs no work server.
+	"internal/kube/dispatch": {"internal/clock", "internal/task", "internal/work/…", "internal/worker/isolate"},
+	"internal/kube/jobs":     {"internal/clock", "internal/task", "internal/image", "internal/upstream", "internal/kube/dispatch"},
 
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
@@ -131,7 +134,7 @@ var modules = map[string][]string{
 	"github.com/aws/aws-sdk-go-v2/config":    {"internal/catalog/keychain"},
 	"github.com/opencontainers/go-digest":    {"internal/…", "bench/…", "test/…"},
 	"k8s.io/client-go":                       {"internal/agent/kube", "internal/kube/…", "test/…"},
-	"k8s.io/api":                             {"internal/agent/kube", "bench/agent", "test/…"},
+	"k8s.io/api":                             {"internal/agent/kube", "internal/kube/jobs", "bench/agent", "test/…"},
 	"k8s.io/apimachinery":                    {"internal/agent/kube", "internal/kube/…", "bench/agent", "test/…"},
 	"k8s.io/klog/v2":                         {"internal/agent/kube", "internal/kube/…"},
 	"github.com/go-logr/logr":                {"internal/agent/kube", "internal/kube/…"},
@@ -162,6 +165,8 @@ var pure = []string{
 	"internal/workflow/document",
 	"internal/work/machine",
 	"internal/kube/crd",
+	"internal/kube/dispatch/shape.go",
+	"internal/kube/jobs/build.go",
 	"internal/agent/inventory.go",
 	"internal/agent/name.go",
 }

@@ -283,17 +283,19 @@ func (c *commit) giveBack(leases []lease) {
 func (c *commit) grant(to *waiter) (out []lease) {
 	s := c.s
 	p := s.pool(to.pool)
-	may := func(r *run) bool { return s.room(r, 1, to.room) > 0 }
+	got := map[*run]int{} // in this call: whose room it is does not know of it yet
+	may := func(r *run) bool { return s.room(r, 1, to.room, got[r]) > 0 }
 	for to.want > len(out) {
 		r := p.queue.next(may)
 		if r == nil {
 			break
 		}
-		e, leases := r.m.Grant(c.at, to.worker, s.room(r, to.want-len(out), to.room))
+		e, leases := r.m.Grant(c.at, to.worker, s.room(r, to.want-len(out), to.room, got[r]))
 		if e == nil {
 			p.queue.remove(r)
 			continue
 		}
+		got[r] += len(leases)
 		w := s.worker(to.worker)
 		now := s.d.Clock.Mono()
 		for _, l := range leases {
@@ -309,9 +311,9 @@ func (c *commit) grant(to *waiter) (out []lease) {
 
 // room is how many tasks of the run may be granted, up to want, by the caps of
 // the server and by what room its taker has.
-func (s *Server) room(r *run, want int, taker Room) int {
+func (s *Server) room(r *run, want int, taker Room, got int) int {
 	if taker != nil {
-		want = min(want, taker(r.id, r.namespace))
+		want = min(want, taker(r.id, r.namespace)-got)
 	}
 	if n := s.cfg.MaxActive; n > 0 {
 		want = min(want, n-s.active)

@@ -63,6 +63,10 @@ type Place struct {
 // Levels says of each level whether it can be had: nil, or why not.
 type Levels map[Level]error
 
+// NoneHere begins the error of Choose where Auto finds nothing: a container
+// for that task alone would do.
+const NoneHere = "no isolation can be had here"
+
 // Choose is the level that a task gets that asks for want, and whose outputs
 // lie at the paths. An error says why there is none, and what would help.
 func (l Levels) Choose(want Level, outputs []string, fresh func(path string) bool) (Level, error) {
@@ -87,5 +91,5 @@ func (l Levels) Choose(want Level, outputs []string, fresh func(path string) boo
 	if l[Pod] == nil {
 		return Pod, nil
 	}
-	return "", fmt.Errorf("no isolation can be had here: overlay: %w; readonly: %w; pod: %w; a task that may see what others left asks for isolation: shared", l[Overlay], readonly, l[Pod])
+	return "", fmt.Errorf(NoneHere+": overlay: %w; readonly: %w; pod: %w; a task that may see what others left asks for isolation: shared", l[Overlay], readonly, l[Pod])
 }

@@ -1,0 +1,346 @@
+package dispatch
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/worker/isolate"
+)
+
+// Work is what a pod with these claims asks: outcomes go on to the server,
+// tasks come from here.
+func (d *Dispatcher) Work(ctx context.Context, c Claims, a task.Ask) (task.Grant, error) {
+	out, err := d.settle(ctx, c, a)
+	if err != nil || a.Want <= 0 {
+		return out, err
+	}
+	idle := d.d.Clock.After(min(a.Wait, d.cfg.Idle))
+	for {
+		d.mu.Lock()
+		_, over := d.ended[c.Run]
+		g, changed := d.find(c), d.found
+		var p *pod
+		if g != nil {
+			p = g.pod(a.Worker, d.d.Clock.Mono())
+			changed = g.changed
+		}
+		switch {
+		case over || g != nil && (g.closed || g.shape.Single() && p.served > 0):
+			d.mu.Unlock()
+			out.Drain = true
+			return out, nil
+		case g != nil && len(g.queue) > 0:
+			d.hand(g, p, a.Want, &out)
+			d.mu.Unlock()
+			d.signal(d.changed)
+			return out, nil
+		}
+		busy := p != nil && len(p.held) > 0
+		if a.Wait <= 0 {
+			d.mu.Unlock()
+			return out, nil
+		}
+		if p != nil {
+			p.waiting++
+		}
+		d.mu.Unlock()
+		late := false
+		select {
+		case <-changed:
+		case <-idle:
+			late = true
+		case <-ctx.Done():
+			late = true
+		}
+		d.mu.Lock()
+		if p != nil {
+			p.waiting--
+		}
+		d.mu.Unlock()
+		if late {
+			out.Drain = !busy && ctx.Err() == nil
+			return out, ctx.Err()
+		}
+	}
+}
+
+// settle takes what a pod brings: outcomes, and what it has not begun.
+func (d *Dispatcher) settle(ctx context.Context, c Claims, a task.Ask) (task.Grant, error) {
+	d.mu.Lock()
+	out := task.Grant{Term: d.term}
+	d.mu.Unlock()
+	say := task.Ask{Worker: d.name, Pool: d.name}
+	for _, o := range a.Outcomes {
+		switch {
+		case o.Run != c.Run:
+			out.Refused = append(out.Refused, o.Ref)
+		case o.Phase == task.Errored && strings.HasPrefix(o.Message, isolate.NoneHere) && d.moveApart(c, o.Ref):
+		default:
+			say.Outcomes = append(say.Outcomes, o)
+		}
+	}
+	for _, r := range a.Back {
+		if r.Run == c.Run && !d.takeBack(c, a.Worker, r) {
+			say.Back = append(say.Back, r)
+		}
+	}
+	if len(say.Outcomes)+len(say.Back) > 0 {
+		g, err := d.d.Server.Work(ctx, say)
+		if err != nil {
+			return out, err
+		}
+		out.Term, out.Drain = g.Term, g.Drain
+		out.Refused = append(out.Refused, g.Refused...)
+	}
+	d.mu.Lock()
+	if g := d.find(c); g != nil {
+		p := g.pod(a.Worker, d.d.Clock.Mono())
+		for _, o := range a.Outcomes {
+			delete(p.held, o.Token)
+		}
+	}
+	d.mu.Unlock()
+	return out, nil
+}
+
+// find is the group of a pod, or nil; the lock is held.
+func (d *Dispatcher) find(c Claims) *group {
+	r := d.runs[c.Run]
+	if r == nil {
+		return nil
+	}
+	return d.group(r, c.Class)
+}
+
+// pod finds a pod of the group, or notes one; the lock is held.
+func (g *group) pod(name string, now time.Duration) *pod {
+	p := g.pods[name]
+	if p == nil {
+		p = &pod{name: name, held: map[string]*item{}}
+		g.pods[name] = p
+	}
+	p.seen = now
+	return p
+}
+
+// hand gives a pod its share of what waits; the lock is held.
+func (d *Dispatcher) hand(g *group, p *pod, want int, out *task.Grant) {
+	now, alive := d.d.Clock.Mono(), 0
+	for _, x := range g.pods {
+		if now-x.seen < d.term {
+			alive++
+		}
+	}
+	share := (len(g.queue) + alive - 1) / max(alive, 1)
+	if g.shape.Single() {
+		share = 1
+	}
+	n := min(want, share, len(g.queue))
+	bodies := map[*task.Task]int{}
+	for _, x := range g.queue[:n] {
+		i, ok := bodies[x.body]
+		if !ok {
+			i = len(out.Bodies)
+			bodies[x.body] = i
+			out.Bodies = append(out.Bodies, *x.body)
+		}
+		l := x.Lease
+		l.Body = i
+		out.Leases = append(out.Leases, l)
+		p.held[x.Token] = x
+	}
+	p.served += n
+	g.queue = slices.Delete(g.queue, 0, n)
+	r := g.run
+	before := r.queued
+	r.queued -= n
+	d.queued -= n
+	if half := d.cfg.Ahead / 2; before > half && r.queued <= half {
+		d.signal(d.nudge)
+	}
+}
+
+// takeBack puts a task that a pod has not begun where the next one finds it.
+func (d *Dispatcher) takeBack(c Claims, pod string, r task.Ref) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	g := d.find(c)
+	if g == nil || g.pods[pod] == nil {
+		return false
+	}
+	x := g.pods[pod].held[r.Token]
+	if x == nil {
+		return false
+	}
+	delete(g.pods[pod].held, r.Token)
+	g.queue = slices.Insert(g.queue, 0, x)
+	g.run.queued++
+	d.queued++
+	g.change()
+	return true
+}
+
+// moveApart files a task anew that its pod could not keep apart from others,
+// for a pod of its own, and all that come after it.
+func (d *Dispatcher) moveApart(c Claims, r task.Ref) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	g := d.find(c)
+	if g == nil || g.shape.Single() {
+		return false
+	}
+	var x *item
+	for _, p := range g.pods {
+		if y := p.held[r.Token]; y != nil {
+			x = y
+			delete(p.held, r.Token)
+		}
+	}
+	if x == nil || d.put(apart(x), ShapeOf(apart(x).body)) != nil {
+		return false
+	}
+	g.apart = true
+	rest := g.queue
+	g.queue = nil
+	g.run.queued -= len(rest)
+	d.queued -= len(rest)
+	for _, x := range rest {
+		_ = d.put(x, g.shape) // it is moved, and there is the group
+	}
+	d.signal(d.changed)
+	return true
+}
+
+// Beat is what a pod with these claims says that it holds.
+func (d *Dispatcher) Beat(ctx context.Context, c Claims, b task.Beat) (task.Beaten, error) {
+	var others []task.Ref
+	held := slices.DeleteFunc(slices.Clone(b.Held), func(r task.Ref) bool {
+		if r.Run != c.Run {
+			others = append(others, r)
+		}
+		return r.Run != c.Run
+	})
+	out, err := d.d.Server.Beat(ctx, task.Beat{Worker: cmp.Or(b.Worker, "pod"), Held: held})
+	if err != nil {
+		return out, err
+	}
+	out.Lost, out.Return = append(out.Lost, others...), 0
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if out.Term > 0 {
+		d.term = out.Term
+	}
+	if _, over := d.ended[c.Run]; over {
+		out.Drain = true
+	}
+	g := d.find(c)
+	if g == nil {
+		return out, nil
+	}
+	p := g.pod(b.Worker, d.d.Clock.Mono())
+	for _, r := range held { // a dispatcher that began again learns who has what
+		if _, known := p.held[r.Token]; !known {
+			p.held[r.Token] = &item{Lease: task.Lease{Ref: r}}
+		}
+	}
+	for _, r := range out.Lost {
+		delete(p.held, r.Token)
+	}
+	if len(held) > 1 && len(g.queue) == 0 && g.waits(p) {
+		out.Return = len(held) / 2
+	}
+	return out, nil
+}
+
+// waits says whether another pod has nothing to do.
+func (g *group) waits(but *pod) bool {
+	for _, p := range g.pods {
+		if p != but && p.waiting > 0 && len(p.held) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Gone is told of a pod that has ended: what it held goes to others, and that
+// is not the user's expense.
+func (d *Dispatcher) Gone(run, class, name, why string) {
+	d.mu.Lock()
+	var told []task.Outcome
+	if g := d.find(Claims{Run: run, Class: class}); g != nil {
+		if p := g.pods[name]; p != nil {
+			for _, x := range p.held {
+				told = append(told, failed(x.Ref, fmt.Sprintf("pod %s: %s", name, why), true))
+			}
+			delete(g.pods, name)
+		}
+	}
+	d.mu.Unlock()
+	slices.SortFunc(told, func(a, b task.Outcome) int { return strings.Compare(a.Task, b.Task) })
+	d.report(told...)
+}
+
+// Fail ends all tasks that wait for pods of this kind: they cannot start, and
+// why is what people have to know.
+func (d *Dispatcher) Fail(run, class, why string, infrastructure bool) {
+	d.mu.Lock()
+	var told []task.Outcome
+	if g := d.find(Claims{Run: run, Class: class}); g != nil {
+		for _, x := range g.queue {
+			told = append(told, failed(x.Ref, why, infrastructure))
+		}
+		g.run.queued -= len(g.queue)
+		d.queued -= len(g.queue)
+		g.queue = nil
+	}
+	d.mu.Unlock()
+	d.report(told...)
+	d.signal(d.changed)
+}
+
+// Demand is what pods are wanted of one run and shape.
+type Demand struct {
+	Run, Namespace, Class string
+	Shape                 Shape
+	Queued                int // tasks that wait for a pod
+	Held                  int // tasks that pods have
+}
+
+// Demand is all that has tasks, by run and class.
+func (d *Dispatcher) Demand() []Demand {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.d.Clock.Mono()
+	var out []Demand
+	for _, r := range d.runs {
+		for _, g := range r.groups {
+			x := Demand{Run: r.id, Namespace: r.namespace, Class: g.class, Shape: g.shape, Queued: len(g.queue)}
+			for name, p := range g.pods {
+				x.Held += len(p.held)
+				if p.waiting == 0 && now-p.seen > 2*d.term {
+					delete(g.pods, name)
+				}
+			}
+			if g.shaped && x.Queued+x.Held > 0 {
+				out = append(out, x)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Demand) int {
+		return cmp.Or(strings.Compare(a.Run, b.Run), strings.Compare(a.Class, b.Class))
+	})
+	return out
+}
+
+// Changed is sent to when Demand says something else than before, or may.
+func (d *Dispatcher) Changed() <-chan struct{} { return d.changed }
+
+// Token is what a pod needs to ask for tasks.
+func (d *Dispatcher) Token(x Demand) string {
+	return d.signer.Sign(Claims{Cluster: d.cfg.Cluster, Namespace: x.Namespace, Run: x.Run, Class: x.Class, Expires: d.d.Clock.Now().Add(d.cfg.TokenLife).Unix()})
+}
