@@ -26,9 +26,9 @@ import (
 // Bounds of holds.
 const (
 	maxOwner = 255
-	// releaseStep bounds the holds that end in one transaction (about a
+	// holdStep bounds the holds that begin or end in one transaction (about a
 	// millisecond).
-	releaseStep = 256
+	holdStep = 256
 )
 
 // An Owner is who holds blobs.
@@ -110,6 +110,56 @@ func (s *Store) HoldDigest(ctx context.Context, owner, from string, d image.Dige
 	return b, nil
 }
 
+// HoldAll has the owner hold all that another one holds: ErrBlobUnknown if that
+// has nothing. It takes several transactions when it is much; what it did
+// stays when it fails.
+func (s *Store) HoldAll(ctx context.Context, owner, from string) error {
+	if err := checkOwner(owner); err != nil {
+		return err
+	}
+	for last := int64(-1); ; {
+		var ids []int64
+		err := s.db.Write(ctx, func(tx *db.Tx) (err error) {
+			if ids, err = heldAfter(ctx, tx, from, last); err != nil {
+				return err
+			}
+			for _, id := range ids {
+				if err := s.addHold(tx, owner, id); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err == nil && last < 0 && len(ids) == 0 {
+			err = fmt.Errorf("%w: %s holds nothing", ErrBlobUnknown, from)
+		}
+		if err != nil {
+			return fmt.Errorf("hold for %s what %s holds: %w", owner, from, mapError(err))
+		}
+		if len(ids) < holdStep {
+			return nil
+		}
+		last = ids[len(ids)-1]
+	}
+}
+
+// heldAfter are the next blobs of an owner, after last in order of ids.
+func heldAfter(ctx context.Context, q db.Query, owner string, last int64) (ids []int64, err error) {
+	rows, err := q.Query(ctx, "SELECT blob_id FROM holds WHERE owner_id = (SELECT id FROM owners WHERE name = ?) AND blob_id > ? ORDER BY blob_id LIMIT ?", owner, last, holdStep)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var id int64
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		ids = append(ids, id)
+	}
+	return ids, rows.Err()
+}
+
 // The statements that see a blob through its holds.
 const (
 	heldBy = `SELECT b.id, b.size, b.corrupt FROM blobs b WHERE b.digest = ?
@@ -179,15 +229,15 @@ func (s *Store) Release(ctx context.Context, owner string) error {
 				return err
 			}
 			_, err = tx.Exec(`INSERT INTO loose (blob_id, due) SELECT blob_id, ? FROM holds WHERE owner_id = ? ORDER BY blob_id LIMIT ?
-				ON CONFLICT (blob_id) DO UPDATE SET due = excluded.due`, s.now()+int64(s.grace), id, releaseStep)
+				ON CONFLICT (blob_id) DO UPDATE SET due = excluded.due`, s.now()+int64(s.grace), id, holdStep)
 			if err != nil {
 				return err
 			}
-			n, err := tx.Exec("DELETE FROM holds WHERE owner_id = ?1 AND blob_id IN (SELECT blob_id FROM holds WHERE owner_id = ?1 ORDER BY blob_id LIMIT ?2)", id, releaseStep)
+			n, err := tx.Exec("DELETE FROM holds WHERE owner_id = ?1 AND blob_id IN (SELECT blob_id FROM holds WHERE owner_id = ?1 ORDER BY blob_id LIMIT ?2)", id, holdStep)
 			if err != nil {
 				return err
 			}
-			if more = n == releaseStep; more {
+			if more = n == holdStep; more {
 				return nil
 			}
 			_, err = tx.Exec("DELETE FROM owners WHERE id = ?", id)

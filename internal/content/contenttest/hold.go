@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing/iotest"
+	"time"
 
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
@@ -137,6 +138,20 @@ func holds(h *H) {
 	n, _ = h.files()
 	eq(h, "files of the image", n, 2)
 
+	// A link that ends while its blob is loose leaves it to the later look.
+	loose := h.push("app", "loose")
+	h.hold("run/e", "loose")
+	h.Clock.Advance(Grace / 2)
+	h.ok(h.Release(h.ctx, "run/e"))
+	h.ok(h.DeleteBlob(h.ctx, "app", loose))
+	h.Clock.Advance(Grace/2 + time.Second)
+	h.collect()
+	n, _ = h.files()
+	eq(h, "files with the loose one", n, 3)
+	h.past()
+	n, _ = h.files()
+	eq(h, "files without it", n, 2)
+
 	// Nothing is left of what did not come whole.
 	broken := errors.New("broken")
 	_, err = h.Hold(h.ctx, "run/d", io.MultiReader(strings.NewReader("begin"), iotest.ErrReader(broken)))
@@ -177,7 +192,19 @@ func manyHolds(h *H) {
 		_, err := h.HoldDigest(h.ctx, "run/2", "run/0", Dig([]byte(data(i))))
 		h.ok(err)
 	}
+	h.ok(h.HoldAll(h.ctx, "run/4", "run/0"))
+	h.is(h.HoldAll(h.ctx, "run/4", "run/5"), content.ErrBlobUnknown)
 	h.ok(errors.Join(h.Release(h.ctx, "run/0"), h.Release(h.ctx, "run/1")))
+	h.past()
+	h.past()
+	for i := 0; i < n; i += 2 {
+		got, err := h.readHeld("run/4", Dig([]byte(data(i))))
+		h.ok(err)
+		eq(h, "held by who took all", got, data(i))
+	}
+	files, _ = h.files()
+	eq(h, "files of who took all", files, n/4)
+	h.ok(h.Release(h.ctx, "run/4"))
 	h.Clock.Advance(2 * Grace)
 	done := make(chan error, 1)
 	go func() {

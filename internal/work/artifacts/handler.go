@@ -1,0 +1,170 @@
+package artifacts
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"cairn.dev/cairn/internal/content"
+	"cairn.dev/cairn/internal/task"
+)
+
+// A Guard says whether a request may come in; its error is told to the client.
+// Wrong is the status of the answer, 401 or 403.
+type Guard func(*http.Request) (wrong int, err error)
+
+// maxInput bounds the JSON of an input.
+const maxInput = 16 << 20
+
+// Handler is where workers fetch and bring bytes: [task.PathBlob] and
+// [task.PathArtifact]. holds says whether a lease is held; a request without
+// one gets nothing. A nil guard lets everybody in.
+func (s *Store) Handler(holds func(task.Ref) bool, guard Guard) http.Handler {
+	h := &handler{s: s, holds: holds, guard: guard}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+task.PathBlob+"{digest}", h.with(h.blob))
+	mux.HandleFunc("POST "+task.PathBlob+"{$}", h.with(h.store))
+	mux.HandleFunc("POST "+task.PathArtifact, h.with(h.source))
+	return mux
+}
+
+type handler struct {
+	s     *Store
+	holds func(task.Ref) bool
+	guard Guard
+}
+
+// with answers a request of who holds a lease.
+func (h *handler) with(f func(http.ResponseWriter, *http.Request, task.Ref) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if h.guard != nil {
+			if wrong, err := h.guard(r); err != nil {
+				problem(w, wrong, err)
+				return
+			}
+		}
+		holder, err := task.ParseLease(r.Header.Get(task.HeaderLease))
+		if err != nil {
+			problem(w, http.StatusBadRequest, err)
+			return
+		}
+		if !h.holds(holder) {
+			problem(w, http.StatusConflict, fmt.Errorf("the lease of task %s of run %s is not held any more", holder.Task, holder.Run))
+			return
+		}
+		// Large files take longer than other requests may.
+		c := http.NewResponseController(w)
+		_ = c.SetWriteDeadline(time.Time{})
+		_ = c.SetReadDeadline(time.Time{})
+		if err := f(w, r, holder); err != nil {
+			problem(w, status(r.Context(), err), err)
+		}
+	}
+}
+
+// status is what a worker makes of an error: with 4xx the task is at fault,
+// with 5xx it is tried again.
+func status(ctx context.Context, err error) int {
+	var large *http.MaxBytesError
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(err, ErrRefused):
+		return http.StatusForbidden
+	case errors.As(err, &large), errors.Is(err, ErrTooLarge):
+		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, ErrInvalid):
+		return http.StatusUnprocessableEntity
+	case errors.Is(err, content.ErrNoSpace):
+		return http.StatusInsufficientStorage
+	case ctx.Err() != nil:
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusBadGateway
+}
+
+// blob gives a file that the run has, or a range of it.
+func (h *handler) blob(w http.ResponseWriter, r *http.Request, holder task.Ref) error {
+	digest := r.PathValue("digest")
+	f, err := h.s.OpenOf(r.Context(), holder.Run, digest)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("ETag", strconv.Quote(digest))
+	http.ServeContent(w, r, "", time.Time{}, f)
+	return nil
+}
+
+// store keeps an output.
+func (h *handler) store(w http.ResponseWriter, r *http.Request, holder task.Ref) error {
+	p, err := h.s.Store(r.Context(), holder.Run, r.Body)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(b)
+	return nil
+}
+
+// source gives what an input's source has.
+func (h *handler) source(w http.ResponseWriter, r *http.Request, holder task.Ref) error {
+	var in task.Input
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxInput)).Decode(&in); err != nil {
+		return fmt.Errorf("read the input: %w: %w", ErrInvalid, err)
+	}
+	f, err := h.s.Fetch(r.Context(), holder.Run, in)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// The first bytes come before the answer, so that a source which fails at
+	// once is told as it should be.
+	head, err := begin(f, 32<<10)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if f.Size >= 0 {
+		w.Header().Set("Content-Length", strconv.FormatInt(f.Size, 10))
+	}
+	_, wrong := w.Write(head)
+	if err == nil && wrong == nil {
+		_, wrong = io.Copy(w, f)
+	}
+	if wrong != nil {
+		// What has come so far must not look whole.
+		h.s.d.Log.Warn("a source was not handed over whole", "run", holder.Run, "task", holder.Task, "error", wrong)
+		panic(http.ErrAbortHandler)
+	}
+	return nil
+}
+
+// begin reads up to n bytes. The error is io.EOF when there are no more; other
+// than with io.ReadFull an end that r calls unexpected is not mistaken for one.
+func begin(r io.Reader, n int) ([]byte, error) {
+	b := make([]byte, n)
+	for have := 0; ; {
+		k, err := r.Read(b[have:])
+		if have += k; err != nil || have == n {
+			return b[:have], err
+		}
+	}
+}
+
+func problem(w http.ResponseWriter, status int, err error) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": strings.ToValidUTF8(err.Error(), "?")})
+}
