@@ -1,0 +1,218 @@
+package controller
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"cairn.dev/cairn/internal/kube/crd"
+	"cairn.dev/cairn/internal/work"
+	"cairn.dev/cairn/internal/workflow/front"
+)
+
+// dealCron brings the server's schedule to what a CronWorkflow says.
+func (c *Controller) dealCron(ctx context.Context, r ref, rec *record, u *unstructured.Unstructured) (time.Duration, error) {
+	if uid := string(u.GetUID()); rec.uid != uid {
+		c.begin(r, rec, uid)
+	}
+	if u.GetDeletionTimestamp() != nil {
+		return 0, c.forgetSchedule(ctx, c.key(r.namespace, rec.uid))
+	}
+	refused, err := c.putSchedule(ctx, r, rec, u)
+	if err != nil {
+		return 0, err
+	}
+	info := c.schedule(r, rec.uid)
+	old := rec.status
+	if old == nil {
+		old, _ = u.Object["status"].(map[string]any)
+	}
+	status := cronStatus
+	if r.kind.argo() {
+		status = argoCronStatus
+	}
+	now := c.d.Clock.Now()
+	again, err := c.write(ctx, r, rec, u, status(info, refused, u.GetGeneration(), now, old), nil)
+	if again == 0 && !info.Next.IsZero() { // its status tells of the last time
+		again = max(time.Second, info.Next.Sub(now)+time.Second)
+	}
+	if again == 0 && refused != "" {
+		again = retryRefused
+	}
+	return again, err
+}
+
+// putSchedule stores the schedule if it is not the one that is stored.
+func (c *Controller) putSchedule(ctx context.Context, r ref, rec *record, u *unstructured.Unstructured) (refused string, err error) {
+	doc, err := document(u)
+	if err != nil {
+		return "", err
+	}
+	var failed error
+	s, problems := front.CompileSchedule(r.String(), doc, c.options(ctx, r.kind.argo(), &failed))
+	if failed != nil {
+		return "", failed
+	}
+	if len(problems) > 0 {
+		return refusal(problems), nil
+	}
+	if _, err := s.Graph.Arguments(nil, nil); err != nil {
+		return err.Error(), nil
+	}
+	key := c.key(r.namespace, rec.uid)
+	for _, x := range c.d.Server.Schedules() {
+		if x.Namespace == r.namespace && x.Name == r.name && x.By != key && c.alive(x.By) {
+			return fmt.Sprintf("metadata.name: there is a schedule %s/%s already, put by %s: choose another name", r.namespace, r.name, x.By), nil
+		}
+	}
+	sum := sha256.Sum256(s.Documents)
+	put := hex.EncodeToString(sum[:])
+	if rec.put == put {
+		return "", nil
+	}
+	s.Name, s.Namespace = r.name, r.namespace
+	err = c.d.Server.PutSchedule(ctx, s, key, Pool(c.cfg.Cluster))
+	switch {
+	case errors.Is(err, work.ErrInvalid):
+		return err.Error(), nil
+	case err != nil:
+		return "", fmt.Errorf("put the schedule of %s: %w", r, err)
+	}
+	rec.put = put
+	return "", nil
+}
+
+// alive reports whether whoever put a schedule still wants it: what an object
+// put that is gone may be replaced.
+func (c *Controller) alive(by string) bool {
+	return !strings.HasPrefix(by, c.prefix()) || c.keys()[by]
+}
+
+// schedule is what the server says of the schedule of an object.
+func (c *Controller) schedule(r ref, uid string) work.ScheduleInfo {
+	all := c.d.Server.Schedules()
+	i := slices.IndexFunc(all, func(x work.ScheduleInfo) bool { return x.By == c.key(r.namespace, uid) })
+	if i < 0 {
+		return work.ScheduleInfo{}
+	}
+	return all[i]
+}
+
+// forgetSchedule deletes the schedule that an object put.
+func (c *Controller) forgetSchedule(ctx context.Context, by string) error {
+	for _, x := range c.d.Server.Schedules() {
+		if x.By != by {
+			continue
+		}
+		if err := c.d.Server.DeleteSchedule(ctx, x.Namespace, x.Name); err != nil && !errors.Is(err, work.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// cronStatus is the status of a CronWorkflow of ours.
+func cronStatus(x work.ScheduleInfo, refused string, generation int64, now time.Time, old map[string]any) map[string]any {
+	cs := conditionsOf(old, now, generation)
+	out := map[string]any{"observedGeneration": generation}
+	accept(cs, refused)
+	put(out, "message", cut(refused, maxMessage))
+	if x.Name != "" {
+		put(out, "schedule", cut(strings.Join(x.Crons, ", "), maxSample))
+		out["suspended"] = x.Suspended
+		put(out, "lastScheduleTime", last(x))
+		put(out, "nextScheduleTime", moment(x.Next))
+		if refused == "" {
+			put(out, "message", cut(x.Trouble, maxMessage))
+		}
+	}
+	out["conditions"] = cs.list
+	return out
+}
+
+// argoCronStatus says the same in Argo's words.
+func argoCronStatus(x work.ScheduleInfo, refused string, generation int64, now time.Time, old map[string]any) map[string]any {
+	was, _ := old["cairn"].(map[string]any)
+	cs := conditionsOf(was, now, generation)
+	accept(cs, refused)
+	own := map[string]any{"conditions": cs.list}
+	put(own, "nextScheduleTime", moment(x.Next))
+	out := map[string]any{"phase": "Active", "active": []any{}, "cairn": own}
+	put(out, "lastScheduledTime", last(x))
+	list := []any{}
+	for kind, why := range map[string]string{"SpecError": refused, "SubmissionError": x.Trouble} {
+		if why != "" {
+			list = append(list, map[string]any{"type": kind, "status": "True", "message": cut(why, maxMessage)})
+		}
+	}
+	out["conditions"] = list
+	return out
+}
+
+func accept(cs *conditions, refused string) {
+	if refused != "" {
+		cs.set("Accepted", false, "Refused", cut(refused, 2*maxMessage))
+	} else {
+		cs.set("Accepted", true, "Accepted", "it is what was asked for")
+	}
+}
+
+// last is the newest time of a schedule that came; nil when none did yet.
+func last(x work.ScheduleInfo) any {
+	if !x.Last.After(x.Created) {
+		return nil
+	}
+	return moment(x.Last)
+}
+
+// dealTemplate says of a template of ours whether it can be used. Argo's have
+// no status; whoever uses them is told.
+func (c *Controller) dealTemplate(ctx context.Context, r ref, rec *record, u *unstructured.Unstructured) (time.Duration, error) {
+	if r.kind.group != crd.Group {
+		return 0, nil
+	}
+	if uid := string(u.GetUID()); rec.uid != uid {
+		c.begin(r, rec, uid)
+	}
+	doc, err := document(u)
+	if err != nil {
+		return 0, err
+	}
+	var failed error
+	_, problems := front.Compile(r.String(), doc, c.options(ctx, false, &failed))
+	if failed != nil {
+		return 0, failed
+	}
+	c.refuse(rec, len(problems) > 0)
+	old := rec.status
+	if old == nil {
+		old, _ = u.Object["status"].(map[string]any)
+	}
+	cs := conditionsOf(old, c.d.Clock.Now(), u.GetGeneration())
+	accept(cs, refusal(problems))
+	return c.write(ctx, r, rec, u, map[string]any{"observedGeneration": u.GetGeneration(), "conditions": cs.list}, nil)
+}
+
+// templateChanged has those looked at again that a template may concern: all
+// schedules, whose next runs are to be of the new one, and what was refused
+// perhaps for want of it. Runs keep the templates that they began with.
+func (c *Controller) templateChanged(t ref) {
+	c.mu.Lock()
+	var list []ref
+	for r, rec := range c.records {
+		if r != t && r.kind.argo() == t.kind.argo() && (t.namespace == "" || r.namespace == t.namespace) && (r.kind.role == roleCron || rec.refused) {
+			list = append(list, r)
+		}
+	}
+	c.mu.Unlock()
+	for _, r := range list {
+		c.queue.add(r, 0)
+	}
+}

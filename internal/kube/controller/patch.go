@@ -1,0 +1,228 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+)
+
+// MaxStatus bounds the status of an object, in bytes of JSON, whatever its run
+// is.
+const MaxStatus = 16 << 10
+
+// pace is how often an object is written to.
+const pace = time.Second
+
+// record is what is remembered of an object between two looks at it. It
+// belongs to whoever deals with the object; others read whether it was refused,
+// under the lock.
+type record struct {
+	uid, run string
+	failures int
+	written  time.Duration  // when, on the monotonic clock; 0: never
+	status   map[string]any // that was written, and is there
+	labels   map[string]string
+
+	spec    string // fingerprint of that which the run is of
+	refused bool   // it may be taken when a template comes
+	steered bool   // suspended is what the spec said last
+	suspend bool
+	stopped string // how the run was told to end
+	samples []sample
+	sampled int    // how many had failed when the samples were taken
+	put     string // hash of the documents of the schedule
+}
+
+func (c *Controller) record(r ref) *record {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rec := c.records[r]
+	if rec == nil {
+		rec = &record{}
+		c.records[r] = rec
+	}
+	return rec
+}
+
+// begin forgets what was remembered of another object of the same name.
+func (c *Controller) begin(r ref, rec *record, uid string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if rec.run != "" {
+		delete(c.runs, rec.run)
+	}
+	*rec = record{uid: uid, failures: rec.failures}
+}
+
+// belong ties a run to its object, whose status then follows it.
+func (c *Controller) belong(r ref, rec *record, run string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rec.run = run
+	c.runs[run] = r
+}
+
+// refuse notes whether an object was refused.
+func (c *Controller) refuse(rec *record, refused bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rec.refused = refused
+}
+
+// wait is how long an object is not to be written to.
+func (c *Controller) wait(rec *record) time.Duration {
+	if rec.written == 0 {
+		return 0
+	}
+	return max(0, rec.written+pace-c.d.Clock.Mono())
+}
+
+// write brings an object's status to what it should be, and its labels where
+// there are some to set: in one request, and in none when it is so already.
+// again is when to come back because it is too early.
+func (c *Controller) write(ctx context.Context, r ref, rec *record, u *unstructured.Unstructured, status map[string]any, labels map[string]string) (again time.Duration, err error) {
+	if rec.status == nil {
+		rec.status, _ = u.Object["status"].(map[string]any)
+		rec.labels = u.GetLabels()
+	}
+	change := difference(rec.status, status)
+	set := map[string]any{}
+	for k, v := range labels {
+		if rec.labels[k] != v {
+			set[k] = v
+		}
+	}
+	if len(change) == 0 && len(set) == 0 {
+		return 0, nil
+	}
+	if d := c.wait(rec); d > 0 {
+		return d, nil
+	}
+	rec.written = max(1, c.d.Clock.Mono())
+	err = c.send(ctx, r, u, change, set, status)
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return 0, nil // it went; its deletion is on its way
+	}
+	if err != nil {
+		rec.status = nil // what is there now is read again
+		return 0, fmt.Errorf("write the status of %s: %w", r, err)
+	}
+	rec.status, rec.labels = status, maps.Clone(rec.labels)
+	if rec.labels == nil {
+		rec.labels = map[string]string{}
+	}
+	maps.Copy(rec.labels, labels)
+	return 0, nil
+}
+
+// send writes labels and status: together where the kind's status is a field
+// like others.
+func (c *Controller) send(ctx context.Context, r ref, u *unstructured.Unstructured, change, labels, want map[string]any) error {
+	if c.separate(r.kind) {
+		if len(labels) > 0 {
+			if _, err := c.patch(ctx, r, u, nil, labels, ""); err != nil {
+				return err
+			}
+		}
+		if len(change) == 0 {
+			return nil
+		}
+		_, err := c.patch(ctx, r, u, change, nil, "status")
+		return err
+	}
+	got, err := c.patch(ctx, r, u, change, labels, "")
+	if err != nil || len(change) == 0 {
+		return err
+	}
+	if phase, _, _ := unstructured.NestedFieldNoCopy(got.Object, "status", "phase"); reflect.DeepEqual(phase, want["phase"]) {
+		return nil
+	}
+	// It was not taken: with this definition the status is written apart.
+	// Argo's differ in this from version to version.
+	c.mu.Lock()
+	if w := c.watches[r.kind]; w != nil {
+		w.separate = true
+	}
+	c.mu.Unlock()
+	now, _ := got.Object["status"].(map[string]any)
+	_, err = c.patch(ctx, r, u, difference(now, want), nil, "status")
+	return err
+}
+
+func (c *Controller) separate(k *kind) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.watches[k]
+	return w != nil && w.separate
+}
+
+// patch sends a merge patch.
+func (c *Controller) patch(ctx context.Context, r ref, u *unstructured.Unstructured, status, labels map[string]any, sub ...string) (*unstructured.Unstructured, error) {
+	// The uid keeps a status from another object of the same name.
+	meta := map[string]any{"uid": string(u.GetUID())}
+	if len(labels) > 0 {
+		meta["labels"] = labels
+	}
+	p := map[string]any{"metadata": meta}
+	if len(status) > 0 {
+		p["status"] = status
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	var api dynamic.ResourceInterface = c.api.Resource(r.kind.gvr())
+	if r.namespace != "" {
+		api = c.api.Resource(r.kind.gvr()).Namespace(r.namespace)
+	}
+	sub = slices.DeleteFunc(sub, func(s string) bool { return s == "" })
+	return api.Patch(ctx, r.name, types.MergePatchType, body, metav1.PatchOptions{FieldManager: "cairn"}, sub...)
+}
+
+// difference is a merge patch that makes of one object another.
+func difference(old, new map[string]any) map[string]any {
+	out := map[string]any{}
+	for k, v := range new {
+		was, there := old[k]
+		a, isMap := was.(map[string]any)
+		b, willBe := v.(map[string]any)
+		switch {
+		case isMap && willBe:
+			if d := difference(a, b); len(d) > 0 {
+				out[k] = d
+			}
+		case !there || !same(was, v):
+			out[k] = v
+		}
+	}
+	for k := range old {
+		if _, ok := new[k]; !ok {
+			out[k] = nil
+		}
+	}
+	return out
+}
+
+// same compares what was read with what was made: numbers may be of another
+// type.
+func same(a, b any) bool {
+	if reflect.DeepEqual(a, b) {
+		return true
+	}
+	x, err := json.Marshal(a)
+	if err != nil {
+		return false
+	}
+	y, err := json.Marshal(b)
+	return err == nil && string(x) == string(y)
+}

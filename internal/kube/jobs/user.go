@@ -1,0 +1,120 @@
+package jobs
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+)
+
+// userPod is what a task says about its pod, read.
+//
+// Fields of a task's Pod are those of a PodSpec, and these: container (fields
+// of the container that the task runs in), sidecars (containers beside it),
+// metadata (labels and annotations), volumeClaimTemplates (claims that the run
+// has to itself) and podSpecPatch (a strategic merge patch, over all).
+type userPod struct {
+	spec      corev1.PodSpec
+	main      corev1.Container
+	sidecars  []corev1.Container
+	meta      metav1.ObjectMeta
+	claims    []corev1.PersistentVolumeClaim
+	templates []string // their names
+	patch     string
+}
+
+// renamed are fields that Argo calls otherwise than a PodSpec does.
+var renamed = map[string]string{"podPriorityClassName": "priorityClassName", "podPriority": "priority", "podResources": "resources", "podMetadata": "metadata"}
+
+// settled are fields that have no meaning here, because it has been seen to.
+var settled = map[string]bool{"volumeClaimGC": true, "pendingTimeout": true, "executor": true, "retryAffinity": true, "podDisruptionBudget": true, "daemon": false}
+
+// ours are fields of a PodSpec that tasks may not set.
+var ours = map[string]string{
+	"containers":         "say container and sidecars",
+	"restartPolicy":      "a pod of a Job is never restarted in place",
+	"nodeName":           "say nodeSelector or affinity",
+	"enableServiceLinks": "they would be seen by tasks",
+}
+
+// read reads what a task says about its pod. Its errors are [ErrPod].
+func read(pod map[string]any) (userPod, error) {
+	var u userPod
+	rest := map[string]any{}
+	for _, k := range slices.Sorted(maps.Keys(pod)) {
+		v := pod[k]
+		if to := renamed[k]; to != "" {
+			if _, both := pod[to]; both {
+				continue // that of the template counts
+			}
+			k = to
+		}
+		var err error
+		switch {
+		case settled[k]:
+		case ours[k] != "":
+			return u, podErrorf("%s cannot be set: %s", k, ours[k])
+		case k == "containerSet" || k == "daemon":
+			return u, podErrorf("%s is not supported yet", k)
+		case k == "container":
+			err = into(k, v, &u.main)
+		case k == "sidecars":
+			err = into(k, v, &u.sidecars)
+		case k == "metadata":
+			err = into(k, v, &u.meta)
+		case k == "volumeClaimTemplates":
+			err = into(k, v, &u.claims)
+		case k == "podSpecPatch":
+			u.patch, _ = v.(string)
+		default:
+			rest[k] = v
+		}
+		if err != nil {
+			return u, err
+		}
+	}
+	if err := into("pod", rest, &u.spec); err != nil {
+		return u, err
+	}
+	for _, c := range u.claims {
+		u.templates = append(u.templates, c.Name)
+	}
+	for _, c := range append(slices.Clone(u.sidecars), u.spec.InitContainers...) {
+		if c.Name == Main || strings.HasPrefix(c.Name, "cairn") {
+			return u, podErrorf("container %s: the name is taken", c.Name)
+		}
+	}
+	for _, v := range u.spec.Volumes {
+		if strings.HasPrefix(v.Name, "cairn-") {
+			return u, podErrorf("volume %s: names that begin with cairn- are taken", v.Name)
+		}
+	}
+	u.meta = metav1.ObjectMeta{Labels: u.meta.Labels, Annotations: u.meta.Annotations}
+	for k := range u.meta.Labels {
+		if strings.HasPrefix(k, "cairn.dev/") {
+			return u, podErrorf("label %s: labels of cairn.dev are taken", k)
+		}
+	}
+	return u, nil
+}
+
+// into reads values of a document as a type of Kubernetes.
+func into(what string, v, to any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return podErrorf("%s: %w", what, err)
+	}
+	return strict(what, b, to)
+}
+
+func yamlToJSON(s string) ([]byte, error) {
+	if len(s) > 64<<10 {
+		return nil, fmt.Errorf("it has %d bytes, at most %d", len(s), 64<<10)
+	}
+	return yaml.YAMLToJSON([]byte(s))
+}
