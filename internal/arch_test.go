@@ -127,6 +127,7 @@ var modules = map[string][]string{
 	"github.com/expr-lang/expr":              {"internal/workflow/argo"},
 	"github.com/Masterminds/sprig/v3":        {"internal/workflow/argo"},
 	"github.com/adhocore/gronx":              {"internal/workflow", "internal/work/…"},
+	"github.com/klauspost/compress":          {"internal/work/logs", "internal/pool"},
 	"github.com/danielgtaylor/huma/v2":       {"internal/api"},
 	"github.com/prometheus/client_golang":    {"internal/serve"},
 	"github.com/google/go-containerregistry": {"internal/catalog/keychain", "test/…"},
