@@ -23,6 +23,8 @@ const (
 	exitNotFound    = 4
 	exitForbidden   = 5
 	exitUnreachable = 6
+	exitRunFailed   = 7
+	exitRunCanceled = 8
 	exitInterrupted = 130
 )
 
@@ -31,10 +33,15 @@ const exitCodes = `  0    done
   2    the command line is wrong
   3    refused or held back: it needs --yes, something is in use, or Cairn is
        not sure and does nothing
-  4    the image, repository, reporter or account does not exist
+  4    the image, repository, reporter, account or run does not exist
   5    not allowed with this secret, or no secret given
   6    no server answered
+  7    the run that was waited for failed, or ended with an error
+  8    the run that was waited for was canceled
   130  interrupted
+
+` + "`cairn run --wait`" + ` of one container ends with the exit code of its program, when
+that failed.
 `
 
 func exitCodesTopic() *cobra.Command {
@@ -99,6 +106,15 @@ func exitCode(err error) int {
 	case errors.As(err, new(*client.Unreachable)):
 		return exitUnreachable
 	}
+	if e, ok := errors.AsType[*programError](err); ok {
+		return e.code
+	}
+	if e, ok := errors.AsType[*runError](err); ok {
+		if e.phase == "canceled" {
+			return exitRunCanceled
+		}
+		return exitRunFailed
+	}
 	if p, ok := errors.AsType[*wire.Problem](err); ok {
 		switch p.Status {
 		case http.StatusNotFound:
@@ -126,7 +142,7 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 	fmt.Fprintf(a.stderr, "cairn: %s\n", strings.TrimSpace(err.Error()))
 	if h := hint(err); h != "" {
 		fmt.Fprintf(a.stderr, "  %s\n", h)
-	} else if code == exitUsage {
+	} else if code == exitUsage && !errors.As(err, new(*programError)) {
 		fmt.Fprintf(a.stderr, "  `%s --help` shows how it is used\n", cmd.CommandPath())
 	}
 	return code

@@ -60,6 +60,7 @@ last use, in two steps, and says why.
 	root.PersistentFlags().StringVar(&a.server, "server", "", "address of the server (default "+client.DefaultServer+", or $"+client.ServerVariable+")")
 	root.AddGroup(
 		&cobra.Group{ID: "run", Title: "Run:"},
+		&cobra.Group{ID: "work", Title: "Workflows:"},
 		&cobra.Group{ID: "images", Title: "Images:"},
 		&cobra.Group{ID: "code", Title: "Code:"},
 		&cobra.Group{ID: "manage", Title: "Manage:"},
@@ -71,6 +72,7 @@ last use, in two steps, and says why.
 		root.AddCommand(cmds...)
 	}
 	in("run", a.demoCommand(), a.serveCommand(), a.agentCommand(), a.credentialCommand(), a.configCommand(), a.scrubCommand())
+	in("work", a.runCommand(), a.runsCommand(), a.logsCommand(), a.lintCommand(), a.schedulesCommand())
 	in("images", a.whyCommand(), a.imageCommand(), a.tagCommand(), a.mirrorCommand())
 	in("code", a.scanCommand(), a.bumpCommand())
 	in("manage", a.statusCommand(), a.retentionCommand(), a.reapCommand(), a.clusterCommand(), a.tokenCommand())
