@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,15 +20,13 @@ func (a *app) logsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "logs ID [TASK]",
 		Short: "Show what the tasks of a run printed",
-		Long: `Show what the tasks of a run printed, or one of them. What went to standard
-output and standard error goes there again. Where there are several tasks, lines
-begin with the task's.`,
+		Long: `Show what the tasks of a run printed, or one of them: by its number or, at the
+top of the graph, its name. What went to standard output and standard error goes
+there again. Lines begin with the number of their task where there may be more
+than one.`,
 		Example: "  cairn logs 0d5k2m…\n  cairn logs -f 0d5k2m…\n  cairn logs --grep 'error|panic' 0d5k2m…\n  cairn logs --tail 20 0d5k2m… 3.17",
 		Args:    takes(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				q.Task = args[1]
-			}
 			if since > 0 {
 				q.Since = time.Now().Add(-since.Std())
 			}
@@ -36,7 +34,12 @@ begin with the task's.`,
 			if err != nil {
 				return err
 			}
-			return a.follow(cmd.Context(), cl, args[0], q, q.Task == "" && !plain)
+			if len(args) > 1 {
+				if q.Task, err = findTask(cmd.Context(), cl, args[0], args[1]); err != nil {
+					return err
+				}
+			}
+			return a.follow(cmd.Context(), cl, args[0], q, !strings.Contains(q.Task, ".") && !plain)
 		},
 	}
 	f := c.Flags()
@@ -50,24 +53,55 @@ begin with the task's.`,
 	return c
 }
 
+// findTask is the ID of a task or node that is named by it or by its name.
+func findTask(ctx context.Context, cl *client.Client, id, task string) (string, error) {
+	if task != "" && task[0] >= '0' && task[0] <= '9' {
+		return task, nil
+	}
+	var known []string
+	for q := (client.NodeQuery{}); ; {
+		page, err := cl.Nodes(ctx, id, q)
+		if err != nil {
+			return "", err
+		}
+		for _, n := range page.Nodes {
+			if n.Name == task && n.ID != "" {
+				return n.ID, nil
+			}
+			known = append(known, n.Name)
+		}
+		if q.After = page.Next; q.After == "" {
+			break
+		}
+	}
+	return "", &hinted{fmt.Errorf("run %s has no task %q; at the top are: %s", id, task, brief(strings.Join(known, ", "))), "`cairn runs get " + id + "` shows all; name those below by their numbers"}
+}
+
 // follow prints lines of logs.
 func (a *app) follow(ctx context.Context, cl *client.Client, id string, q client.LogQuery, named bool) error {
-	begun := map[io.Writer]bool{} // writers in the middle of a line
+	open := map[string]string{} // by stream, the task in the middle of whose line it is
 	return cl.Logs(ctx, id, q, func(l wire.LogLine) error {
 		w := a.stdout
 		if l.Stream == "stderr" {
 			w = a.stderr
 		}
-		if named && !begun[w] {
-			if _, err := fmt.Fprintf(w, "%s | ", l.Task); err != nil {
-				return err
-			}
-		}
 		b := l.Bytes
 		if b == nil {
 			b = []byte(l.Text)
 		}
-		if begun[w] = l.Part; !l.Part {
+		if l.Cut > 0 {
+			b = fmt.Appendf(nil, "[%s of output not kept]", bytesText(l.Cut))
+		}
+		if named && open[l.Stream] != l.Task {
+			if open[l.Stream] != "" {
+				b = append([]byte("\n"), fmt.Appendf(nil, "%s | %s", l.Task, b)...)
+			} else {
+				b = fmt.Appendf(nil, "%s | %s", l.Task, b)
+			}
+		}
+		open[l.Stream] = l.Task
+		if !l.Part {
+			open[l.Stream] = ""
 			b = append(b, '\n')
 		}
 		_, err := w.Write(b)

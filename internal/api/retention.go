@@ -93,8 +93,16 @@ type (
 	}
 )
 
+// streamGap is how long lines of a streamed answer are held back.
+const streamGap = 200 * time.Millisecond
+
 // stream answers with one JSON object per line, flushed at least every second.
 func (a *API) stream(body func(ctx context.Context, line func(any))) *huma.StreamResponse {
+	return a.streamEvery(streamGap, body)
+}
+
+// streamEvery is [API.stream], flushed with the first line after each gap.
+func (a *API) streamEvery(gap time.Duration, body func(ctx context.Context, line func(any))) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		_, w := humago.Unwrap(hc)
 		w.Header().Set("Content-Type", "application/x-ndjson")
@@ -106,7 +114,7 @@ func (a *API) stream(body func(ctx context.Context, line func(any))) *huma.Strea
 		flushed := a.Clock.Mono()
 		body(hc.Context(), func(v any) {
 			_ = enc.Encode(v) // a client that went away ends the context
-			if now := a.Clock.Mono(); now-flushed > 200*time.Millisecond {
+			if now := a.Clock.Mono(); now-flushed >= gap {
 				_ = buf.Flush()
 				_ = rc.Flush()
 				flushed = now

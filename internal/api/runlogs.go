@@ -2,54 +2,36 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
-	"regexp"
 	"time"
 	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"cairn.dev/cairn/internal/api/wire"
+	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/work/logs"
 )
 
 // Logs is what tasks print. *logs.Store is one.
 type Logs interface {
-	Read(ctx context.Context, q LogQuery, f func(LogLine) error) error
-}
-
-type LogQuery struct {
-	Run, Task string
-	Attempt   int
-	Grep      *regexp.Regexp
-	Since     time.Time
-	Tail      int
-	Follow    bool
-}
-
-type LogLine struct {
-	Task    string
-	Attempt int
-	Stream  byte
-	At      time.Time
-	Bytes   []byte
+	Read(ctx context.Context, q logs.Query, f func(logs.Line) error) error
 }
 
 func (a *API) logRoutes() {
-	logs := op("read-logs", http.MethodGet, "/api/v1/runs/{id}/logs", "runs", "Read what the tasks of a run printed, and follow what they print", 400, 404)
-	logs.Description = "One JSON object per line: {\"item\": line} for each, then {\"end\": {}}, or {\"error\": problem}. With follow it goes on until the run has ended."
-	huma.Register(a.huma, logs, a.readLogs)
+	read := op("read-logs", http.MethodGet, "/api/v1/runs/{id}/logs", "runs", "Read what the tasks of a run printed, and follow what they print", 400, 404)
+	read.Description = "One JSON object per line: {\"item\": line} for each, then {\"end\": {}}, or {\"error\": problem}. With follow it goes on until the run has ended."
+	huma.Register(a.huma, read, a.readLogs)
 }
 
 type logsInput struct {
 	runInput
-	Task    string    `query:"task" maxLength:"64" doc:"only of this task"`
+	Task    string    `query:"task" maxLength:"64" doc:"only of this task, or of the tasks of this node"`
 	Attempt int       `query:"attempt" minimum:"0" doc:"only of this attempt"`
 	Stream  string    `query:"stream" enum:"stdout,stderr" doc:"only this one"`
 	Grep    string    `query:"grep" maxLength:"1000" doc:"only lines that this regular expression (RE2) matches"`
 	Since   time.Time `query:"since" doc:"only what was printed since, RFC 3339"`
-	Tail    int       `query:"tail" minimum:"0" maximum:"1000000" doc:"only so many lines from the end; 0: all"`
+	Tail    int       `query:"tail" minimum:"0" maximum:"100000" doc:"only so many lines from the end; 0: all"`
 	Follow  bool      `query:"follow" doc:"go on with what is printed from now on"`
 }
 
@@ -60,16 +42,25 @@ func (a *API) readLogs(ctx context.Context, in *logsInput) (*huma.StreamResponse
 	if a.Logs == nil {
 		return nil, refuse(http.StatusNotFound, "", "this server keeps no logs of runs")
 	}
-	q := LogQuery{Run: in.ID, Task: in.Task, Attempt: in.Attempt, Since: in.Since, Tail: in.Tail, Follow: in.Follow}
+	q := logs.Query{Run: in.ID, Task: in.Task, Attempt: in.Attempt, Since: in.Since, Tail: in.Tail, Follow: in.Follow}
+	switch in.Stream {
+	case "stdout":
+		q.Stream = task.Stdout
+	case "stderr":
+		q.Stream = task.Stderr
+	}
 	if in.Grep != "" {
-		re, err := regexp.Compile(in.Grep)
-		if err != nil {
+		var err error
+		if q.Grep, err = logs.Pattern(in.Grep); err != nil {
 			return nil, refuse(http.StatusBadRequest, "write a regular expression as RE2 has them, such as error|warn", "grep: %v", err)
 		}
-		q.Grep = re
 	}
-	return a.stream(func(ctx context.Context, line func(any)) {
-		err := a.Logs.Read(ctx, q, func(l LogLine) error {
+	gap := streamGap
+	if in.Follow {
+		gap = 0 // somebody looks at it
+	}
+	return a.streamEvery(gap, func(ctx context.Context, line func(any)) {
+		err := a.Logs.Read(ctx, q, func(l logs.Line) error {
 			line(logItem{lineOf(l)})
 			return ctx.Err()
 		})
@@ -85,18 +76,15 @@ type logItem struct {
 	Item wire.LogLine `json:"item"`
 }
 
-func lineOf(l LogLine) wire.LogLine {
-	out := wire.LogLine{Task: l.Task, Attempt: l.Attempt, Stream: "stdout", At: l.At}
-	if l.Stream == 2 {
+func lineOf(l logs.Line) wire.LogLine {
+	out := wire.LogLine{Task: l.Task, Attempt: l.Attempt, Stream: "stdout", At: l.At, Part: l.Open, Cut: l.Cut}
+	if l.Stream == task.Stderr {
 		out.Stream = "stderr"
 	}
-	if utf8.Valid(l.Bytes) {
-		out.Text = string(l.Bytes)
+	if utf8.Valid(l.Text) {
+		out.Text = string(l.Text)
 	} else {
-		out.Bytes = l.Bytes
+		out.Bytes = l.Text
 	}
 	return out
 }
-
-var _ = json.Marshal
-var _ = humago.Unwrap

@@ -150,8 +150,10 @@ type LogLine struct {
 	At      time.Time `json:"at"`
 	Text    string    `json:"text,omitempty"`
 	Bytes   []byte    `json:"bytes,omitempty"`
-	// Part: more of the same line follows.
+	// Part: there is no line feed; more of the line follows, if anything.
 	Part bool `json:"part,omitempty"`
+	// Cut: so many bytes at this place were not kept, and there is no text.
+	Cut int64 `json:"cut,omitempty"`
 }
 
 // An Upload is a file that was handed in, for runs that are submitted with it
