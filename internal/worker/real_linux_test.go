@@ -57,7 +57,7 @@ func TestRealServer(t *testing.T) {
 	worked := make(chan error, 1)
 	go func() { worked <- w.Run(working) }()
 
-	id, err := s.Submit(ctx, graph, "tester", work.Options{})
+	id, err := s.Submit(ctx, graph, "tester", work.Options{Pool: "p"})
 	if err != nil {
 		t.Fatal(err)
 	}

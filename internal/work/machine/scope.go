@@ -300,7 +300,10 @@ func (m *Machine) aboutRun(path []string) (workflow.Value, bool) {
 	case "creationTimestamp":
 		return stamp(m.started), true
 	case "scheduledTime":
-		return stamp(m.scheduled), m.scheduled != 0
+		if m.scheduled == 0 { // a schedule's run that somebody began by hand is on time
+			return stamp(m.started), true
+		}
+		return stamp(m.scheduled), true
 	case "parameters":
 		all := map[string]any{}
 		for k, v := range m.graph.Args {
