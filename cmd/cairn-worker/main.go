@@ -15,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -53,6 +54,7 @@ func run(ctx context.Context, args []string) error {
 	scratch := f.String("scratch", "/tmp/cairn-worker", "folder that is its own: in a pod an emptyDir, for overlays cannot lie on the image itself")
 	single := f.Bool("single", false, "the container is for one task only")
 	verbose := f.Bool("verbose", false, "say more")
+	install := f.String("install", "", "copy this program to a file, and do nothing else")
 	var fresh, shared, entrypoint, command list
 	f.Var(&fresh, "fresh", "folder that is new for each task; may be repeated")
 	f.Var(&shared, "keep", "folder that tasks share; may be repeated")
@@ -60,6 +62,9 @@ func run(ctx context.Context, args []string) error {
 	f.Var(&command, "command", "a word of the image's command; may be repeated")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	if *install != "" {
+		return copySelf(*install)
 	}
 	if *server == "" {
 		return errors.New("no work server: say --server http://HOST:PORT, or set CAIRN_SERVER")
@@ -90,6 +95,28 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	return w.Run(ctx)
+}
+
+// copySelf is how the worker gets into somebody else's container: into a volume
+// that both see.
+func copySelf(to string) error {
+	from, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return fmt.Errorf("copy the worker: %w", err)
+	}
+	defer from.Close()
+	out, err := os.OpenFile(to+".part", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o555)
+	if err != nil {
+		return fmt.Errorf("copy the worker: %w", err)
+	}
+	_, err = io.Copy(out, from)
+	if err = errors.Join(err, out.Close()); err == nil {
+		err = os.Rename(out.Name(), to) // whole, or not at all
+	}
+	if err != nil {
+		return fmt.Errorf("copy the worker to %s: %w", to, err)
+	}
+	return nil
 }
 
 // secret is read anew for each request, because files of pods change.

@@ -344,3 +344,11 @@ func (d *Dispatcher) Changed() <-chan struct{} { return d.changed }
 func (d *Dispatcher) Token(x Demand) string {
 	return d.signer.Sign(Claims{Cluster: d.cfg.Cluster, Namespace: x.Namespace, Run: x.Run, Class: x.Class, Expires: d.d.Clock.Now().Add(d.cfg.TokenLife).Unix()})
 }
+
+// Over says whether a run is known to have ended.
+func (d *Dispatcher) Over(run string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, over := d.ended[run]
+	return over
+}

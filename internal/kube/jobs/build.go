@@ -15,7 +15,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 
 	"cairn.dev/cairn/internal/kube/dispatch"
 )
@@ -373,9 +372,16 @@ func patched(s corev1.PodSpec, patch string) (corev1.PodSpec, error) {
 	if err != nil {
 		return s, err
 	}
-	b, err := strategicpatch.StrategicMergePatch(from, p, corev1.PodSpec{})
+	var base, change map[string]any
+	if err := json.Unmarshal(from, &base); err != nil {
+		return s, err
+	}
+	if err := json.Unmarshal(p, &change); err != nil {
+		return s, podErrorf("podSpecPatch: it is no object: %w", err)
+	}
+	b, err := json.Marshal(merge(base, change))
 	if err != nil {
-		return s, podErrorf("podSpecPatch: %w", err)
+		return s, err
 	}
 	var out corev1.PodSpec
 	return out, strict("podSpecPatch", b, &out)

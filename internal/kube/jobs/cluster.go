@@ -1,0 +1,223 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+)
+
+// cluster is the API server, as far as it is needed here.
+type cluster struct {
+	core, batch rest.Interface
+	codec       runtime.ParameterCodec
+	selector    string // of what is ours
+}
+
+func newCluster(cfg *rest.Config, name string) (*cluster, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, batchv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, err
+		}
+	}
+	codecs := serializer.NewCodecFactory(scheme)
+	client := func(path string, v schema.GroupVersion) (rest.Interface, error) {
+		c := rest.CopyConfig(cfg)
+		c.ContentType = runtime.ContentTypeProtobuf
+		c.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+		c.NegotiatedSerializer, c.GroupVersion, c.APIPath = codecs.WithoutConversion(), &v, path
+		// Brakes of our own, and the API server's fairness, see to the rest.
+		c.QPS = -1
+		if c.UserAgent == "" {
+			c.UserAgent = "cairn-jobs"
+		}
+		return rest.RESTClientFor(c)
+	}
+	core, err := client("/api", corev1.SchemeGroupVersion)
+	if err != nil {
+		return nil, err
+	}
+	batch, err := client("/apis", batchv1.SchemeGroupVersion)
+	if err != nil {
+		return nil, err
+	}
+	return &cluster{core: core, batch: batch, codec: runtime.NewParameterCodec(scheme), selector: LabelCluster + "=" + name}, nil
+}
+
+// callTimeout bounds one request that is no watch.
+const callTimeout = 20 * time.Second
+
+func (c *cluster) createJob(ctx context.Context, j *batchv1.Job) (*batchv1.Job, error) {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	out := &batchv1.Job{}
+	return out, c.batch.Post().Namespace(j.Namespace).Resource("jobs").Body(j).Do(ctx).Into(out)
+}
+
+// getJob is a Job that may have been made by a call whose answer got lost.
+func (c *cluster) getJob(ctx context.Context, namespace, name string) (*batchv1.Job, error) {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	out := &batchv1.Job{}
+	return out, c.batch.Get().Namespace(namespace).Resource("jobs").Name(name).Do(ctx).Into(out)
+}
+
+// resizeJob has a Job run so many indexes.
+func (c *cluster) resizeJob(ctx context.Context, namespace, name string, n int32) (*batchv1.Job, error) {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"completions": n, "parallelism": n}})
+	if err != nil {
+		return nil, err
+	}
+	out := &batchv1.Job{}
+	return out, c.batch.Patch(types.MergePatchType).Namespace(namespace).Resource("jobs").Name(name).Body(patch).Do(ctx).Into(out)
+}
+
+// deleteJob removes a Job and, after it, its pods.
+func (c *cluster) deleteJob(ctx context.Context, namespace, name string) error {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	policy := metav1.DeletePropagationBackground
+	err := c.batch.Delete().Namespace(namespace).Resource("jobs").Name(name).Body(&metav1.DeleteOptions{PropagationPolicy: &policy}).Do(ctx).Error()
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// restricted says whether a namespace enforces the restricted profile.
+func (c *cluster) restricted(ctx context.Context, namespace string) (bool, error) {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	var n corev1.Namespace
+	if err := c.core.Get().Resource("namespaces").Name(namespace).Do(ctx).Into(&n); err != nil {
+		return false, err
+	}
+	return n.Labels["pod-security.kubernetes.io/enforce"] == "restricted", nil
+}
+
+// events are the newest messages about a Job, for what its status does not say.
+func (c *cluster) events(ctx context.Context, namespace, name string) (string, error) {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	var l corev1.EventList
+	o := metav1.ListOptions{FieldSelector: fields.Set{"involvedObject.name": name, "involvedObject.kind": "Job"}.String(), Limit: 50}
+	if err := c.core.Get().Namespace(namespace).Resource("events").VersionedParams(&o, c.codec).Do(ctx).Into(&l); err != nil {
+		return "", err
+	}
+	var newest *corev1.Event
+	for i := range l.Items {
+		if e := &l.Items[i]; e.Type == corev1.EventTypeWarning && (newest == nil || newest.LastTimestamp.Before(&e.LastTimestamp)) {
+			newest = e
+		}
+	}
+	if newest == nil {
+		return "", nil
+	}
+	return newest.Message, nil
+}
+
+// sink takes what is watched of one kind.
+type sink interface {
+	put(obj any)
+	drop(obj any)
+}
+
+// watch lists and watches what is ours of a kind, until ctx ends.
+func (c *cluster) watch(ctx context.Context, client rest.Interface, resource string, list func() runtime.Object, kind runtime.Object, to sink) {
+	lw := &cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.LabelSelector = c.selector
+			l := list()
+			return l, client.Get().Resource(resource).VersionedParams(&o, c.codec).Do(ctx).Into(l)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.LabelSelector, o.Watch = c.selector, true
+			req := client.Get().Resource(resource).VersionedParams(&o, c.codec)
+			if o.TimeoutSeconds != nil {
+				req = req.Timeout(time.Duration(*o.TimeoutSeconds) * time.Second)
+			}
+			return req.Watch(ctx)
+		},
+	}
+	cache.NewReflectorWithOptions(lw, kind, &store{to: to, known: map[types.UID]any{}}, cache.ReflectorOptions{Name: "cairn-jobs " + resource}).RunWithContext(ctx)
+}
+
+// store turns what a reflector says into what is there and what is gone.
+type store struct {
+	to    sink
+	mu    sync.Mutex
+	known map[types.UID]any
+}
+
+// Add implements cache.ReflectorStore.
+func (s *store) Add(obj any) error {
+	m, ok := obj.(metav1.Object)
+	if !ok {
+		return fmt.Errorf("a reflector brought a %T", obj)
+	}
+	s.mu.Lock()
+	s.known[m.GetUID()] = obj
+	s.mu.Unlock()
+	s.to.put(obj)
+	return nil
+}
+
+// Update implements cache.ReflectorStore.
+func (s *store) Update(obj any) error { return s.Add(obj) }
+
+// Delete implements cache.ReflectorStore.
+func (s *store) Delete(obj any) error {
+	m, ok := obj.(metav1.Object)
+	if !ok {
+		return fmt.Errorf("a reflector brought a %T", obj)
+	}
+	s.mu.Lock()
+	delete(s.known, m.GetUID())
+	s.mu.Unlock()
+	s.to.drop(obj)
+	return nil
+}
+
+// Replace implements cache.ReflectorStore.
+func (s *store) Replace(list []any, _ string) error {
+	s.mu.Lock()
+	gone := s.known
+	s.known = map[types.UID]any{}
+	for _, obj := range list {
+		if m, ok := obj.(metav1.Object); ok {
+			s.known[m.GetUID()] = obj
+			delete(gone, m.GetUID())
+		}
+	}
+	s.mu.Unlock()
+	for _, obj := range gone {
+		s.to.drop(obj)
+	}
+	for _, obj := range list {
+		s.to.put(obj)
+	}
+	if l, ok := s.to.(interface{ listed() }); ok {
+		l.listed()
+	}
+	return nil
+}
+
+// Resync implements cache.ReflectorStore.
+func (s *store) Resync() error { return nil }

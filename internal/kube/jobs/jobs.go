@@ -1,0 +1,220 @@
+// Package jobs makes the pods in which a cluster runs tasks: one Indexed Job
+// for each run and shape of container.
+//
+// It owns what such a Job looks like ([Build]), how many pods there are, and
+// what becomes of Jobs and pods: it grows a Job by patching its size, lets it
+// shrink by workers that leave (dispatch tells them), and deletes it when the
+// run has ended. It promises that pods are made slowly: a bucket of tokens,
+// caps for run, namespace and cluster, and patience where pods wait for nodes,
+// where a quota is used up, and where the API server asks for it; that a pod
+// which cannot start is said to the run in words, with what was tried; that
+// what a pod held that ended goes to others; and that after a start it finds
+// its Jobs again by their labels. It hands out no tasks (dispatch), decides
+// nothing about runs (work), and keeps nothing itself.
+package jobs
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+
+	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/kube/dispatch"
+)
+
+// Config of a [Controller]. Zero values take the defaults that are named.
+type Config struct {
+	// Cluster is the name people gave it: a label of everything that is made.
+	Cluster string
+	REST    *rest.Config
+	// Server is where pods find the work server.
+	Server string
+	// Worker is the image of cairn-worker; PullSecrets are those it needs in
+	// each namespace. ImageVolume has the cluster mount it, which Kubernetes
+	// does since 1.36 with containerd 2.2 or CRI-O 1.33, instead of copying.
+	Worker      string
+	PullSecrets []string
+	ImageVolume bool
+	// MaxPerRun (20), MaxPerNamespace (200) and MaxPods (1,000) bound the pods
+	// that are there at a time.
+	MaxPerRun, MaxPerNamespace, MaxPods int
+	// Rate is how many pods are made a second (10), Burst how many at once (20).
+	Rate, Burst int
+	// MaxPending is how many pods may wait to be started before no more are
+	// made (50).
+	MaxPending int
+	// BadStart is how long a pod may fail to start for a reason of its own (an
+	// image that is not there, a Secret) before its tasks end (1 min), NoStart
+	// how long there may be no room for it (10 min).
+	BadStart, NoStart time.Duration
+	// Queue of Kueue that Jobs are given to; "" for none.
+	Queue string
+}
+
+// Demander says what pods are wanted; [dispatch.Dispatcher] is one.
+type Demander interface {
+	Demand() []dispatch.Demand
+	Changed() <-chan struct{}
+	Token(dispatch.Demand) string
+	// Over says whether a run is known to have ended.
+	Over(run string) bool
+}
+
+// Teller hears what became of pods; [dispatch.Dispatcher] is one.
+type Teller interface {
+	Gone(run, class, pod, why string)
+	Fail(run, class, why string, infrastructure bool)
+}
+
+// Images finds out about images.
+type Images interface {
+	// Find says what there is to know of a reference, as pods of the namespace
+	// would see it that have these pull secrets. An error that is [ErrImage]
+	// does not pass.
+	Find(ctx context.Context, namespace, reference string, secrets []string) (Image, error)
+}
+
+// ErrImage means that an image is not to be had, now or later.
+var ErrImage = errors.New("image")
+
+// Deps of a [Controller].
+type Deps struct {
+	Demander Demander
+	Teller   Teller
+	Images   Images // nil: entrypoints cannot be looked up
+	// Live says whether a run has not ended, as its database knows.
+	Live  func(ctx context.Context, run string) (bool, error)
+	Clock clock.Clock
+	Log   *slog.Logger
+}
+
+// Controller looks after the Jobs of one cluster. Run has to be called once.
+type Controller struct {
+	cfg  Config
+	d    Deps
+	log  *slog.Logger
+	api  api
+	real *cluster
+
+	wake chan struct{} // holds one
+
+	mu      sync.Mutex
+	seen    int // of the two lists, how many were read
+	jobs    map[key]*job
+	pods    map[string]*pod // by namespace/name
+	finding map[want]*finding
+	spaces  map[string]space
+	bucket  bucket
+	hold    time.Duration // no request that makes anything before
+	fails   int           // in a row, of the API server
+}
+
+// key is the pods of one run and shape.
+type key struct{ run, class string }
+
+// api is what is asked of the API server.
+type api interface {
+	createJob(ctx context.Context, j *batchv1.Job) (*batchv1.Job, error)
+	getJob(ctx context.Context, namespace, name string) (*batchv1.Job, error)
+	resizeJob(ctx context.Context, namespace, name string, n int32) (*batchv1.Job, error)
+	deleteJob(ctx context.Context, namespace, name string) error
+	restricted(ctx context.Context, namespace string) (bool, error)
+	events(ctx context.Context, namespace, job string) (string, error)
+}
+
+// New makes a controller. It contacts nobody.
+func New(cfg Config, d Deps) (*Controller, error) {
+	if cfg.Cluster == "" || cfg.Server == "" || cfg.Worker == "" || d.Demander == nil || d.Teller == nil || d.Live == nil || d.Clock == nil {
+		return nil, errors.New("workers in Jobs need the name of their cluster, the address of the work server, and the image of the worker")
+	}
+	for v, to := range map[*int]int{&cfg.MaxPerRun: 20, &cfg.MaxPerNamespace: 200, &cfg.MaxPods: 1000, &cfg.Rate: 10, &cfg.Burst: 20, &cfg.MaxPending: 50} {
+		if *v <= 0 {
+			*v = to
+		}
+	}
+	for v, to := range map[*time.Duration]time.Duration{&cfg.BadStart: time.Minute, &cfg.NoStart: 10 * time.Minute} {
+		if *v <= 0 {
+			*v = to
+		}
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), wake: make(chan struct{}, 1), jobs: map[key]*job{}, pods: map[string]*pod{},
+		finding: map[want]*finding{}, spaces: map[string]space{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
+	if cfg.REST != nil {
+		var err error
+		if c.real, err = newCluster(cfg.REST, cfg.Cluster); err != nil {
+			return nil, err
+		}
+		c.api = c.real
+	}
+	return c, nil
+}
+
+// pace is how often is looked at what only time changes.
+const pace = time.Second
+
+// Run works until ctx ends. It begins when it has seen what is there.
+func (c *Controller) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	wg.Go(func() {
+		c.real.watch(ctx, c.real.batch, "jobs", func() runtime.Object { return &batchv1.JobList{} }, &batchv1.Job{}, jobSink{c})
+	})
+	wg.Go(func() {
+		c.real.watch(ctx, c.real.core, "pods", func() runtime.Object { return &corev1.PodList{} }, &corev1.Pod{}, podSink{c})
+	})
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.wake:
+		case <-c.d.Demander.Changed():
+		case <-c.d.Clock.After(pace):
+		}
+		c.step(ctx)
+	}
+}
+
+func (c *Controller) stir() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// listed notes that one of the lists was read.
+func (c *Controller) listed() {
+	c.mu.Lock()
+	c.seen++
+	c.mu.Unlock()
+	c.stir()
+}
+
+// bucket holds tokens for pods.
+type bucket struct {
+	rate, size, have float64
+	at               time.Duration
+}
+
+// take is up to n tokens.
+func (b *bucket) take(n int, now time.Duration) int {
+	b.have = min(b.size, b.have+b.rate*(now-b.at).Seconds())
+	b.at = now
+	n = max(0, min(n, int(b.have)))
+	b.have -= float64(n)
+	return n
+}
+
+// back returns tokens that were not used.
+func (b *bucket) back(n int) { b.have += float64(n) }

@@ -1,0 +1,337 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"cairn.dev/cairn/internal/kube/dispatch"
+)
+
+// tally counts the pods that are there or will be.
+type tally struct {
+	all     int
+	spaces  map[string]int
+	pending int
+	lost    map[key]int
+	running map[key]int
+}
+
+func (c *Controller) tally() tally {
+	t := tally{spaces: map[string]int{}, lost: map[key]int{}, running: map[key]int{}}
+	for _, j := range c.jobs {
+		if !j.finished && !j.deleting {
+			n := int(j.size - j.done)
+			t.all += n
+			t.spaces[j.namespace] += n
+		}
+	}
+	for _, p := range c.pods {
+		switch {
+		case p.over:
+		case p.lost:
+			t.lost[p.key]++
+		case p.running:
+			t.running[p.key]++
+		case p.pending:
+			t.pending++
+		}
+	}
+	return t
+}
+
+// step brings the Jobs nearer to what is wanted.
+func (c *Controller) step(ctx context.Context) {
+	c.mu.Lock()
+	ready := c.seen >= 2
+	c.mu.Unlock()
+	if !ready {
+		return
+	}
+	c.sweep(ctx)
+	demand := c.d.Demander.Demand()
+	wanted := map[key]bool{}
+	for i := range demand {
+		wanted[key{demand[i].Run, demand[i].Class}] = true
+	}
+	c.judge(ctx, wanted)
+	for i := range demand {
+		if ctx.Err() != nil {
+			return
+		}
+		c.provide(ctx, &demand[i])
+	}
+}
+
+// provide sees to it that there are pods for one run and shape.
+func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
+	k := key{x.Run, x.Class}
+	c.mu.Lock()
+	now := c.d.Clock.Mono()
+	t := c.tally()
+	j := c.jobs[k]
+	live := 0
+	if j != nil && !j.finished && !j.deleting {
+		live = int(j.size-j.done) - t.lost[k]
+	}
+	grow := min(min(c.cfg.MaxPerRun, x.Queued+x.Held)-live, c.cfg.MaxPerNamespace-t.spaces[x.Namespace], c.cfg.MaxPods-t.all)
+	if x.Queued == 0 || grow <= 0 || now < c.hold || t.pending >= c.cfg.MaxPending || c.stuck(k, j, now) {
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
+
+	restricted, err := c.space(ctx, x.Namespace)
+	if err != nil {
+		c.trouble(x, "look at namespace "+x.Namespace, err)
+		return
+	}
+	img, ready, err := c.image(ctx, x)
+	if err != nil {
+		c.d.Teller.Fail(x.Run, x.Class, err.Error(), !errors.Is(err, ErrImage))
+		return
+	}
+	if !ready {
+		return
+	}
+
+	c.mu.Lock()
+	grow = c.bucket.take(grow, c.d.Clock.Mono())
+	c.mu.Unlock()
+	if grow <= 0 {
+		return
+	}
+	if j != nil && !j.finished && !j.deleting && j.size+int32(grow) < maxSize {
+		err = c.enlarge(ctx, j, int32(grow))
+	} else {
+		err = c.create(ctx, x, j, img, restricted, int32(grow))
+	}
+	if err != nil {
+		c.mu.Lock()
+		c.bucket.back(grow)
+		c.mu.Unlock()
+		c.trouble(x, "make pods", err)
+		return
+	}
+	c.mu.Lock()
+	c.fails = 0
+	c.mu.Unlock()
+}
+
+// maxSize is how many indexes a Job may have; then comes another one.
+const maxSize = 100_000
+
+// stuck says whether more pods of a kind would only wait as those do that are
+// there; the lock is held.
+func (c *Controller) stuck(k key, j *job, now time.Duration) bool {
+	if j != nil && j.empty && !j.finished && now-j.since > 10*time.Second {
+		return true // not one was let in
+	}
+	for _, p := range c.pods {
+		if p.key == k && !p.over && p.trouble != "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *Controller) enlarge(ctx context.Context, j *job, by int32) error {
+	got, err := c.api.resizeJob(ctx, j.namespace, j.name, j.size+by)
+	if err != nil {
+		if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) { // it has ended meanwhile
+			c.mu.Lock()
+			j.finished = true
+			c.mu.Unlock()
+			c.stir()
+			return nil
+		}
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.putJob(got)
+	return nil
+}
+
+func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, img Image, restricted bool, size int32) error {
+	n := 1
+	if old != nil {
+		n = old.number + 1
+	}
+	for {
+		built, err := Build(Plan{Name: fmt.Sprintf("cairn-%s-%s-%d", x.Run, x.Class, n), Cluster: c.cfg.Cluster, Demand: *x, Image: img, Size: size, Server: c.cfg.Server,
+			Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker, ImageVolume: c.cfg.ImageVolume, PullSecrets: c.cfg.PullSecrets, Restricted: restricted, Queue: c.cfg.Queue})
+		if err != nil {
+			return err
+		}
+		got, err := c.api.createJob(ctx, built)
+		if apierrors.IsAlreadyExists(err) {
+			// Made by a call whose answer was lost; or it has ended and is not
+			// gone yet.
+			if got, err = c.api.getJob(ctx, built.Namespace, built.Name); err == nil && n < 1000 {
+				c.mu.Lock()
+				c.putJob(got)
+				again := c.jobs[key{x.Run, x.Class}]
+				over := again == nil || again.finished || again.deleting
+				c.mu.Unlock()
+				if !over {
+					return nil
+				}
+				n++
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.putJob(got)
+		c.mu.Unlock()
+		c.log.Info("workers", "run", x.Run, "namespace", x.Namespace, "job", got.Name, "pods", size)
+		return nil
+	}
+}
+
+// trouble is what the API server answered that is no Job. What will not pass
+// is said to the tasks; the rest is tried again, later each time.
+func (c *Controller) trouble(x *dispatch.Demand, what string, err error) {
+	why := fmt.Sprintf("%s in namespace %s: %v", what, x.Namespace, err)
+	switch {
+	case errors.Is(err, ErrPod):
+		c.d.Teller.Fail(x.Run, x.Class, err.Error(), false)
+		return
+	case apierrors.IsNotFound(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsForbidden(err) && !strings.Contains(err.Error(), "exceeded quota"):
+		if apierrors.IsNotFound(err) {
+			why = fmt.Sprintf("there is no namespace %s in cluster %s: make it, or name another one", x.Namespace, c.cfg.Cluster)
+		}
+		c.d.Teller.Fail(x.Run, x.Class, why, false)
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fails++
+	wait := min(time.Second<<min(c.fails, 6), time.Minute)
+	if s, ok := apierrors.SuggestsClientDelay(err); ok {
+		wait = max(wait, time.Duration(s)*time.Second)
+	}
+	c.hold = c.d.Clock.Mono() + wait
+	c.log.Warn("workers cannot be made", "run", x.Run, "error", why, "again_in", wait)
+}
+
+// judge ends what cannot go on: tasks whose pods do not start, or whose Job has
+// failed.
+func (c *Controller) judge(ctx context.Context, wanted map[key]bool) {
+	type sentence struct {
+		*job
+		why   string
+		infra bool
+		ask   bool // the API server for its words
+	}
+	var all []sentence
+	c.mu.Lock()
+	now := c.d.Clock.Mono()
+	running := c.tally().running
+	for k, j := range c.jobs {
+		if j.told || j.deleting || !wanted[k] {
+			continue
+		}
+		if j.failure != "" {
+			all = append(all, sentence{j, j.failure, false, false})
+			continue
+		}
+		if j.finished || running[k] > 0 {
+			continue
+		}
+		if j.empty && !j.suspended && now-j.since > c.cfg.NoStart {
+			all = append(all, sentence{j, fmt.Sprintf("no pod of Job %s was let in for %v", j.name, c.cfg.NoStart), true, true})
+			continue
+		}
+		for _, p := range c.pods {
+			limit := c.cfg.NoStart
+			if p.own {
+				limit = c.cfg.BadStart
+			}
+			if p.key == k && !p.over && p.trouble != "" && now-p.since > limit {
+				all = append(all, sentence{j, fmt.Sprintf("pod %s: %s", p.name, p.trouble), !p.own, false})
+				break
+			}
+		}
+	}
+	for _, s := range all {
+		s.told = true
+		for _, p := range c.pods { // what its pods said says more than the Job
+			if s.failure != "" && p.key == s.key && p.over && p.trouble != "" {
+				s.why += "; " + p.trouble
+			}
+		}
+	}
+	c.mu.Unlock()
+	for _, s := range all {
+		if s.ask {
+			if words, err := c.api.events(ctx, s.namespace, s.name); err == nil && words != "" {
+				s.why += ": " + words
+			}
+		}
+		c.log.Warn("workers do not start", "run", s.run, "job", s.name, "why", s.why)
+		c.d.Teller.Fail(s.run, s.class, s.why, s.infra)
+		c.remove(ctx, s.job)
+	}
+}
+
+// sweep deletes Jobs of runs that have ended. What has finished itself is the
+// cluster's to remove.
+func (c *Controller) sweep(ctx context.Context) {
+	var old, unsure []*job
+	c.mu.Lock()
+	now := c.d.Clock.Mono()
+	for _, j := range c.jobs {
+		switch {
+		case j.finished || j.deleting:
+		case c.d.Demander.Over(j.run):
+			if j.ended == 0 {
+				j.ended = now
+			}
+			if now-j.ended > leaveTime { // their workers leave by themselves
+				old = append(old, j)
+			}
+		case j.checked == 0 || now-j.checked > checkEvery:
+			j.checked = now
+			unsure = append(unsure, j)
+		}
+	}
+	c.mu.Unlock()
+	for _, j := range unsure {
+		if live, err := c.d.Live(ctx, j.run); err == nil && !live {
+			old = append(old, j)
+		}
+	}
+	for _, j := range old {
+		c.remove(ctx, j)
+	}
+}
+
+const (
+	leaveTime  = 10 * time.Second
+	checkEvery = time.Minute
+)
+
+// remove deletes a Job. Its failure is seen by the next step.
+func (c *Controller) remove(ctx context.Context, j *job) {
+	c.mu.Lock()
+	held := c.d.Clock.Mono() < c.hold
+	c.mu.Unlock()
+	if held {
+		return
+	}
+	if err := c.api.deleteJob(ctx, j.namespace, j.name); err != nil {
+		c.log.Warn("a Job could not be deleted", "job", j.name, "error", err)
+		return
+	}
+	c.mu.Lock()
+	j.deleting = true
+	c.mu.Unlock()
+}

@@ -1,0 +1,256 @@
+package jobs
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// job is a Job as far as it matters here: the newest one of its key.
+type job struct {
+	key
+	namespace, name string
+	uid             string
+	number          int // of its name
+	size            int32
+	done            int32 // indexes that have ended, well or not
+	finished        bool
+	failure         string // why it failed as a whole
+	told            bool   // of its failure
+	suspended       bool
+	empty           bool // no pod of it was ever made
+	since           time.Duration
+	deleting        bool
+	ended           time.Duration // when its run was seen to have; 0: it was not
+	checked         time.Duration // when its run was last asked for
+}
+
+// pod is a pod as far as it matters here.
+type pod struct {
+	key
+	name, job string
+	pending   bool
+	running   bool
+	lost      bool   // it is there, but does not count on
+	trouble   string // why it does not start
+	own       bool   // the trouble is its own, and not that there is no room
+	since     time.Duration
+	over      bool
+}
+
+// jobSink takes Jobs.
+type jobSink struct{ c *Controller }
+
+func (s jobSink) listed() { s.c.listed() }
+
+func (s jobSink) put(obj any) {
+	if j, ok := obj.(*batchv1.Job); ok {
+		s.c.mu.Lock()
+		s.c.putJob(j)
+		s.c.mu.Unlock()
+		s.c.stir()
+	}
+}
+
+func (s jobSink) drop(obj any) {
+	if j, ok := obj.(*batchv1.Job); ok {
+		s.c.mu.Lock()
+		k := keyOf(j)
+		if x := s.c.jobs[k]; x != nil && x.uid == string(j.UID) {
+			delete(s.c.jobs, k)
+		}
+		s.c.mu.Unlock()
+		s.c.stir()
+	}
+}
+
+func keyOf(o metav1.Object) key {
+	return key{o.GetLabels()[LabelRun], o.GetLabels()[LabelClass]}
+}
+
+// putJob notes how a Job is; the lock is held.
+func (c *Controller) putJob(j *batchv1.Job) {
+	k := keyOf(j)
+	n := numberOf(j.Name)
+	x := c.jobs[k]
+	if x != nil && x.uid != string(j.UID) {
+		if x.number > n || x.number == n && !x.finished && !x.deleting {
+			return // an older one
+		}
+		x = nil
+	}
+	if x == nil {
+		x = &job{key: k, namespace: j.Namespace, name: j.Name, uid: string(j.UID), number: n, since: c.d.Clock.Mono()}
+		c.jobs[k] = x
+	}
+	if j.Spec.Completions != nil {
+		x.size = max(x.size, *j.Spec.Completions) // what comes late is older
+	}
+	failed := int32(0)
+	if j.Status.FailedIndexes != nil {
+		failed = indexes(*j.Status.FailedIndexes)
+	}
+	x.done = max(x.done, indexes(j.Status.CompletedIndexes)+failed)
+	x.empty = j.Status.Active+j.Status.Succeeded+j.Status.Failed == 0
+	x.suspended = j.Spec.Suspend != nil && *j.Spec.Suspend
+	x.deleting = x.deleting || j.DeletionTimestamp != nil
+	for _, cond := range j.Status.Conditions {
+		if cond.Status != corev1.ConditionTrue {
+			continue
+		}
+		switch cond.Type {
+		case batchv1.JobComplete, batchv1.JobSuccessCriteriaMet:
+			x.finished = true
+		case batchv1.JobFailed, batchv1.JobFailureTarget:
+			x.finished = true
+			x.failure = cmp.Or(x.failure, fmt.Sprintf("%s: %s", cond.Reason, cond.Message))
+		}
+	}
+}
+
+// numberOf is the number at the end of a Job's name.
+func numberOf(name string) int {
+	n, err := strconv.Atoi(name[strings.LastIndexByte(name, '-')+1:])
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// indexes counts those of a list like "0-2,5".
+func indexes(s string) (n int32) {
+	for part := range strings.SplitSeq(s, ",") {
+		from, to, ranged := strings.Cut(part, "-")
+		a, err := strconv.ParseInt(from, 10, 32)
+		if err != nil {
+			continue
+		}
+		b := a
+		if ranged {
+			if b, err = strconv.ParseInt(to, 10, 32); err != nil {
+				continue
+			}
+		}
+		n += int32(max(0, b-a+1))
+	}
+	return n
+}
+
+// podSink takes pods.
+type podSink struct{ c *Controller }
+
+func (s podSink) listed() { s.c.listed() }
+
+func (s podSink) put(obj any) {
+	p, ok := obj.(*corev1.Pod)
+	if !ok {
+		return
+	}
+	c := s.c
+	c.mu.Lock()
+	at := p.Namespace + "/" + p.Name
+	x := c.pods[at]
+	if x == nil {
+		x = &pod{key: keyOf(p), name: p.Name, job: p.Labels[batchv1.JobNameLabel], since: c.d.Clock.Mono()}
+		c.pods[at] = x
+	}
+	ended := x.look(p, c.d.Clock.Mono())
+	c.mu.Unlock()
+	if ended != "" {
+		c.d.Teller.Gone(x.run, x.class, x.name, ended)
+	}
+	c.stir()
+}
+
+func (s podSink) drop(obj any) {
+	p, ok := obj.(*corev1.Pod)
+	if !ok {
+		return
+	}
+	c := s.c
+	c.mu.Lock()
+	at := p.Namespace + "/" + p.Name
+	x := c.pods[at]
+	delete(c.pods, at)
+	c.mu.Unlock()
+	if x != nil && !x.over {
+		c.d.Teller.Gone(x.run, x.class, x.name, "it was deleted")
+	}
+	c.stir()
+}
+
+// look notes how a pod is, and says why it ended, once, if it has.
+func (x *pod) look(p *corev1.Pod, now time.Duration) (ended string) {
+	x.pending, x.running = p.Status.Phase == corev1.PodPending, p.Status.Phase == corev1.PodRunning
+	trouble, own := "", false
+	for _, cond := range p.Status.Conditions {
+		switch {
+		case cond.Type == corev1.PodScheduled && cond.Status == corev1.ConditionFalse && cond.Reason == corev1.PodReasonUnschedulable:
+			trouble = "no node takes the pod: " + cond.Message
+		case cond.Type == corev1.PodReady && cond.Status == corev1.ConditionFalse && cond.Reason == "NodeNotReady":
+			x.lost = true
+		case cond.Type == corev1.PodReady && cond.Status == corev1.ConditionTrue:
+			x.lost = false
+		}
+	}
+	x.lost = x.lost || p.DeletionTimestamp != nil
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		for i := range list {
+			if w := list[i].State.Waiting; w != nil && bad(w.Reason) {
+				trouble, own = fmt.Sprintf("container %s cannot start: %s: %s", list[i].Name, w.Reason, cmp.Or(w.Message, "image "+list[i].Image)), true
+			}
+		}
+	}
+	if (trouble == "") != (x.trouble == "") {
+		x.since = now
+	}
+	x.trouble, x.own = trouble, own
+	if x.over || p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
+		return ""
+	}
+	x.over = true
+	return endOf(p)
+}
+
+// bad are the reasons of a container that waits for what will not come.
+func bad(reason string) bool {
+	switch reason {
+	case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable",
+		"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "SignatureValidationFailed":
+		return true
+	}
+	return false
+}
+
+// endOf says why a pod has ended, in the words of whoever ended it.
+func endOf(p *corev1.Pod) string {
+	for _, cond := range p.Status.Conditions {
+		if cond.Type == corev1.DisruptionTarget && cond.Status == corev1.ConditionTrue {
+			return fmt.Sprintf("disrupted: %s: %s", cond.Reason, cond.Message)
+		}
+	}
+	if p.Status.Reason != "" {
+		return fmt.Sprintf("%s: %s", p.Status.Reason, p.Status.Message)
+	}
+	for i := range p.Status.ContainerStatuses {
+		t := p.Status.ContainerStatuses[i].State.Terminated
+		if t == nil || t.ExitCode == 0 {
+			continue
+		}
+		why := fmt.Sprintf("container %s ended: exit code %d", p.Status.ContainerStatuses[i].Name, t.ExitCode)
+		if t.Reason != "" && t.Reason != "Error" {
+			why += " (" + t.Reason + ")"
+		}
+		if t.Message != "" {
+			why += ": " + strings.TrimSpace(t.Message)
+		}
+		return why
+	}
+	return "it has ended"
+}
