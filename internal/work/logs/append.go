@@ -236,7 +236,7 @@ func (s *Store) write(runs map[string][]entry, order []string) error {
 	s.mu.Lock()
 	j := s.files[len(s.files)-1]
 	s.mu.Unlock()
-	if j.size >= fileBytes || w.torn > 0 {
+	if j.size >= min(fileBytes, s.cfg.JournalBytes/8) || w.torn > 0 {
 		if err := s.nextFile(j.start + j.size + w.torn); err != nil {
 			return fmt.Errorf("begin a file of the journal: %w", err)
 		}

@@ -27,8 +27,8 @@ import (
 // off at the front: a file is named by the position at which it begins.
 
 const (
-	// fileBytes is at what size the next file is begun: what has been packed
-	// is removed by the file.
+	// fileBytes is at what size the next file is begun, unless the journal is
+	// to be small: what has been packed is removed by the file.
 	fileBytes = 16 << 20
 	// sectionBytes is about what one section holds at most; followers read by
 	// the section.

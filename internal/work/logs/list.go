@@ -136,18 +136,25 @@ func (l list) add(ctx context.Context, run string, rows []row, packed int64) err
 	})
 }
 
-// forget deletes up to limit segments of a run, and says whether those were
-// all. What the journal holds of it before pos is not to come back.
-func (l list) forget(ctx context.Context, run string, pos int64, limit int) (all bool, err error) {
+// forget deletes up to limit segments of runs, and says whether those were
+// all. What the journal holds of them before pos is not to come back.
+func (l list) forget(ctx context.Context, runs []string, pos int64, limit int) (all bool, err error) {
 	err = l.db.Write(ctx, func(tx *db.Tx) error {
-		if pos > 0 {
+		left := int64(limit)
+		for _, run := range runs {
 			if _, err := tx.Exec(`INSERT INTO forgotten (run, pos) VALUES (?, ?) ON CONFLICT (run) DO UPDATE SET pos = max(pos, excluded.pos)`, run, pos); err != nil {
 				return err
 			}
+			n, err := tx.Exec(`DELETE FROM segments WHERE run = ? AND seq IN (SELECT seq FROM segments WHERE run = ? ORDER BY seq LIMIT ?)`, run, run, left)
+			if err != nil {
+				return err
+			}
+			if left -= n; left == 0 {
+				break
+			}
 		}
-		n, err := tx.Exec(`DELETE FROM segments WHERE run = ? AND seq IN (SELECT seq FROM segments WHERE run = ? ORDER BY seq LIMIT ?)`, run, run, limit)
-		all = n < int64(limit)
-		return err
+		all = left > 0
+		return nil
 	})
 	return all, err
 }

@@ -245,61 +245,55 @@ func (s *Store) rowRecords(ctx context.Context, r *row, want func(*record) bool)
 func (s *Store) forgetAll(ctx context.Context) {
 	for ctx.Err() == nil {
 		s.mu.Lock()
-		if len(s.forget) == 0 {
-			s.mu.Unlock()
+		runs := slices.Clone(s.forget[:min(len(s.forget), page)])
+		s.mu.Unlock()
+		if len(runs) == 0 {
 			return
 		}
-		run := s.forget[0]
-		s.mu.Unlock()
-		if err := s.delete(ctx, run); err != nil {
+		if err := s.delete(ctx, runs); err != nil {
 			if ctx.Err() == nil {
-				s.log.Warn("cannot delete the logs of a run", "run", run, "err", err, "again_in", tick)
+				s.log.Warn("cannot delete the logs of runs", "runs", len(runs), "err", err, "again_in", tick)
 			}
-			s.mu.Lock()
-			s.forget = append(s.forget[1:], run)
-			s.mu.Unlock()
 			return
 		}
 		s.mu.Lock()
-		s.forget = s.forget[1:]
+		s.forget = s.forget[len(runs):]
 		s.mu.Unlock()
 	}
 }
 
-// delete deletes the logs of a run, in the journal as well.
-func (s *Store) delete(ctx context.Context, run string) error {
+// delete deletes the logs of runs, in the journal as well.
+func (s *Store) delete(ctx context.Context, runs []string) error {
 	s.packing.Lock()
 	defer s.packing.Unlock()
 	s.mu.Lock()
-	pos := int64(0)
-	if l := s.live[run]; l != nil && len(l.extents) > 0 {
-		pos = l.extents[len(l.extents)-1].end()
-	}
+	last := s.files[len(s.files)-1]
+	pos := last.start + last.size
 	s.mu.Unlock()
-	for {
-		all, err := s.list.forget(ctx, run, pos, page)
-		if err != nil {
+	for all := false; !all; {
+		var err error
+		if all, err = s.list.forget(ctx, runs, pos, page); err != nil {
 			return err
-		}
-		if all {
-			break
 		}
 	}
 	if s.d.Release != nil {
-		if err := s.d.Release(ctx, run); err != nil {
-			return fmt.Errorf("let go of its blobs: %w", err)
+		for _, run := range runs {
+			if err := s.d.Release(ctx, run); err != nil {
+				return fmt.Errorf("let go of the blobs of %s: %w", run, err)
+			}
 		}
 	}
 	s.mu.Lock()
-	if l := s.live[run]; l != nil {
-		l.ended = true
-		l.drop(pos, s.d.Clock.Mono())
-		s.leave(run, l)
+	defer s.mu.Unlock()
+	for _, run := range runs {
+		if l := s.live[run]; l != nil {
+			l.ended = true
+			l.drop(pos, s.d.Clock.Mono())
+			s.leave(run, l)
+		}
 	}
 	s.sweepFiles()
-	begin := s.files[0].start
-	s.mu.Unlock()
-	return s.list.remembered(ctx, begin)
+	return nil
 }
 
 // expire deletes the logs of ended runs that were kept long enough.
@@ -317,6 +311,7 @@ func (s *Store) expire(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		var old []string
 		for _, run := range runs {
 			if s.d.Live(run) {
 				continue // what it printed long ago may be why it is as it is
@@ -328,7 +323,10 @@ func (s *Store) expire(ctx context.Context) error {
 			if !ok || newest >= before {
 				continue
 			}
-			if err := s.delete(ctx, run); err != nil {
+			old = append(old, run)
+		}
+		if len(old) > 0 {
+			if err := s.delete(ctx, old); err != nil {
 				return err
 			}
 		}
