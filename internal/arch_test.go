@@ -90,7 +90,9 @@ var rooms = map[string][]string{
 	"internal/work/…":         {"internal/task", "internal/outbound", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
 	"internal/worker":         {"internal/task", "internal/clock", "internal/worker/…"},
 	"internal/worker/…":       {"internal/task", "internal/clock", "internal/worker/…"},
-	"internal/pool":           {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/blob", "internal/content", "internal/upstream"},
+	"internal/pool":           {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/upstream"},
+	// source stands apart: worker and pool need no registry to be tested.
+	"internal/pool/source": {"internal/pool", "internal/clock", "internal/image", "internal/blob", "internal/content", "internal/mirror", "internal/upstream"},
 
 	// kube is work on Kubernetes: custom resources in, Jobs out.
 	"internal/kube":            {},
@@ -104,7 +106,7 @@ var rooms = map[string][]string{
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
-	"cmd/cairn":      {"internal/agent/…", "internal/credential", "internal/code", "internal/scan", "internal/rules", "internal/catalog/…", "internal/choose", "internal/bump", "internal/workflow/…", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
+	"cmd/cairn":      {"internal/agent/…", "internal/kube/install", "internal/credential", "internal/code", "internal/scan", "internal/rules", "internal/catalog/…", "internal/choose", "internal/bump", "internal/workflow/…", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
 	"cmd/cairn-worker": {"internal/worker/…", "internal/clock"},
 
@@ -166,6 +168,7 @@ var pure = []string{
 	"internal/workflow/document",
 	"internal/work/machine",
 	"internal/kube/crd",
+	"internal/kube/install",
 	"internal/kube/dispatch/shape.go",
 	"internal/kube/jobs/build.go",
 	"internal/agent/inventory.go",

@@ -100,6 +100,16 @@ func (k *Keeper) Setup(s Setup) (Who, error) {
 	return *rep.Who, nil
 }
 
+// Remove removes a folder and all in it, below the keeper's working folder: for
+// what only users of its namespace may remove.
+func (k *Keeper) Remove(path string) error {
+	if !filepath.IsLocal(path) {
+		return fmt.Errorf("remove %s: it lies elsewhere", path)
+	}
+	_, err := k.do(order{Remove: path})
+	return err
+}
+
 // Write makes a file in the root, see [files.Root.Write].
 func (k *Keeper) Write(path string, mode fs.FileMode, from io.Reader) error {
 	_, err := k.put(put{Kind: putFile, Path: path, Mode: mode}, from)

@@ -152,6 +152,8 @@ func (k *kept) carryOut(o order, files []*os.File) report {
 		return k.put(*o.Put, files)
 	case o.Take != "":
 		return k.take(o.Take, files)
+	case o.Remove != "":
+		return outcome(os.RemoveAll(o.Remove))
 	case o.Become:
 		return outcome(become())
 	case o.Root != nil:

@@ -24,6 +24,7 @@ type order struct {
 	Setup  *Setup        `json:"setup,omitempty"`
 	Put    *put          `json:"put,omitempty"` // with a file to read from
 	Take   string        `json:"take,omitempty"`
+	Remove string        `json:"remove,omitempty"`
 }
 
 // put is something that a keeper writes to its root.

@@ -1,0 +1,267 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/upstream"
+	"cairn.dev/cairn/internal/worker"
+	"cairn.dev/cairn/internal/worker/isolate"
+	"cairn.dev/cairn/internal/worker/keep"
+)
+
+// upkeep is how often what waits unused is looked at.
+const upkeep = 10 * time.Second
+
+// Pool is a [worker.Runner] whose tasks are containers on this machine. It is
+// safe for concurrent use.
+type Pool struct {
+	cfg      Config
+	deps     Deps
+	users    *users
+	layers   *layers
+	roots    *roots
+	groups   *groups
+	library  library
+	budget   *budget
+	executor *worker.Executor
+
+	stop     context.CancelFunc
+	services sync.WaitGroup
+	closing  sync.Once
+}
+
+// New finds out whether containers can be had here, by trying, and clears what
+// an earlier process left. Who calls it has called [keep.Main] at the start of
+// main. There is one pool at a time for a folder.
+func New(cfg Config, d Deps) (*Pool, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	if err := d.complete(); err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Dir = dir
+	u, err := findUsers(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := furnish(cfg.Dir, u); err != nil {
+		return nil, fmt.Errorf("the pool's folder: %w", err)
+	}
+	if err := try(cfg.Dir, u); err != nil {
+		return nil, refuse(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	p := &Pool{cfg: cfg, deps: d, users: u, stop: stop, executor: &worker.Executor{Exchange: d.Exchange, Clock: d.Clock, Limits: cfg.Inputs}}
+	if p.layers, err = openLayers(ctx, cfg, u, d.Clock, d.Log); err != nil {
+		stop()
+		return nil, err
+	}
+	p.roots = &roots{users: u, layers: p.layers, dir: cfg.Dir, clock: d.Clock, log: d.Log, ctx: ctx,
+		warm: map[image.Digest][]*place{}, making: map[image.Digest]int{}, inUse: map[image.Digest]int{}}
+	all := amount{cpu: cfg.CPU, memory: cfg.Memory}
+	if all.cpu <= 0 {
+		all.cpu = int64(runtime.NumCPU()) * 1000
+	}
+	if all.memory <= 0 {
+		all.memory = memory()
+	}
+	p.budget = newBudget(all)
+	var limited error
+	if p.groups, limited = openGroups(); limited != nil {
+		d.Log.Info("what tasks use is not limited", "why", limited)
+	}
+	d.Log.Info("tasks run on this machine, in containers that share its network", "users", u.how, "processors", thousandths(all.cpu), "memory", all.memory)
+	p.services.Go(func() { p.upkeep(ctx) })
+	return p, nil
+}
+
+// Probe says why containers cannot be had here, and what the choices are; nil
+// when they can. It needs a folder of the configuration.
+func Probe(cfg Config) error {
+	if err := cfg.complete(); err != nil {
+		return err
+	}
+	u, err := findUsers(cfg)
+	if err != nil {
+		return refuse(err)
+	}
+	if err := furnish(cfg.Dir, u); err != nil {
+		return refuse(err)
+	}
+	if err := try(cfg.Dir, u); err != nil {
+		return refuse(err)
+	}
+	return nil
+}
+
+func refuse(err error) error {
+	return choices(choice{"on its own", err}, choice{"docker", engineError("docker")}, choice{"podman", engineError("podman")})
+}
+
+// engineError says what is to be said to use another program.
+func engineError(name string) error {
+	if err := findEngine(name); err != nil {
+		return err
+	}
+	return fmt.Errorf("it is there: say work.pool: %s", name)
+}
+
+// memory is all that this machine has, in bytes.
+func memory() int64 {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return 1 << 50 // it is not known, and bounds nothing
+	}
+	return int64(info.Totalram) * int64(info.Unit) //nolint:unconvert // 32 bits on some
+}
+
+// furnish makes the pool's folders. Tasks' files of an earlier process go.
+func furnish(dir string, u *users) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	// The tasks' root may go through it and not look around.
+	if os.Geteuid() == 0 {
+		if err := os.Chown(dir, 0, u.root.First); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(dir, 0o710); err != nil {
+		return err
+	}
+	if err := u.remove(tasksDir); err != nil {
+		return err
+	}
+	for _, sub := range []string{layersDir, tasksDir, claimsDir} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			return err
+		}
+	}
+	return u.makeDir(filepath.Join(dir, emptyDir))
+}
+
+// try puts a root together as tasks get one, of an image with nothing in it.
+func try(dir string, u *users) error {
+	at := filepath.Join(tasksDir, "try")
+	for _, sub := range []string{"r", "u", "w"} {
+		if err := u.makeDir(filepath.Join(dir, at, sub)); err != nil {
+			return err
+		}
+	}
+	err := keep.Try(u.namespaces, &isolate.Root{At: filepath.Join(at, "r"), Image: true, Host: hostName,
+		Layers: []isolate.Layer{{Path: "/", Lower: []string{emptyDir}, Upper: filepath.Join(at, "u"), Work: filepath.Join(at, "w")}}})
+	return errors.Join(err, u.remove(at))
+}
+
+func (p *Pool) upkeep(ctx context.Context) {
+	for clock.Sleep(ctx, p.deps.Clock, upkeep) == nil {
+		p.roots.cool()
+		p.layers.collect()
+	}
+}
+
+// Close ends all containers and waits for them.
+func (p *Pool) Close() {
+	p.closing.Do(func() {
+		p.stop()
+		p.services.Wait()
+		p.roots.close()
+		p.groups.close()
+	})
+}
+
+// Run implements [worker.Runner].
+func (p *Pool) Run(ctx context.Context, _ int, j worker.Job) task.Outcome {
+	if j.Task.HTTP != nil {
+		if p.deps.HTTP == nil {
+			return failed(errors.New("this pool makes no requests: it was not configured to"), false)
+		}
+		return p.deps.HTTP(ctx, j.Task.HTTP)
+	}
+	want := amount{cpu: j.Task.CPU, memory: j.Task.Memory}
+	if err := p.refuse(j.Task, want); err != nil {
+		return failed(err, false)
+	}
+	name, d, err := p.find(ctx, j.Task.Image)
+	if err != nil {
+		return worker.Ended(ctx, failed(err, atFault(err)))
+	}
+	if err := p.budget.take(ctx, want); err != nil {
+		return worker.Ended(ctx, failed(err, true))
+	}
+	defer p.budget.put(want)
+	at, err := p.roots.get(ctx, name, d, j.Task.Volumes)
+	defer func() { p.roots.put(d.digest, at) }()
+	if err != nil {
+		return worker.Ended(ctx, failed(err, atFault(err)))
+	}
+	group, err := p.groups.join(at.keeper.Pid(), want)
+	if err != nil {
+		return failed(fmt.Errorf("limit what it uses: %w", err), true)
+	}
+	defer group.leave()
+	o := p.executor.Run(ctx, worker.Setting{Keeper: at.keeper, Entrypoint: d.entrypoint, Command: d.command, Env: d.env, Dir: d.dir, User: d.user,
+		Private: "/tmp/.cairn", Processes: p.cfg.Processes, Killed: group.killed}, j)
+	o.Isolation = Isolation
+	return o
+}
+
+// refuse says what of a task a pool cannot do, whatever comes.
+func (p *Pool) refuse(t task.Task, want amount) error {
+	if _, err := isolate.ParseLevel(t.Isolation); err != nil {
+		return err
+	}
+	if len(t.Pod) > 0 {
+		var names []string
+		for name := range t.Pod {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return fmt.Errorf("it asks for %s, which only a cluster can give: run it in the pool of one", strings.Join(names, ", "))
+	}
+	if err := checkVolumes(t.Volumes); err != nil {
+		return err
+	}
+	return p.budget.refuse(want)
+}
+
+func (p *Pool) find(ctx context.Context, reference string) (string, description, error) {
+	if reference == "" {
+		return "", description{}, fmt.Errorf("%w: it names none", ErrNoImage)
+	}
+	f, err := p.deps.Images.Find(ctx, reference)
+	if err != nil {
+		return "", description{}, fmt.Errorf("image %s: %w", reference, err)
+	}
+	d, err := p.library.describe(ctx, f)
+	return f.Name, d, err
+}
+
+// atFault reports whether the network or this machine is, and not who wrote
+// the task.
+func atFault(err error) bool {
+	var e *upstream.Error
+	if errors.As(err, &e) {
+		return e.Kind == upstream.Busy || e.Kind == upstream.Unreachable
+	}
+	return !errors.Is(err, ErrNoImage)
+}

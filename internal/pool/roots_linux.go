@@ -1,0 +1,268 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/worker/isolate"
+	"cairn.dev/cairn/internal/worker/keep"
+)
+
+const (
+	hostName = "task"
+	maxText  = 64 << 10 // of resolv.conf and hosts
+)
+
+// place is a root that is for one task, and who keeps it.
+type place struct {
+	keeper *keep.Keeper
+	dir    string // of the task's files, relative to the pool's
+	leave  func() // the layers
+	since  time.Duration
+}
+
+// roots makes places, some of them ahead of need: for an image that a task was
+// just run of there will mostly be another one.
+type roots struct {
+	users  *users
+	layers *layers
+	dir    string
+	clock  clock.Clock
+	log    *slog.Logger
+	ctx    context.Context
+
+	mu     sync.Mutex
+	n      int
+	warm   map[image.Digest][]*place
+	making map[image.Digest]int
+	inUse  map[image.Digest]int
+	work   sync.WaitGroup // places being made or removed
+	closed bool
+}
+
+// get is a place for a task of an image.
+func (r *roots) get(ctx context.Context, name string, d description, volumes []task.Volume) (*place, error) {
+	r.mu.Lock()
+	r.inUse[d.digest]++
+	var p *place
+	if ready := r.warm[d.digest]; len(ready) > 0 && len(volumes) == 0 {
+		p = ready[len(ready)-1]
+		r.warm[d.digest] = ready[:len(ready)-1]
+	}
+	// One is made for each that is taken, so that there are as many as tasks
+	// at a time.
+	more := !r.closed && len(r.warm[d.digest])+r.making[d.digest] < r.inUse[d.digest]
+	if more {
+		r.making[d.digest]++
+		r.work.Add(1)
+	}
+	r.mu.Unlock()
+	var err error
+	if p == nil {
+		p, err = r.make(ctx, name, d, volumes)
+	}
+	if more {
+		go r.ahead(name, d, err == nil)
+	}
+	return p, err
+}
+
+// ahead makes a place for the next task of an image.
+func (r *roots) ahead(name string, d description, useful bool) {
+	defer r.work.Done()
+	var p *place
+	if useful {
+		var err error
+		if p, err = r.make(r.ctx, name, d, nil); err != nil && r.ctx.Err() == nil {
+			r.log.Warn("make a root ahead of need", "image", name, "err", err)
+		}
+	}
+	r.mu.Lock()
+	r.making[d.digest]--
+	keep := p != nil && !r.closed
+	if keep {
+		p.since = r.clock.Mono()
+		r.warm[d.digest] = append(r.warm[d.digest], p)
+	}
+	r.mu.Unlock()
+	if p != nil && !keep {
+		r.remove(p)
+	}
+}
+
+// put ends a place; it is removed in the background, for nobody will see it.
+func (r *roots) put(d image.Digest, p *place) {
+	r.mu.Lock()
+	if r.inUse[d]--; r.inUse[d] == 0 {
+		delete(r.inUse, d)
+	}
+	if p != nil {
+		r.work.Add(1)
+	}
+	r.mu.Unlock()
+	if p != nil {
+		go func() {
+			defer r.work.Done()
+			r.remove(p)
+		}()
+	}
+}
+
+// cool removes places that waited for too long.
+func (r *roots) cool() {
+	var old []*place
+	r.mu.Lock()
+	for d, ready := range r.warm {
+		n := 0
+		for n < len(ready) && r.clock.Mono()-ready[n].since >= warmFor {
+			n++
+		}
+		old = append(old, ready[:n]...)
+		if r.warm[d] = ready[n:]; n == len(ready) {
+			delete(r.warm, d)
+		}
+		if r.making[d] == 0 {
+			delete(r.making, d)
+		}
+	}
+	r.mu.Unlock()
+	for _, p := range old {
+		r.remove(p)
+	}
+}
+
+// close removes all that wait, and returns when all are gone.
+func (r *roots) close() {
+	r.mu.Lock()
+	r.closed = true
+	var all []*place
+	for _, ready := range r.warm {
+		all = append(all, ready...)
+	}
+	clear(r.warm)
+	r.mu.Unlock()
+	for _, p := range all {
+		r.remove(p)
+	}
+	r.work.Wait()
+}
+
+func (r *roots) remove(p *place) {
+	p.keeper.Close()
+	p.leave()
+	if err := r.users.remove(p.dir); err != nil {
+		r.log.Error("remove what a task left", "folder", p.dir, "err", err)
+	}
+}
+
+// make makes a root over the layers of an image, and enters it.
+func (r *roots) make(ctx context.Context, name string, d description, volumes []task.Volume) (_ *place, err error) {
+	lower, leave, err := r.layers.use(ctx, name, d)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	r.n++
+	p := &place{dir: filepath.Join(tasksDir, strconv.FormatInt(int64(r.n), 36)), leave: leave}
+	r.mu.Unlock()
+	root, err := r.describe(p.dir, lower, volumes)
+	if err == nil {
+		p.keeper, err = keep.New(r.users.namespaces)
+	}
+	if err != nil {
+		leave()
+		return nil, errors.Join(err, r.users.remove(p.dir))
+	}
+	if err := p.keeper.Enter(root); err != nil {
+		r.remove(p)
+		return nil, err
+	}
+	return p, nil
+}
+
+// describe makes the folders of a root and says what is mounted where. All
+// paths are relative to the pool's folder, in which a keeper starts: it could
+// not go to it itself.
+func (r *roots) describe(dir string, lower []string, volumes []task.Volume) (isolate.Root, error) {
+	root := isolate.Root{At: filepath.Join(dir, "r"), Image: true, Host: hostName, Files: machineFiles(),
+		Layers: []isolate.Layer{{Path: "/", Lower: lower, Upper: filepath.Join(dir, "u"), Work: filepath.Join(dir, "w")}}}
+	for _, sub := range []string{"r", "u", "w"} {
+		if err := r.users.makeDir(filepath.Join(r.dir, dir, sub)); err != nil {
+			return root, err
+		}
+	}
+	if err := r.users.alike(filepath.Join(r.dir, lower[0]), filepath.Join(r.dir, dir, "u")); err != nil {
+		return root, err
+	}
+	for i, v := range volumes {
+		at := filepath.Join(dir, "v"+strconv.Itoa(i))
+		if v.Claim != "" {
+			at = filepath.Join(claimsDir, v.Claim)
+		}
+		_, err := os.Stat(filepath.Join(r.dir, at))
+		if errors.Is(err, fs.ErrNotExist) {
+			if err = r.users.makeDir(filepath.Join(r.dir, at)); err == nil {
+				err = os.Chmod(filepath.Join(r.dir, at), 0o777) // for users other than root in there
+			}
+		}
+		if err != nil {
+			return root, fmt.Errorf("make the volume %s: %w", v.Name, err)
+		}
+		root.Binds = append(root.Binds, isolate.Bind{Path: v.Path, Source: at, ReadOnly: v.ReadOnly})
+	}
+	return root, nil
+}
+
+// claimRE is what a claim may be called: it is the name of a folder.
+var claimRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
+
+// checkVolumes says which volume a pool cannot give.
+func checkVolumes(volumes []task.Volume) error {
+	for _, v := range volumes {
+		if v.Claim != "" && !claimRE.MatchString(v.Claim) {
+			return fmt.Errorf("volume %s: %.80q is no name of a claim: use letters, digits, '.', '_' and '-'", v.Name, v.Claim)
+		}
+		path := filepath.Clean(v.Path)
+		for _, of := range []string{"/proc", "/sys", "/dev"} {
+			if path == of || strings.HasPrefix(path, of+"/") {
+				return fmt.Errorf("volume %s: nothing can be mounted in %s", v.Name, of)
+			}
+		}
+		if !filepath.IsAbs(v.Path) || path == "/" {
+			return fmt.Errorf("volume %s: %.80q is no folder in the task", v.Name, v.Path)
+		}
+	}
+	return nil
+}
+
+// machineFiles are those that every container has of its machine: tasks use its
+// network. They are read anew for each, because networks change.
+func machineFiles() []isolate.File {
+	hosts := "127.0.0.1\tlocalhost " + hostName + "\n::1\tlocalhost\n"
+	for line := range strings.Lines(text("/etc/hosts")) {
+		hosts += strings.TrimRight(line, "\n") + "\n"
+	}
+	return []isolate.File{{Path: "/etc/hosts", Text: hosts}, {Path: "/etc/resolv.conf", Text: text("/etc/resolv.conf")}, {Path: "/etc/hostname", Text: hostName + "\n"}}
+}
+
+// text of a small file; none when it cannot be read.
+func text(file string) string {
+	b, err := os.ReadFile(file)
+	if err != nil || len(b) > maxText {
+		return ""
+	}
+	return string(b)
+}
