@@ -106,7 +106,7 @@ var rooms = map[string][]string{
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
 	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
-	"cmd/cairn":      {"internal/agent/…", "internal/kube/install", "internal/credential", "internal/code", "internal/scan", "internal/rules", "internal/catalog/…", "internal/choose", "internal/bump", "internal/workflow/…", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
+	"cmd/cairn":      {"internal/worker/…", "internal/agent/…", "internal/kube/install", "internal/credential", "internal/code", "internal/scan", "internal/rules", "internal/catalog/…", "internal/choose", "internal/bump", "internal/workflow/…", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
 	"cmd/cairn-worker": {"internal/worker/…", "internal/clock"},
 
@@ -124,7 +124,7 @@ var modules = map[string][]string{
 	"golang.org/x/sync":                      {"internal/…"},
 	"github.com/spf13/cobra":                 {"cmd/cairn"},
 	"github.com/spf13/pflag":                 {"cmd/cairn"},
-	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "internal/terraform", "internal/workflow/document", "internal/kube/crd", "cmd/cairn"},
+	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "internal/terraform", "internal/workflow/document", "internal/kube/crd", "internal/kube/install", "cmd/cairn"},
 	"github.com/google/cel-go":               {"internal/workflow"},
 	"github.com/expr-lang/expr":              {"internal/workflow/argo"},
 	"github.com/Masterminds/sprig/v3":        {"internal/workflow/argo"},

@@ -22,11 +22,15 @@ import (
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/serve/servetest"
+	"cairn.dev/cairn/internal/worker/keep"
 )
 
 var update = flag.Bool("update", false, "write what the tests see into testdata")
 
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"cairn": main}) }
+func TestMain(m *testing.M) {
+	keep.Main()
+	testscript.Main(m, map[string]func(){"cairn": main})
+}
 
 // TestScripts runs testdata/*.txtar. Beside `cairn`, a script has
 //

@@ -33,6 +33,9 @@ type Keeper struct {
 // New starts a keeper, in namespaces of its own when ns is not nil. It ends
 // with Close, or with this process.
 func New(ns *isolate.Namespaces) (*Keeper, error) {
+	if !prepared.Load() {
+		return nil, errors.New("start a keeper: this program does not call keep.Main at the start of its main")
+	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("start a keeper: %w", err)

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,9 +26,14 @@ import (
 // accident.
 const name = "cairn-keeper"
 
+// prepared says that Main was called: a program in which it was not would begin
+// anew, whole, in place of each keeper that it starts.
+var prepared atomic.Bool
+
 // Main does not return when this process was started as a keeper. It has to be
 // the first call of main.
 func Main() {
+	prepared.Store(true)
 	if len(os.Args) != 1 || os.Args[0] != name {
 		return
 	}
