@@ -89,7 +89,7 @@ work:
   keep: 7d
   folders: data
   secrets:
-  - {name: minio, username: u, file: minio.key}
+  - {name: minio, username: u, file: minio.key, hosts: minio:9000}
 usage: {granularity: 10m}
 collect: {grace: 2d}
 `))
@@ -118,7 +118,7 @@ collect: {grace: 2d}
 			Webhooks:   []Hook{{Name: "hub", Kind: "dockerhub", SecretFile: "/etc/cairn/hub"}},
 		},
 		Work: Work{Pool: "podman", Slots: 3, Images: 1 << 30, MaxTasks: 7, Keep: 7 * Day, LogLimit: 64 << 20, Folders: []string{"/etc/cairn/data"},
-			Secrets: []WorkSecret{{Name: "minio", Username: "u", File: "/etc/cairn/minio.key"}}},
+			Secrets: []WorkSecret{{Name: "minio", Username: "u", File: "/etc/cairn/minio.key", Hosts: []string{"minio:9000"}}}},
 		Retention: Retention{Interval: hour / 12, Keep: 36 * hour, WarnWithin: 0, Explicit: true, Policies: []Policy{
 			{Name: "ci", Repositories: []string{"ci/**", "*/ci"}, After: 2 * Day, UntaggedAfter: 6 * hour, MinAge: hour, KeepLast: 3, Protect: []string{"stable", "V*"}, MaxBytes: 10 << 30},
 			{Repositories: []string{"**"}, After: 30 * Day},
@@ -243,6 +243,7 @@ func TestMistakes(t *testing.T) {
 		{"work: {keep: 1s}", `work.keep: 1s is out of bounds`},
 		{"work: {folders: /}", `work.folders: "/": name a folder below`},
 		{"work: {secrets: [{file: f}]}", `work.secrets#1: secret 1: "" is no name`},
+		{"work: {secrets: [{name: a, env: A, hosts: 'https://x'}]}", `work.secrets#1.hosts: "https://x" is no host`},
 		{"work: {secrets: [{name: a}]}", `work.secrets#1: secret 1: name one of file and env`},
 		{"work: {secrets: [{name: a, env: A}, {name: a, env: A}]}", `work.secrets#2.name: another secret is called "a"`},
 		{"clusters: [{}]", `f.yaml:1: clusters#1: cluster 1 has no name: write name: prod`},

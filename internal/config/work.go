@@ -27,6 +27,8 @@ type WorkSecret struct {
 	Username string `yaml:"username,omitempty" json:"username,omitempty" doc:"The account, or the ID of an access key." example:"AKIAIOSFODNN7EXAMPLE"`
 	File     string `yaml:"file,omitempty" json:"file,omitempty" doc:"File with its password or secret key, read again whenever it is needed. Relative to this file." example:"minio.secret"`
 	Env      string `yaml:"env,omitempty" json:"env,omitempty" doc:"Or the name of the environment variable with it."`
+	// Whoever writes a workflow chooses where a password is sent.
+	Hosts []string `yaml:"hosts,omitempty" json:"hosts,omitempty" doc:"Hosts (with their ports, if any) that may be given the password, by http and git. Of s3 none: only signatures are sent. One or a list." example:"[git.example.org]"`
 }
 
 func defaultWork() Work {
@@ -80,6 +82,15 @@ func (c *Config) validateWork(at func(key, format string, args ...any) Problem) 
 		}
 		if slices.ContainsFunc(w.Secrets[:i], func(o WorkSecret) bool { return o.Name == s.Name }) {
 			fail(key+".name", "another secret is called %q, too: choose another name", s.Name)
+		}
+		for j, h := range s.Hosts {
+			if !hostRE.MatchString(h) {
+				k := key + ".hosts"
+				if len(s.Hosts) > 1 {
+					k = fmt.Sprintf("%s#%d", k, j+1)
+				}
+				fail(k, "%.80q is no host: write git.example.org or git.example.org:8443, without https:// and without a path", h)
+			}
 		}
 		if (s.File == "") == (s.Env == "") {
 			fail(key, "secret %d: name one of file and env", i+1)

@@ -78,6 +78,7 @@ type Server struct {
 	mirror    *mirror.Mirror // nil: nothing is mirrored
 	reaper    *reap.Reaper
 	bump      *bump.Engine // nil: no forge is configured
+	work      *works
 	pushes    *catalog.Feed
 	catalog   *catalog.Mux
 	remote    *catalog.Remote
@@ -224,7 +225,10 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err := s.openBump(ctx, openDB); err != nil {
 		return err
 	}
-	var owners []retention.Owner
+	if err := s.openWork(ctx, openDB); err != nil {
+		return err
+	}
+	owners := []retention.Owner{s.work.server}
 	if s.bump != nil {
 		owners = append(owners, s.bump)
 	}
@@ -319,11 +323,15 @@ func (s *Server) build() error {
 	if s.bump != nil {
 		ad.Bump = s.bump
 	}
+	s.work.fill(&ad)
 	s.api = api.New(ad)
 	reg := registry.New(rc)
 	counted := s.metrics.count("registry", reg)
 	mux := http.NewServeMux()
 	mux.Handle("/api/", s.metrics.count("api", s.api))
+	workers := http.NewServeMux()
+	s.work.doors(workers, s.guard.Allow(access.Work))
+	mux.Handle("/api/v1/work/", s.metrics.count("work", workers))
 	mux.Handle(access.TokenPath, s.metrics.count("auth", s.guard.Token()))
 	if err := s.hooks(mux); err != nil {
 		return err
@@ -410,6 +418,7 @@ func (s *Server) Run(ctx context.Context) error {
 	part("usage ledger", s.ledger.Run)
 	part("retention", s.retention.Run)
 	part("accounts", s.guard.Run)
+	s.work.parts(part)
 	if s.bump != nil {
 		part("bump", s.bump.Run)
 	}

@@ -160,6 +160,13 @@ func (s *Server) Release(ctx context.Context, worker string, lately time.Duratio
 	})
 }
 
+// Live says whether there is such a run that has not ended.
+func (s *Server) Live(run string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.runs[run] != nil
+}
+
 // Holds says whether whoever has this lease still holds it.
 func (s *Server) Holds(l task.Ref) bool {
 	t, err := machine.ParseTask(l.Task)
