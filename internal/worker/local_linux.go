@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/task"
@@ -64,11 +63,15 @@ func NewLocal(cfg LocalConfig, s Server, c clock.Clock, log *slog.Logger) (*Loca
 		return nil, fmt.Errorf("scratch folder %q: it must be an absolute path", cfg.Place.Scratch)
 	}
 	// What an earlier worker left must not be taken for anything.
-	if err := os.RemoveAll(cfg.Place.Scratch); err != nil && !errors.Is(err, syscall.EBUSY) { // a mount point stays
-		return nil, fmt.Errorf("clear the scratch folder: %w", err)
-	}
 	if err := os.MkdirAll(cfg.Place.Scratch, 0o700); err != nil {
 		return nil, fmt.Errorf("make the scratch folder: %w", err)
+	}
+	left, err := os.ReadDir(cfg.Place.Scratch)
+	for _, e := range left { // the folder itself may be a mount point, which stays
+		err = errors.Join(err, os.RemoveAll(filepath.Join(cfg.Place.Scratch, e.Name())))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("clear the scratch folder: %w", err)
 	}
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
