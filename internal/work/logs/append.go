@@ -16,6 +16,7 @@ const groupBytes = 4 << 20
 // call is one Append.
 type call struct {
 	frames []task.Frame
+	known  []known // what is packed of runs that are new to this process
 	full   refs
 	err    error
 	done   chan struct{}
@@ -40,7 +41,11 @@ func (s *Store) Append(ctx context.Context, frames []task.Frame) (task.Logged, e
 	if err := s.room(); err != nil {
 		return task.Logged{}, fmt.Errorf("keep logs: %w", err)
 	}
-	c := &call{frames: frames, done: make(chan struct{})}
+	known, err := s.known(ctx, frames)
+	if err != nil {
+		return task.Logged{}, fmt.Errorf("keep logs: %w", err)
+	}
+	c := &call{frames: frames, known: known, done: make(chan struct{})}
 	select {
 	case s.calls <- c:
 	case <-s.stop:
@@ -160,6 +165,9 @@ func (s *Store) commit(group []*call) error {
 	w.undo = w.undo[:0]
 	runs := map[string][]entry{}
 	var order []string
+	for _, c := range group {
+		s.learn(c.known)
+	}
 	for _, c := range group {
 		for i := range c.frames {
 			f := &c.frames[i]
@@ -291,38 +299,4 @@ func (s *Store) write(runs map[string][]entry, order []string) error {
 		s.poke()
 	}
 	return nil
-}
-
-// An attemptKey names an attempt.
-type attemptKey struct {
-	run, task string
-	attempt   int
-}
-
-// ends remembers how far attempts have come, for those that printed last: two
-// generations of a bounded number each. An attempt that was silent for so
-// long that it is forgotten has been answered long ago, and repeats nothing.
-type ends struct{ young, old map[attemptKey]int64 }
-
-const generation = 1 << 16
-
-func (e *ends) get(k attemptKey) int64 {
-	if n, ok := e.young[k]; ok {
-		return n
-	}
-	return e.old[k]
-}
-
-func (e *ends) set(k attemptKey, n int64) {
-	if _, ok := e.young[k]; !ok && len(e.young) >= generation || e.young == nil {
-		e.young, e.old = make(map[attemptKey]int64), e.young
-	}
-	e.young[k] = n
-}
-
-// raise sets it to n where it is less.
-func (e *ends) raise(k attemptKey, n int64) {
-	if n > e.get(k) {
-		e.set(k, n)
-	}
 }

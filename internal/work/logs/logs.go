@@ -112,6 +112,7 @@ type Store struct {
 	done   chan struct{} // closed when the committer has ended
 	kick   chan struct{} // has a token when there may be something to pack
 	intake budget
+	seen   seen
 
 	// packing is held while a run's frames move to segments, and while a run
 	// is deleted: neither may see the other half done.

@@ -44,7 +44,7 @@ type rig struct {
 
 // blobs fails when it is told to.
 type blobs struct {
-	worktest.Blobs
+	*worktest.Blobs
 	mu   sync.Mutex
 	fail error
 	puts int
@@ -76,7 +76,7 @@ func newRig(t testing.TB, cfg Config) *rig {
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
 	}
-	r := &rig{TB: t, cfg: cfg, clock: clock.NewFake(start), blobs: &blobs{}, over: map[string]bool{}}
+	r := &rig{TB: t, cfg: cfg, clock: clock.NewFake(start), blobs: &blobs{Blobs: &worktest.Blobs{}}, over: map[string]bool{}}
 	r.open()
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
@@ -455,8 +455,12 @@ func TestSegments(t *testing.T) {
 	if len(got) != len(want) {
 		t.Fatalf("%d lines, want %d", len(got), len(want))
 	}
-	less := func(a, b string) int { return strings.Compare(a[strings.Index(a, "line"):], b[strings.Index(b, "line"):]) }
-	if !slices.IsSortedFunc(got, func(a, b string) int { return strings.Compare(a[strings.Index(a, "line"):][:10], b[strings.Index(b, "line"):][:10]) }) {
+	less := func(a, b string) int {
+		return strings.Compare(a[strings.Index(a, "line"):], b[strings.Index(b, "line"):])
+	}
+	if !slices.IsSortedFunc(got, func(a, b string) int {
+		return strings.Compare(a[strings.Index(a, "line"):][:10], b[strings.Index(b, "line"):][:10])
+	}) {
 		t.Error("they do not come by time")
 	}
 	slices.SortFunc(got, less)

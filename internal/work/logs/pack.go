@@ -221,24 +221,33 @@ func (s *Store) readable(extents []extent) (out []record) {
 }
 
 // rowRecords are the records of a listed segment that are wanted, sorted.
-func (s *Store) rowRecords(ctx context.Context, r *row, want func(*record) bool) ([]record, error) {
+func (s *Store) rowRecords(ctx context.Context, r *row, want func(*record) bool) (out []record, err error) {
+	err = s.withRow(ctx, r, func(g *segment) error {
+		out, err = s.load(g, want)
+		return err
+	})
+	return out, err
+}
+
+// withRow calls f with a listed segment.
+func (s *Store) withRow(ctx context.Context, r *row, f func(*segment) error) error {
 	if r.digest == "" && r.data == nil {
-		return nil, nil
+		return nil // nothing of it could be read when it was packed
 	}
 	var from io.ReadSeeker = bytes.NewReader(r.data)
 	if r.digest != "" {
-		f, err := s.d.Blobs.Open(ctx, r.digest)
+		b, err := s.d.Blobs.Open(ctx, r.digest)
 		if err != nil {
-			return nil, fmt.Errorf("open a segment of logs: %w", err)
+			return fmt.Errorf("open a segment of logs: %w", err)
 		}
-		defer f.Close()
-		from = f
+		defer b.Close()
+		from = b
 	}
 	g, err := s.open(from)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return s.load(g, want)
+	return f(g)
 }
 
 // forgetAll deletes the logs of runs that were deleted.
