@@ -136,8 +136,10 @@ type Output struct {
 // A DAG calls templates.
 type DAG struct {
 	Calls []*Call
-	// Targets are the calls that matter; all when empty.
+	// Targets are the calls that matter; all when empty. Target is in their
+	// place where they are not known before: their names, apart by spaces.
 	Targets []string
+	Target  Expr
 }
 
 // A Call is one box of a DAG. Calls with equal names do not exist.

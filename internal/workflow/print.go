@@ -50,7 +50,7 @@ func (t *Template) print(say func(string, ...any), key string) {
 	case t.Leaf != nil:
 		say("  runs %s", strings.Join(t.Leaf.Images(), ", "))
 	case t.DAG != nil:
-		if f := facts(fact("fail fast", t.FailFast), fact("targets", strings.Join(t.DAG.Targets, " "))); f != "" {
+		if f := facts(fact("fail fast", t.FailFast), fact("targets", strings.Join(t.DAG.Targets, " ")), when("targets", t.DAG.Target)); f != "" {
 			say("  %s", f)
 		}
 		for _, c := range t.DAG.Calls {

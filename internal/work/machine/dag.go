@@ -3,6 +3,7 @@ package machine
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"cairn.dev/cairn/internal/workflow"
 )
@@ -16,9 +17,35 @@ type plan struct {
 	targets []int   // the calls that decide how the DAG ends
 }
 
+// planKey is what a plan follows from. The targets are names apart by spaces.
+type planKey struct {
+	dag     *workflow.DAG
+	targets string
+}
+
+// targets are the names of the calls of n that matter; "" for all.
+func (m *Machine) targets(n *node) (string, error) {
+	d := n.tmpl.DAG
+	names := d.Targets
+	if d.Target != nil {
+		s, err := text(d.Target, m.inside(n))
+		if err != nil {
+			return "", fmt.Errorf("target: %w", err)
+		}
+		names = strings.Fields(s)
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(d.Calls, func(c *workflow.Call) bool { return c.Name == name }) {
+			return "", fmt.Errorf("target: there is no call %.80q", name)
+		}
+	}
+	return strings.Join(names, " "), nil
+}
+
 // planOf looks the plan up, or makes it.
-func (m *Machine) planOf(d *workflow.DAG) *plan {
-	if p := m.plans[d]; p != nil {
+func (m *Machine) planOf(d *workflow.DAG, targets string) *plan {
+	key := planKey{d, targets}
+	if p := m.plans[key]; p != nil {
 		return p
 	}
 	n := len(d.Calls)
@@ -34,12 +61,12 @@ func (m *Machine) planOf(d *workflow.DAG) *plan {
 			}
 		}
 	}
-	for _, name := range d.Targets {
+	for name := range strings.FieldsSeq(targets) {
 		if i, ok := p.index[name]; ok {
 			p.targets = append(p.targets, i)
 		}
 	}
-	if len(d.Targets) == 0 { // those that nobody needs
+	if targets == "" { // those that nobody needs
 		for i := range d.Calls {
 			p.wanted[i] = true
 			if len(p.then[i]) == 0 {
@@ -57,13 +84,14 @@ func (m *Machine) planOf(d *workflow.DAG) *plan {
 			}
 		}
 	}
-	m.plans[d] = p
+	m.plans[key] = p
 	return p
 }
 
 // dag is how far the calls of a node are.
 type dag struct {
 	plan     *plan
+	targets  string  // that the plan is for
 	children []*node // by call; nil: not called
 	states   []Phase // Waiting, Running, or how it ended
 	left     []int   // of its needs that have not ended; -1: it waits in queue
@@ -74,9 +102,14 @@ type dag struct {
 }
 
 func (m *Machine) runDAG(n *node) {
-	p := m.planOf(n.tmpl.DAG)
+	targets, err := m.targets(n)
+	if err != nil {
+		m.finish(n, Errored, err.Error())
+		return
+	}
+	p := m.planOf(n.tmpl.DAG, targets)
 	calls := len(n.tmpl.DAG.Calls)
-	n.dag = &dag{plan: p, children: make([]*node, calls), states: make([]Phase, calls), left: make([]int, calls)}
+	n.dag = &dag{plan: p, targets: targets, children: make([]*node, calls), states: make([]Phase, calls), left: make([]int, calls)}
 	d := n.dag
 	for i := range calls {
 		d.left[i] = len(p.needs[i])

@@ -104,7 +104,7 @@ func (c Counts) Done() int { return c.Succeeded + c.Failed + c.Skipped }
 // A Machine is the state of one run.
 type Machine struct {
 	graph *workflow.Graph
-	plans map[*workflow.DAG]*plan
+	plans map[planKey]*plan
 
 	begun                   bool
 	id, name, namespace, by string
@@ -138,7 +138,7 @@ type Machine struct {
 // New returns a run of g that nothing has happened to; its first event is
 // [Submitted].
 func New(g *workflow.Graph) *Machine {
-	return &Machine{graph: g, plans: map[*workflow.DAG]*plan{}, nodes: map[uint32]*node{},
+	return &Machine{graph: g, plans: map[planKey]*plan{}, nodes: map[uint32]*node{},
 		globals: map[string]workflow.Value{}, isolation: map[string]int{}, hooksFired: make([]bool, len(g.Hooks))}
 }
 

@@ -132,6 +132,7 @@ func (w *writer) node(n *node) {
 		w.uint(uint64(d.ended))
 		w.uint(uint64(d.live))
 		w.bool(d.stopping)
+		w.string(d.targets)
 	}
 	w.bool(n.group != nil)
 	if n.group != nil {
@@ -296,6 +297,7 @@ func (m *Machine) node(r *reader) {
 			n.dag.queue = append(n.dag.queue, int(r.num()))
 		}
 		n.dag.ended, n.dag.live, n.dag.stopping = int(r.num()), int(r.num()), r.bool()
+		n.dag.targets = r.string()
 	}
 	if r.bool() {
 		n.group = r.group()
@@ -397,7 +399,7 @@ func (m *Machine) place(n *node) error {
 		if n.tmpl == nil || n.tmpl.DAG == nil || len(n.tmpl.DAG.Calls) != len(n.dag.states) {
 			return errGraph
 		}
-		n.dag.plan = m.planOf(n.tmpl.DAG)
+		n.dag.plan = m.planOf(n.tmpl.DAG, n.dag.targets)
 		n.dag.children = make([]*node, len(n.dag.states))
 		for _, i := range n.dag.queue {
 			if i < 0 || i >= len(n.dag.states) {

@@ -276,10 +276,9 @@ func (c *compiler) dag(b *bundle, n *document.Node, t *workflow.Template, p *pla
 			t.DAG.Calls = append(t.DAG.Calls, call)
 		}
 	}
-	if target := n.Get("target"); target != nil {
-		if strings.Contains(target.Text(), "{{") {
-			target.Fail("targets with tags are not supported: name the tasks")
-		}
+	if target := n.Get("target"); target != nil && strings.Contains(target.Text(), "{{") {
+		t.DAG.Target = c.textOf(target, p)
+	} else if target != nil {
 		for name := range strings.FieldsSeq(target.Text()) {
 			if byName[name] == nil {
 				target.Fail("there is no task %q%s", name, document.Meant(name, slices.Collect(keys(byName))))
