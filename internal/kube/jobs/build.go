@@ -187,6 +187,7 @@ func container(p *Plan, c corev1.Container, s *corev1.PodSpec, templates []strin
 		c.Image = p.Image.Reference
 	}
 	c.Command = []string{path.Join(binDir, binary)}
+	c.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError // a worker that cannot work says why
 	c.Args = []string{"-name=$(CAIRN_NAME)", "-pool=" + p.Demand.Class, "-scratch=" + scratchDir}
 	c.Env = append(c.Env,
 		corev1.EnvVar{Name: "CAIRN_SERVER", Value: p.Server},

@@ -261,11 +261,13 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]bool) {
 			}
 		}
 	}
-	for _, s := range all {
+	for i := range all {
+		s := &all[i]
 		s.told = true
 		for _, p := range c.pods { // what its pods said says more than the Job
-			if s.failure != "" && p.key == s.key && p.over && p.trouble != "" {
-				s.why += "; " + p.trouble
+			if s.failure != "" && p.key == s.key && p.job == s.name && p.ended != "" {
+				s.why += "; pod " + p.name + ": " + p.ended
+				break
 			}
 		}
 	}

@@ -39,6 +39,7 @@ type pod struct {
 	running   bool
 	lost      bool   // it is there, but does not count on
 	trouble   string // why it does not start
+	ended     string // why it ended
 	own       bool   // the trouble is its own, and not that there is no room
 	since     time.Duration
 	over      bool
@@ -214,8 +215,8 @@ func (x *pod) look(p *corev1.Pod, now time.Duration) (ended string) {
 	if x.over || p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
 		return ""
 	}
-	x.over = true
-	return endOf(p)
+	x.over, x.ended = true, endOf(p)
+	return x.ended
 }
 
 // bad are the reasons of a container that waits for what will not come.
