@@ -71,7 +71,7 @@ last use, in two steps, and says why.
 		}
 		root.AddCommand(cmds...)
 	}
-	in("run", a.demoCommand(), a.serveCommand(), a.agentCommand(), a.credentialCommand(), a.configCommand(), a.scrubCommand())
+	in("run", a.demoCommand(), a.serveCommand(), a.agentCommand(), a.credentialCommand(), a.configCommand(), a.scrubCommand(), a.installCommand(), a.uninstallCommand())
 	in("work", a.runCommand(), a.runsCommand(), a.logsCommand(), a.lintCommand(), a.schedulesCommand())
 	in("images", a.whyCommand(), a.imageCommand(), a.tagCommand(), a.mirrorCommand())
 	in("code", a.scanCommand(), a.bumpCommand())

@@ -182,14 +182,14 @@ func TestArgo(t *testing.T) {
 	}
 	w.start()
 	c.Apply(fmt.Sprintf(argoWorkflow, "theirs", "a: b", "x"))
-	c.Apply(fmt.Sprintf(argoWorkflow, "mine", cairns, "x, y"))
+	c.Apply(fmt.Sprintf(argoWorkflow, "mine", cairns, "x, z"))
 	w.reads("workflows.argoproj.io/mine", ".status.phase", "Succeeded")
 	w.reads("workflows.argoproj.io/mine", ".status.progress", "3/3")
 	w.reads("workflows.argoproj.io/mine", `.metadata.labels.workflows\.argoproj\.io/completed`, "true")
 	w.reads("workflows.argoproj.io/mine", `.status.nodes.mine.phase`, "Succeeded")
 	c.Kubectl("wait", "--for=condition=Completed", "--timeout=30s", "workflows.argoproj.io/mine")
 	names := c.Kubectl("get", "workflows.argoproj.io/mine", "-o", "jsonpath={.status.nodes.*.name}")
-	for _, want := range []string{"mine", "mine.one", "mine.two(0:x)", "mine.two(1:y)"} {
+	for _, want := range []string{"mine", "mine.one", "mine.two(0:x)", "mine.two(1:z)"} {
 		if !strings.Contains(" "+names+" ", want+" ") {
 			t.Errorf("the nodes %q lack %q", names, want)
 		}

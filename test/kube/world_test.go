@@ -15,6 +15,7 @@ import (
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/db"
 	"cairn.dev/cairn/internal/kube/controller"
+	"cairn.dev/cairn/internal/kube/install"
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work"
 	"cairn.dev/cairn/internal/workflow/front"
@@ -51,8 +52,15 @@ func (l *logs) Write(b []byte) (int, error) {
 func newWorld(t *testing.T, o cluster.Options, change func(*controller.Config)) *world {
 	t.Helper()
 	w := &world{t: t, cluster: cluster.Start(t, o), db: filepath.Join(t.TempDir(), "work.db")}
+	// With the rights of cairn install, and no others.
+	installed, err := install.Manifest(install.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.cluster.Apply(string(installed))
+	token := strings.TrimSpace(w.cluster.Kubectl("create", "token", "cairn", "--namespace=cairn", "--duration=2h"))
 	w.config = controller.Config{Cluster: "prod", URL: "https://cairn.example.org",
-		REST: &rest.Config{Host: w.cluster.Server, BearerToken: w.cluster.Token, TLSClientConfig: rest.TLSClientConfig{CAFile: w.cluster.CA}}}
+		REST: &rest.Config{Host: w.cluster.Server, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAFile: w.cluster.CA}}}
 	if change != nil {
 		change(&w.config)
 	}
@@ -65,7 +73,9 @@ func newWorld(t *testing.T, o cluster.Options, change func(*controller.Config)) 
 			t.Log(out[max(0, len(out)-20_000):])
 		}
 	})
-	definitions(t, w.cluster, ours(t)...)
+	for _, d := range ours(t) {
+		w.cluster.Kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/"+d.Name)
+	}
 	return w
 }
 
@@ -161,9 +171,9 @@ func (w *world) work(ctx context.Context) {
 	}
 }
 
-// until waits for something that is so sooner or later.
-func (w *world) until(what string, ok func() (string, bool)) {
-	w.t.Helper()
+// await waits for something that is so sooner or later.
+func await(t *testing.T, what string, ok func() (string, bool)) {
+	t.Helper()
 	last := ""
 	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		got, yes := ok()
@@ -172,7 +182,12 @@ func (w *world) until(what string, ok func() (string, bool)) {
 		}
 		last = got
 	}
-	w.t.Fatalf("it is never so that %s; last seen: %s", what, last)
+	t.Fatalf("it is never so that %s; last seen: %s", what, last)
+}
+
+func (w *world) until(what string, ok func() (string, bool)) {
+	w.t.Helper()
+	await(w.t, what, ok)
 }
 
 // reads waits until a path of an object reads so.

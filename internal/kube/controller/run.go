@@ -308,7 +308,10 @@ func (c *Controller) nodes(ctx context.Context, id, name string) ([]argoNode, er
 			}
 			n := nodeOf(name, above, path, v)
 			out = append(out, n)
-			if v.Children {
+			switch {
+			case v.Kind == "tasks" || v.Kind == "items": // items are called by their whole names
+				levels = append(levels, level{v.ID, above, l.path})
+			case v.Children:
 				levels = append(levels, level{v.ID, n.id, path})
 			}
 		}

@@ -1,16 +1,23 @@
 package crd
 
 // text, whole and moment are types of a status.
-func text(description string) map[string]any {
-	return map[string]any{"type": "string", "description": description}
-}
+func text(description string) map[string]any { return field("string", "", description) }
 
-func whole(description string) map[string]any {
-	return map[string]any{"type": "integer", "format": "int64", "description": description}
-}
+func whole(description string) map[string]any { return field("integer", "int64", description) }
 
-func moment(description string) map[string]any {
-	return map[string]any{"type": "string", "format": "date-time", "description": description}
+func moment(description string) map[string]any { return field("string", "date-time", description) }
+
+// field leaves out what is empty: API servers drop it, and kubectl apply would
+// see a change each time.
+func field(kind, format, description string) map[string]any {
+	m := map[string]any{"type": kind}
+	if format != "" {
+		m["format"] = format
+	}
+	if description != "" {
+		m["description"] = description
+	}
+	return m
 }
 
 func fields(description string, props map[string]any) map[string]any {
@@ -34,7 +41,7 @@ func conditions() map[string]any {
 
 func runStatus() map[string]any {
 	return fields("What became of it. It is small however many tasks there are; cairn runs get tells all.", map[string]any{
-		"phase":              text("Refused, Waiting, Running, Suspended, Succeeded, Failed, Error or Canceled."),
+		"phase":              text("Refused, Running, Suspended, Succeeded, Failed, Error or Canceled."),
 		"message":            text("Why, in few words."),
 		"progress":           text("Tasks that have ended / tasks that are known."),
 		"run":                text("The ID of the run on the server: cairn runs get ID."),
@@ -42,6 +49,7 @@ func runStatus() map[string]any {
 		"startedAt":          moment("When the run was taken."),
 		"finishedAt":         moment("When it ended."),
 		"observedGeneration": whole("The generation of the spec that was looked at last."),
+		"observedSpec":       text("Tells the spec that runs from others."),
 		"counts": fields("Tasks by what became of them.", map[string]any{
 			"total": whole("That are known so far."), "active": whole("Held by workers."), "succeeded": whole(""), "failed": whole(""), "skipped": whole(""), "retries": whole("Attempts beyond the first.")}),
 		"failed": map[string]any{"type": "array", "description": "Some of the tasks that failed.", "maxItems": 20, "x-kubernetes-list-type": "atomic", "items": map[string]any{"type": "object", "properties": map[string]any{
