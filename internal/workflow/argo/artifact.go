@@ -69,11 +69,14 @@ func (c *compiler) source(n *document.Node, p *place) workflow.Expr {
 	if a := n.Get("archive"); a != nil {
 		c.archive(a)
 	}
+	if sub := n.Get("subPath"); sub != nil && n.Get("from") == nil && n.Get("fromExpression") == nil {
+		sub.FailKey("subPath stands beside from or fromExpression: name the file itself in the source")
+	}
 	switch {
 	case n.Get("from") != nil:
-		return c.from(n.Get("from"), p)
+		return c.part(n, c.from(n.Get("from"), p), p)
 	case n.Get("fromExpression") != nil:
-		return c.condition(n.Get("fromExpression"), p)
+		return c.part(n, c.condition(n.Get("fromExpression"), p), p)
 	case n.Get("raw") != nil:
 		r := n.Get("raw")
 		c.check(r, "raw")
@@ -115,6 +118,15 @@ func (c *compiler) source(n *document.Node, p *place) workflow.Expr {
 func (c *compiler) s3Secret(s *document.Node) string {
 	c.secret(s.Get("secretKeySecret"))
 	return c.secret(s.Get("accessKeySecret"))
+}
+
+// part is the whole, or what subPath names in it.
+func (c *compiler) part(n *document.Node, whole workflow.Expr, p *place) workflow.Expr {
+	at := c.textOf(n.Get("subPath"), p)
+	if at == nil || whole == nil {
+		return whole
+	}
+	return &part{whole: whole, at: at}
 }
 
 // from compiles the name of another artifact.

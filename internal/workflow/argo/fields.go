@@ -72,7 +72,7 @@ var tables = map[string]map[string]fate{
 	"artifact": {
 		"name": "", "path": "", "mode": "", "optional": "", "from": "", "fromExpression": "", "raw": "", "http": "", "git": "", "s3": "", "archive": "", "globalName": "",
 		"artifactGC": inStore, "archiveLogs": "~the logs of all tasks are kept", "deleted": "~is written by Argo", "recurseMode": "~modes are as the program left them",
-		"subPath": "-names a part of an artifact, which cannot be handed on yet: make it an artifact of its own",
+		"subPath": "",
 		"gcs":     sources, "azure": sources, "oss": sources, "hdfs": sources, "artifactory": sources, "plugin": sources,
 	},
 	"archive":    {"none": "", "tar": "", "zip": ""},

@@ -428,6 +428,8 @@ func (c *compiler) outputs(f fields, t *workflow.Template, p *place, kind string
 			e.Fail("the output has no name")
 		}
 		switch {
+		case e.Get("path") != nil && e.Get("subPath") != nil:
+			e.Get("subPath").FailKey("subPath stands where an artifact is handed on")
 		case e.Get("path") != nil && program:
 			out := task.Output{Name: o.Name, Kind: task.Artifact, Optional: e.Get("optional").Bool(), Archive: c.archive(e.Get("archive"))}
 			out.To = c.destination(e)
