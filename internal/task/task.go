@@ -72,19 +72,27 @@ type Input struct {
 
 // A Source is an artifact that lives elsewhere.
 type Source struct {
-	Kind     string            `json:"kind"` // raw, http, s3, git
-	URL      string            `json:"url,omitempty"`
+	// Kind is raw, http, s3, git, file (URL is a path on the server's machine)
+	// or part (URL is the digest of a folder in its store, Key a path in it).
+	Kind     string            `json:"kind"`
+	URL      string            `json:"url,omitempty"`      // s3: the bucket, or s3://bucket/key
 	Revision string            `json:"revision,omitempty"` // git
-	Key      string            `json:"key,omitempty"`      // s3
+	Key      string            `json:"key,omitempty"`      // s3, part
+	Endpoint string            `json:"endpoint,omitempty"` // s3: https://host[:port]; Amazon's when empty
+	Region   string            `json:"region,omitempty"`   // s3: us-east-1 when empty
 	Headers  map[string]string `json:"headers,omitempty"`
 	Secret   string            `json:"secret,omitempty"` // name of a secret of the server's
 	Raw      string            `json:"raw,omitempty"`
+	// Archive is "auto" when a tar, also one compressed by gzip, or a zip is a
+	// folder to be unpacked (or a file, if it holds nothing else). A file is
+	// taken as it is when empty.
+	Archive string `json:"archive,omitempty"`
 }
 
 // The kinds of outputs.
 const (
 	Result    = "result"    // standard output, trimmed of one newline at its end
-	Parameter = "parameter" // the text of a file
+	Parameter = "parameter" // the text of a file, trimmed likewise
 	Artifact  = "artifact"  // a file or folder, stored as a blob
 )
 

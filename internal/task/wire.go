@@ -11,6 +11,15 @@ const (
 	PathArtifact = "/api/v1/work/artifacts" // Input -> bytes of its Source. With HeaderLease
 )
 
+// HeaderFolder says in an answer to [PathArtifact] that the bytes are a tar of a
+// folder ("true") or a file ("false"), whatever the input said.
+const HeaderFolder = "Cairn-Folder"
+
+// HeaderOutput says in a request to [PathBlob] which output the bytes are of: the
+// Output as JSON, in base64 without padding. The server puts them where it says
+// as well, before it answers.
+const HeaderOutput = "Cairn-Output"
+
 // Ask brings results and asks for work, in one call, so that a worker under
 // load needs one call a batch.
 type Ask struct {

@@ -30,15 +30,16 @@ func (x *Executor) input(ctx context.Context, k *keep.Keeper, holder task.Ref, i
 		mode = 0o644
 	}
 	var from io.Reader = bytes.NewReader(in.Content)
+	folder := in.Folder
 	if in.Digest != "" || in.Source != nil {
-		body, err := x.Exchange.Fetch(ctx, holder, in)
+		body, unpack, err := x.Exchange.Fetch(ctx, holder, in)
 		if err != nil {
 			return err
 		}
 		defer body.Close()
-		from = body
+		from, folder = body, unpack
 	}
-	if !in.Folder {
+	if !folder {
 		return k.Write(in.Path, mode, from)
 	}
 	err := k.Unpack(in.Path, from, x.Limits)
@@ -109,7 +110,7 @@ func (x *Executor) artifact(ctx context.Context, k *keep.Keeper, holder task.Ref
 		_, err := f.WriteTo(w)
 		_ = w.CloseWithError(err)
 	}()
-	p, err := x.Exchange.Store(ctx, holder, r)
+	p, err := x.Exchange.Store(ctx, holder, out, f.Folder, r)
 	_ = r.Close()
 	<-written
 	p.Folder = f.Folder

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -23,13 +22,6 @@ const (
 	// MaxText bounds a result or parameter; larger ones are artifacts.
 	MaxText = 1 << 20
 )
-
-// An Exchange is where the bytes of inputs come from and those of outputs go.
-// A [Server] is one.
-type Exchange interface {
-	Fetch(ctx context.Context, holder task.Ref, in task.Input) (io.ReadCloser, error)
-	Store(ctx context.Context, holder task.Ref, from io.Reader) (task.Produced, error)
-}
 
 // An Executor is what all Runners do that start programs here: it brings a
 // task's inputs, runs its program under a keeper, and takes its outputs.
@@ -63,7 +55,7 @@ func (x *Executor) Run(ctx context.Context, s Setting, j Job) task.Outcome {
 		o := task.Outcome{Phase: task.Errored, Exit: -1, Message: err.Error()}
 		var refused *Refusal
 		o.Infrastructure = !errors.Is(err, errTask) && !(errors.As(err, &refused) && refused.Status/100 == 4)
-		return ended(ctx, o)
+		return Ended(ctx, o)
 	}
 	setup, program := s.prepare(j.Task)
 	who, err := s.Keeper.Setup(setup)
@@ -84,7 +76,7 @@ func (x *Executor) Run(ctx context.Context, s Setting, j Job) task.Outcome {
 	}
 	o := outcome(end, why)
 	if ctx.Err() != nil {
-		return ended(ctx, o)
+		return Ended(ctx, o)
 	}
 	if end.Failure == "" {
 		x.outputs(ctx, s.Keeper, j, result, &o)
@@ -290,8 +282,9 @@ func outcome(e keep.End, why error) task.Outcome {
 	return o
 }
 
-// ended is the outcome of a task that was ended from outside.
-func ended(ctx context.Context, o task.Outcome) task.Outcome {
+// Ended is the outcome of a task whose context may have been ended from outside:
+// o, or what the cause of that makes of it.
+func Ended(ctx context.Context, o task.Outcome) task.Outcome {
 	switch context.Cause(ctx) {
 	case ErrCanceled:
 		o.Phase, o.Message, o.Infrastructure = task.Canceled, "canceled", false

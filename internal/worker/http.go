@@ -3,12 +3,14 @@ package worker
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -58,19 +60,28 @@ func (h *HTTP) call(ctx context.Context, path string, in, out any) error {
 	if err != nil {
 		return err
 	}
-	return h.answer(ctx, http.MethodPost, path, "application/json", nil, bytes.NewReader(body), out)
+	return h.answer(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/json"}}, bytes.NewReader(body), out)
 }
 
 // Logs implements [Server].
 func (h *HTTP) Logs(ctx context.Context, frames []byte) (r task.Logged, err error) {
 	ctx, end := context.WithTimeout(ctx, 2*callTimeout)
 	defer end()
-	return r, h.answer(ctx, http.MethodPost, task.PathLogs, "application/octet-stream", nil, bytes.NewReader(frames), &r)
+	return r, h.answer(ctx, http.MethodPost, task.PathLogs, http.Header{"Content-Type": {"application/octet-stream"}}, bytes.NewReader(frames), &r)
 }
 
 // Store implements [Server].
-func (h *HTTP) Store(ctx context.Context, holder task.Ref, from io.Reader) (p task.Produced, err error) {
-	err = h.answer(ctx, http.MethodPost, task.PathBlob, "application/octet-stream", &holder, from, &p)
+func (h *HTTP) Store(ctx context.Context, holder task.Ref, out task.Output, folder bool, from io.Reader) (p task.Produced, err error) {
+	header := http.Header{"Content-Type": {"application/octet-stream"}, task.HeaderLease: {holder.Header()}}
+	if out.To != nil {
+		b, err := json.Marshal(out)
+		if err != nil {
+			return p, err
+		}
+		header.Set(task.HeaderOutput, base64.RawURLEncoding.EncodeToString(b))
+		header.Set(task.HeaderFolder, strconv.FormatBool(folder))
+	}
+	err = h.answer(ctx, http.MethodPost, task.PathBlob, header, from, &p)
 	if err == nil && p.Digest == "" {
 		err = errors.New("the server answered no digest")
 	}
@@ -78,26 +89,30 @@ func (h *HTTP) Store(ctx context.Context, holder task.Ref, from io.Reader) (p ta
 }
 
 // Fetch implements [Server].
-func (h *HTTP) Fetch(ctx context.Context, holder task.Ref, in task.Input) (io.ReadCloser, error) {
+func (h *HTTP) Fetch(ctx context.Context, holder task.Ref, in task.Input) (body io.ReadCloser, folder bool, err error) {
 	var resp *http.Response
-	var err error
+	header := http.Header{task.HeaderLease: {holder.Header()}}
 	if in.Source != nil {
 		body, marshalErr := json.Marshal(in)
 		if marshalErr != nil {
-			return nil, marshalErr
+			return nil, false, marshalErr
 		}
-		resp, err = h.do(ctx, http.MethodPost, task.PathArtifact, "application/json", &holder, bytes.NewReader(body))
+		header.Set("Content-Type", "application/json")
+		resp, err = h.do(ctx, http.MethodPost, task.PathArtifact, header, bytes.NewReader(body))
 	} else {
-		resp, err = h.do(ctx, http.MethodGet, task.PathBlob+in.Digest, "", &holder, nil)
+		resp, err = h.do(ctx, http.MethodGet, task.PathBlob+in.Digest, header, nil)
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return resp.Body, nil
+	if folder, err = strconv.ParseBool(resp.Header.Get(task.HeaderFolder)); err != nil {
+		folder = in.Folder // the server does not say
+	}
+	return resp.Body, folder, nil
 }
 
-func (h *HTTP) answer(ctx context.Context, method, path, kind string, holder *task.Ref, body io.Reader, out any) error {
-	resp, err := h.do(ctx, method, path, kind, holder, body)
+func (h *HTTP) answer(ctx context.Context, method, path string, header http.Header, body io.Reader, out any) error {
+	resp, err := h.do(ctx, method, path, header, body)
 	if err != nil {
 		return err
 	}
@@ -120,7 +135,7 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("%s %s: the server answers %d %s %s", r.Method, r.Path, r.Status, http.StatusText(r.Status), r.Text)
 }
 
-func (h *HTTP) do(ctx context.Context, method, path, kind string, holder *task.Ref, body io.Reader) (*http.Response, error) {
+func (h *HTTP) do(ctx context.Context, method, path string, header http.Header, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, h.Base.JoinPath(path).String(), body)
 	if err != nil {
 		return nil, err
@@ -128,12 +143,7 @@ func (h *HTTP) do(ctx context.Context, method, path, kind string, holder *task.R
 	if strings.HasSuffix(path, "/") && !strings.HasSuffix(req.URL.Path, "/") {
 		req.URL.Path += "/"
 	}
-	if kind != "" {
-		req.Header.Set("Content-Type", kind)
-	}
-	if holder != nil {
-		req.Header.Set(task.HeaderLease, holder.Header())
-	}
+	req.Header = header
 	if h.Secret != nil {
 		secret, err := h.Secret()
 		if err != nil {

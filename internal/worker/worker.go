@@ -60,10 +60,15 @@ type Server interface {
 	Beat(ctx context.Context, b task.Beat) (task.Beaten, error)
 	// Logs takes frames, see [task.AppendFrame].
 	Logs(ctx context.Context, frames []byte) (task.Logged, error)
-	// Fetch opens the bytes of an input.
-	Fetch(ctx context.Context, holder task.Ref, in task.Input) (io.ReadCloser, error)
-	// Store keeps what is read as a blob.
-	Store(ctx context.Context, holder task.Ref, from io.Reader) (task.Produced, error)
+	Exchange
+}
+
+// An Exchange is where the bytes of inputs come from and those of outputs go.
+type Exchange interface {
+	// Fetch opens the bytes of an input, and says whether they are a folder's.
+	Fetch(ctx context.Context, holder task.Ref, in task.Input) (body io.ReadCloser, folder bool, err error)
+	// Store keeps what is read as a blob, and where else the output says.
+	Store(ctx context.Context, holder task.Ref, out task.Output, folder bool, from io.Reader) (task.Produced, error)
 }
 
 // A Job is a task that is run, and where its output goes.

@@ -27,7 +27,7 @@ func (a acts) Run(ctx context.Context, _ int, j Job) task.Outcome {
 		j.Print(task.Stdout, []byte(strings.Join(j.Task.Command[1:], " ")))
 	case "wait":
 		<-ctx.Done()
-		return ended(ctx, task.Outcome{Phase: task.Failed, Exit: 143})
+		return Ended(ctx, task.Outcome{Phase: task.Failed, Exit: 143})
 	}
 	return task.Outcome{Phase: task.Succeeded}
 }
@@ -241,6 +241,9 @@ func TestHTTP(t *testing.T) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
 			ref, _ := task.ParseLease(r.Header.Get(task.HeaderLease))
+			if r.URL.Path == task.PathArtifact {
+				w.Header().Set(task.HeaderFolder, "true")
+			}
 			asked = append(asked, fmt.Sprintf("%s %s %s %s %.40s", r.Method, r.URL.Path, r.Header.Get("Authorization"), ref.Task, body))
 			_ = json.NewEncoder(w).Encode(out)
 		})
@@ -267,13 +270,16 @@ func TestHTTP(t *testing.T) {
 	if _, err := h.Logs(t.Context(), []byte("frames")); err != nil {
 		t.Error(err)
 	}
-	if p, err := h.Store(t.Context(), ref, strings.NewReader("bytes")); err != nil || p.Digest != "sha256:d" {
+	if p, err := h.Store(t.Context(), ref, task.Output{}, false, strings.NewReader("bytes")); err != nil || p.Digest != "sha256:d" {
 		t.Error(p, err)
 	}
 	for _, in := range []task.Input{{Digest: "sha256:e"}, {Source: &task.Source{Kind: "http"}}} {
-		r, err := h.Fetch(t.Context(), ref, in)
+		r, folder, err := h.Fetch(t.Context(), ref, in)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if folder != (in.Source != nil) { // it is as the server says
+			t.Errorf("%+v is a folder: %v", in, folder)
 		}
 		_ = r.Close()
 	}

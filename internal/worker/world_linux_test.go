@@ -159,17 +159,17 @@ func (b *book) Logs(_ context.Context, frames []byte) (l task.Logged, err error)
 	return l, err
 }
 
-func (b *book) Fetch(_ context.Context, _ task.Ref, in task.Input) (io.ReadCloser, error) {
+func (b *book) Fetch(_ context.Context, _ task.Ref, in task.Input) (io.ReadCloser, bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	blob, ok := b.blobs[in.Digest]
 	if !ok {
-		return nil, &Refusal{Method: "GET", Path: task.PathBlob + in.Digest, Status: 404}
+		return nil, false, &Refusal{Method: "GET", Path: task.PathBlob + in.Digest, Status: 404}
 	}
-	return io.NopCloser(bytes.NewReader(blob)), nil
+	return io.NopCloser(bytes.NewReader(blob)), in.Folder, nil
 }
 
-func (b *book) Store(_ context.Context, _ task.Ref, from io.Reader) (p task.Produced, err error) {
+func (b *book) Store(_ context.Context, _ task.Ref, _ task.Output, _ bool, from io.Reader) (p task.Produced, err error) {
 	all, err := io.ReadAll(from)
 	if err != nil {
 		return p, err

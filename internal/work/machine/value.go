@@ -186,11 +186,23 @@ func (w *writer) nested(v workflow.Value, depth int) {
 	}
 }
 
+// The forms of a source: none, one without the fields that came later, whole.
+const (
+	sourceNone = iota
+	sourceOld
+	sourceWhole
+)
+
 func (w *writer) source(s *task.Source) {
-	w.bool(s != nil)
 	if s == nil {
+		w.byte(sourceNone)
 		return
 	}
+	form := byte(sourceOld)
+	if s.Endpoint+s.Region+s.Archive != "" {
+		form = sourceWhole
+	}
+	w.byte(form)
 	for _, t := range []string{s.Kind, s.URL, s.Revision, s.Key, s.Secret, s.Raw} {
 		w.string(t)
 	}
@@ -198,6 +210,11 @@ func (w *writer) source(s *task.Source) {
 	for _, k := range slices.Sorted(maps.Keys(s.Headers)) {
 		w.string(k)
 		w.string(s.Headers[k])
+	}
+	if form == sourceWhole {
+		w.string(s.Endpoint)
+		w.string(s.Region)
+		w.string(s.Archive)
 	}
 }
 
@@ -258,7 +275,12 @@ func (r *reader) peekCount() int {
 }
 
 func (r *reader) source() *task.Source {
-	if !r.bool() {
+	form := r.byte()
+	if form == sourceNone {
+		return nil
+	}
+	if form > sourceWhole {
+		r.fail(fmt.Errorf("unknown form of a source %d", form))
 		return nil
 	}
 	s := &task.Source{Kind: r.string(), URL: r.string(), Revision: r.string(), Key: r.string(), Secret: r.string(), Raw: r.string()}
@@ -268,6 +290,9 @@ func (r *reader) source() *task.Source {
 			k := r.string()
 			s.Headers[k] = r.string()
 		}
+	}
+	if form == sourceWhole {
+		s.Endpoint, s.Region, s.Archive = r.string(), r.string(), r.string()
 	}
 	return s
 }
