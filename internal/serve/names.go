@@ -9,6 +9,7 @@ import (
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/mirror"
+	"cairn.dev/cairn/internal/pool/source"
 	"cairn.dev/cairn/internal/work"
 )
 
@@ -31,38 +32,29 @@ func (s *Server) names() names {
 	return n
 }
 
-// split takes a reference apart: host is "" where it names none. Which first
-// part is a host is told as all clients do.
-func (names) split(reference string) (host, rest string) {
-	first, rest, ok := strings.Cut(reference, "/")
-	if ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
-		return strings.ToLower(first), rest
-	}
-	return "", reference
-}
-
 // Own are the references that may be meant, in our registry, the best one
 // first. A name without a host is ours if we have it, else the hub's.
 func (n names) Own(reference string) (out []image.Reference) {
-	add := func(s string) {
-		if r, err := image.ParseReference(s); err == nil {
+	host, r, err := source.Parse(reference)
+	if err != nil {
+		return nil
+	}
+	add := func(prefix, repository string) {
+		if prefix != "" {
+			r.Repository = prefix + "/" + repository
 			out = append(out, r)
 		}
 	}
-	host, rest := n.split(reference)
 	switch {
 	case host == "":
-		add(rest)
-		if prefix := n.copies[hub]; prefix != "" {
-			add(prefix + "/" + library(rest))
-		}
+		out = append(out, r)
+		add(n.copies[hub], library(r.Repository))
 	case slices.Contains(n.hosts, host):
-		add(rest)
-	case n.copies[host] != "":
-		if host == hub {
-			rest = library(rest)
-		}
-		add(n.copies[host] + "/" + rest)
+		out = append(out, r)
+	case host == hub:
+		add(n.copies[hub], library(r.Repository))
+	default:
+		add(n.copies[host], r.Repository)
 	}
 	return out
 }

@@ -332,6 +332,11 @@ func (s *Server) build() error {
 	workers := http.NewServeMux()
 	s.work.doors(workers, s.guard.Allow(access.Work))
 	mux.Handle("/api/v1/work/", s.metrics.count("work", workers))
+	own := http.NewServeMux()
+	s.work.doors(own, nil)
+	if err := s.openPool(own); err != nil {
+		return err
+	}
 	mux.Handle(access.TokenPath, s.metrics.count("auth", s.guard.Token()))
 	if err := s.hooks(mux); err != nil {
 		return err

@@ -16,10 +16,10 @@ import (
 	"cairn.dev/cairn/internal/work/artifacts"
 	"cairn.dev/cairn/internal/work/door"
 	"cairn.dev/cairn/internal/work/logs"
+	"cairn.dev/cairn/internal/work/request"
+	"cairn.dev/cairn/internal/worker"
 	"cairn.dev/cairn/internal/workflow/argo"
 	"cairn.dev/cairn/internal/workflow/front"
-
-	"cairn.dev/cairn/internal/work/request"
 )
 
 // works is what runs and what they leave: the work server, what tasks print,
@@ -29,6 +29,7 @@ type works struct {
 	logs     *logs.Store
 	files    *artifacts.Store
 	requests *request.Client
+	worker   *worker.Worker // of this machine; nil: others run what there is
 }
 
 // openWork opens the work server and brings its runs back. Nothing goes on
@@ -100,6 +101,9 @@ func (w *works) parts(part func(name string, run func(context.Context) error)) {
 	part("upkeep of work", func(ctx context.Context) error { w.server.Upkeep(ctx); return nil })
 	part("logs", w.logs.Run)
 	part("files of runs", w.files.Run)
+	if w.worker != nil {
+		part("worker", w.worker.Run)
+	}
 }
 
 // doors are where workers come in, whom the guard lets.
