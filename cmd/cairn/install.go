@@ -41,6 +41,7 @@ func (a *app) manifestCommand(c *cobra.Command, manifest func(install.Options) (
 	f.StringVar(&o.Namespace, "namespace", o.Namespace, "namespace of the server, Cairn's alone")
 	f.StringVar(&o.Cluster, "cluster", o.Cluster, "what to call the cluster; keep it: its runs are named by it")
 	f.StringVar(&o.Image, "image", o.Image, "image of the server")
+	f.StringVar(&o.Worker, "worker", o.Worker, "image of cairn-worker, which is put beside programs into their pods")
 	f.StringVar(&o.Storage, "storage", o.Storage, "size of the server's claim")
 	f.StringVar(&o.StorageClass, "storage-class", o.StorageClass, "its StorageClass (default the cluster's)")
 	f.StringVar(&o.URL, "url", o.URL, "where people reach the server, for links")

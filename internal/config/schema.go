@@ -30,6 +30,9 @@ func entry(t reflect.Type) reflect.Value {
 	if t == reflect.TypeFor[Cluster]() {
 		return reflect.ValueOf(defaultCluster())
 	}
+	if t == reflect.TypeFor[WorkCluster]() {
+		return reflect.ValueOf(defaultWorkCluster())
+	}
 	switch t {
 	case reflect.TypeFor[Forge](), reflect.TypeFor[Registry](), reflect.TypeFor[Hook](), reflect.TypeFor[WorkSecret]():
 		return reflect.Zero(t)

@@ -2,23 +2,38 @@ package config
 
 import (
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // Work says how runs are run.
 type Work struct {
-	Pool             string       `yaml:"pool" json:"pool" enum:"auto,on,off,docker,podman" doc:"Run tasks on this machine: on, off, by docker or podman instead of Cairn's own containers, or auto: on while only this machine can reach the server."`
-	Slots            int          `yaml:"slots" json:"slots" doc:"Tasks on this machine at a time; 0: twice its processors."`
-	Images           Size         `yaml:"images" json:"images" doc:"Unpacked images on this machine; what was not used for the longest goes when there is more."`
-	MaxTasks         int          `yaml:"max_tasks" json:"max_tasks" doc:"Tasks at a time, in all; 0: no bound."`
-	MaxNamespace     int          `yaml:"max_tasks_per_namespace" json:"max_tasks_per_namespace" doc:"The same for each namespace."`
-	MaxRun           int          `yaml:"max_tasks_per_run" json:"max_tasks_per_run" doc:"The same for each run."`
-	Keep             Duration     `yaml:"keep" json:"keep" doc:"How long ended runs stay, with their logs and artifacts, unless they say so themselves."`
-	LogLimit         Size         `yaml:"log_limit" json:"log_limit" doc:"How much is kept of what one task prints."`
-	Folders          []string     `yaml:"folders,omitempty" json:"folders,omitempty" doc:"Folders of this machine that workflows may list and read (files:). Relative to this file. One or a list." example:"[/srv/data]"`
-	PrivateAddresses bool         `yaml:"private_addresses" json:"private_addresses" doc:"Workflows may have the server fetch from its own loopback addresses and from link-local ones. Always so while only this machine can reach the server."`
-	Secrets          []WorkSecret `yaml:"secrets,omitempty" json:"secrets,omitempty" doc:"Accounts with which the server fetches and stores artifacts. Workflows name them; tasks never see them."`
+	Pool             string        `yaml:"pool" json:"pool" enum:"auto,on,off,docker,podman" doc:"Run tasks on this machine: on, off, by docker or podman instead of Cairn's own containers, or auto: on while only this machine can reach the server."`
+	Slots            int           `yaml:"slots" json:"slots" doc:"Tasks on this machine at a time; 0: twice its processors."`
+	Images           Size          `yaml:"images" json:"images" doc:"Unpacked images on this machine; what was not used for the longest goes when there is more."`
+	MaxTasks         int           `yaml:"max_tasks" json:"max_tasks" doc:"Tasks at a time, in all; 0: no bound."`
+	MaxNamespace     int           `yaml:"max_tasks_per_namespace" json:"max_tasks_per_namespace" doc:"The same for each namespace."`
+	MaxRun           int           `yaml:"max_tasks_per_run" json:"max_tasks_per_run" doc:"The same for each run."`
+	Keep             Duration      `yaml:"keep" json:"keep" doc:"How long ended runs stay, with their logs and artifacts, unless they say so themselves."`
+	LogLimit         Size          `yaml:"log_limit" json:"log_limit" doc:"How much is kept of what one task prints."`
+	Folders          []string      `yaml:"folders,omitempty" json:"folders,omitempty" doc:"Folders of this machine that workflows may list and read (files:). Relative to this file. One or a list." example:"[/srv/data]"`
+	PrivateAddresses bool          `yaml:"private_addresses" json:"private_addresses" doc:"Workflows may have the server fetch from its own loopback addresses and from link-local ones. Always so while only this machine can reach the server."`
+	Secrets          []WorkSecret  `yaml:"secrets,omitempty" json:"secrets,omitempty" doc:"Accounts with which the server fetches and stores artifacts. Workflows name them; tasks never see them."`
+	Clusters         []WorkCluster `yaml:"clusters,omitempty" json:"clusters,omitempty" doc:"Kubernetes clusters that hand in workflows, and in whose pods their tasks run. See docs/kubernetes.md."`
+}
+
+// WorkCluster is a Kubernetes cluster whose custom resources are runs.
+type WorkCluster struct {
+	Name       string   `yaml:"name" json:"name" required:"yes" doc:"What to call the cluster. Keep it: its runs are named by it. a-z, 0-9, '.', '_' and '-'." example:"prod"`
+	Kubeconfig string   `yaml:"kubeconfig,omitempty" json:"kubeconfig,omitempty" doc:"File that says where its API server is and who we are there. Relative to this file. Without it, the cluster in which this server runs." example:"prod.kubeconfig"`
+	Context    string   `yaml:"context,omitempty" json:"context,omitempty" doc:"The context in that file, when it is not its current one." example:"prod"`
+	Namespaces []string `yaml:"namespaces,omitempty" json:"namespaces,omitempty" doc:"Namespaces whose workflows are run; all when not set. One or a list." example:"[data]"`
+	Argo       string   `yaml:"argo" json:"argo" enum:"auto,labelled,off" doc:"Argo's workflows: those labelled workflows.argoproj.io/controller-instanceid: cairn, none, or auto: all where Argo is not installed, else those labelled."`
+	Server     string   `yaml:"server" json:"server" required:"yes" doc:"This server, as pods of the cluster reach it." example:"http://cairn.cairn.svc:5080"`
+	Worker     string   `yaml:"worker" json:"worker" required:"yes" doc:"Image of cairn-worker, which is put beside programs into their pods." example:"registry.example.org/cairn-worker:1.0"`
+	Queue      string   `yaml:"queue,omitempty" json:"queue,omitempty" doc:"Queue of Kueue that Jobs are given to." example:"batch"`
 }
 
 // WorkSecret is an account that workflows name.
@@ -35,8 +50,14 @@ func defaultWork() Work {
 	return Work{Pool: "auto", Images: 20 << 30, Keep: 30 * Day, LogLimit: 64 << 20}
 }
 
+// defaultWorkCluster is what an entry of work.clusters starts from.
+func defaultWorkCluster() WorkCluster { return WorkCluster{Argo: "auto"} }
+
 // files adds the keys that name files.
 func (w *Work) files(to map[string]*string) {
+	for i := range w.Clusters {
+		to[fmt.Sprintf("work.clusters#%d.kubeconfig", i+1)] = &w.Clusters[i].Kubeconfig
+	}
 	for i := range w.Folders {
 		to[fmt.Sprintf("work.folders#%d", i+1)] = &w.Folders[i]
 		if len(w.Folders) == 1 { // a single one may stand without a list
@@ -96,5 +117,40 @@ func (c *Config) validateWork(at func(key, format string, args ...any) Problem) 
 			fail(key, "secret %d: name one of file and env", i+1)
 		}
 	}
+	w.validateClusters(fail)
 	return out
+}
+
+func (w *Work) validateClusters(fail func(key, format string, args ...any)) {
+	for i, k := range w.Clusters {
+		key := fmt.Sprintf("clusters#%d", i+1)
+		if k.Name == "" {
+			fail(key, "cluster %d has no name: write name: prod", i+1)
+			continue
+		}
+		if !clusterRE.MatchString(k.Name) {
+			fail(key+".name", "cluster %d: %.80q is no name: use a-z, 0-9, '.', '_' and '-'", i+1, k.Name)
+		}
+		if slices.ContainsFunc(w.Clusters[:i], func(o WorkCluster) bool { return o.Name == k.Name }) {
+			fail(key+".name", "another cluster is called %q, too: choose another name", k.Name)
+		}
+		if k.Context != "" && k.Kubeconfig == "" {
+			fail(key+".context", "a context stands in a kubeconfig: name that, too")
+		}
+		for j, ns := range k.Namespaces {
+			if !pathNameRE.MatchString(ns) {
+				at := key + ".namespaces"
+				if len(k.Namespaces) > 1 {
+					at = fmt.Sprintf("%s#%d", at, j+1)
+				}
+				fail(at, "%.80q is no namespace: use a-z, 0-9 and '-'", ns)
+			}
+		}
+		if u, err := url.Parse(k.Server); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
+			fail(key+sub(k.Server, ".server"), "cluster %d: %.80q is not where pods reach this server: write an address such as http://cairn.cairn.svc:5080", i+1, k.Server)
+		}
+		if k.Worker == "" || strings.ContainsAny(k.Worker, " \t\n") {
+			fail(key+sub(k.Worker, ".worker"), "cluster %d: %.80q is no image: write the one of cairn-worker, such as registry.example.org/cairn-worker:1.0", i+1, k.Worker)
+		}
+	}
 }

@@ -27,8 +27,8 @@ type Options struct {
 	Namespace string
 	// Cluster is what the cluster is called: runs are named by it.
 	Cluster string
-	// Image of the server.
-	Image string
+	// Image of the server, and of the worker that is put into pods of tasks.
+	Image, Worker string
 	// Storage is the size of its claim, and StorageClass its class; "" is the
 	// cluster's default.
 	Storage, StorageClass string
@@ -45,7 +45,7 @@ type Options struct {
 
 // Default are the options where none are given.
 func Default() Options {
-	return Options{Namespace: "cairn", Cluster: "local", Image: "registry.example.org/cairn:latest", Storage: "10Gi", PullSecrets: true}
+	return Options{Namespace: "cairn", Cluster: "local", Image: "registry.example.org/cairn:latest", Worker: "registry.example.org/cairn-worker:latest", Storage: "10Gi", PullSecrets: true}
 }
 
 // An Error says which option is wrong, and how to write it.
@@ -56,7 +56,7 @@ func (e *Error) Error() string { return fmt.Sprintf("--%s %.80q: %s", e.Option, 
 var (
 	labelRE   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	classRE   = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
-	clusterRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	clusterRE = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
 	imageRE   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}$`)
 	sizeRE    = regexp.MustCompile(`^[1-9][0-9]{0,8}(Mi|Gi|Ti)$`)
 	urlRE     = regexp.MustCompile(`^https?://[A-Za-z0-9._:\[\]-]+(/[A-Za-z0-9._~/-]*)?$`)
@@ -71,8 +71,9 @@ func (o Options) check() error {
 		cure          string
 	}{
 		{"namespace", o.Namespace, labelRE, false, "use a-z, 0-9 and '-'"},
-		{"cluster", o.Cluster, clusterRE, false, "use letters, digits, '.', '_' and '-'"},
+		{"cluster", o.Cluster, clusterRE, false, "use a-z, 0-9, '.', '_' and '-'"},
 		{"image", o.Image, imageRE, false, "write a reference such as registry.example.org/cairn:1.0"},
+		{"worker", o.Worker, imageRE, false, "write a reference such as registry.example.org/cairn-worker:1.0"},
 		{"storage", o.Storage, sizeRE, false, "write a size such as 10Gi"},
 		{"storage-class", o.StorageClass, classRE, true, "write the name of a StorageClass"},
 		{"url", o.URL, urlRE, true, "write an address such as https://cairn.example.org"},

@@ -95,6 +95,7 @@ func TestRefused(t *testing.T) {
 		"namespace":     func(o *install.Options) { o.Namespace = "a\nb" },
 		"cluster":       func(o *install.Options) { o.Cluster = "a: b" },
 		"image":         func(o *install.Options) { o.Image = "a\n        command: [sh]" },
+		"worker":        func(o *install.Options) { o.Worker = "" },
 		"storage":       func(o *install.Options) { o.Storage = "10" },
 		"storage-class": func(o *install.Options) { o.StorageClass = "{}" },
 		"url":           func(o *install.Options) { o.URL = "https://a b" },
