@@ -221,3 +221,38 @@ func (s *store) Replace(list []any, _ string) error {
 
 // Resync implements cache.ReflectorStore.
 func (s *store) Resync() error { return nil }
+
+// maxSecret bounds what is read of a Secret.
+const maxSecret = 1 << 20
+
+// PullSecrets are the names of those that pods of a namespace get from their
+// service account.
+func (c *Controller) PullSecrets(ctx context.Context, namespace string) ([]string, error) {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	var a corev1.ServiceAccount
+	if err := c.real.core.Get().Namespace(namespace).Resource("serviceaccounts").Name("default").Do(ctx).Into(&a); err != nil && !apierrors.IsNotFound(err) {
+		return nil, err
+	}
+	var out []string
+	for _, s := range a.ImagePullSecrets {
+		out = append(out, s.Name)
+	}
+	return out, nil
+}
+
+// PullSecret is the content of one: a .dockerconfigjson or a .dockercfg.
+func (c *Controller) PullSecret(ctx context.Context, namespace, name string) ([]byte, error) {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	var s corev1.Secret
+	if err := c.real.core.Get().Namespace(namespace).Resource("secrets").Name(name).Do(ctx).Into(&s); err != nil {
+		return nil, err
+	}
+	for _, k := range []string{corev1.DockerConfigJsonKey, corev1.DockerConfigKey} {
+		if b, ok := s.Data[k]; ok && len(b) <= maxSecret {
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("secret %s has no %s", name, corev1.DockerConfigJsonKey)
+}
