@@ -282,6 +282,9 @@ func TestKilled(t *testing.T) {
 		}
 		must(t, s.Close())
 	}
+	if packed, _ := filepath.Glob(filepath.Join(dir, "blob-*")); len(packed) < 5 {
+		t.Errorf("only %d segments were packed meanwhile", len(packed))
+	}
 	if told["r0"] < 100 {
 		t.Errorf("only %v", told)
 	}

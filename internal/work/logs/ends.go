@@ -73,7 +73,7 @@ func (s *Store) known(ctx context.Context, frames []task.Frame) (out []known, er
 				for i := range g.records {
 					r := &g.records[i]
 					key := attemptKey{run, r.task, r.attempt}
-					k.ends[key] = max(k.ends[key], r.end())
+					k.ends[key] = max(k.ends[key], r.end()+int64(g.length(i)))
 				}
 				return nil
 			})

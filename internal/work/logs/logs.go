@@ -3,8 +3,8 @@
 // It owns the journal, to which the frames of all runs are appended, the
 // segments into which they are packed, and the list of those. It promises that
 // frames are durable when [Store.Append] has returned, and kept once however
-// often a worker sends them; that the end of the process or of the power at
-// any point loses nothing of that; that readers see each attempt's output in
+// often a worker sends again what it had no answer to; that the end of the
+// process or of the power at any point loses nothing of that; that readers see each attempt's output in
 // the order in which it was printed, also while it is being packed; and that
 // memory and the journal stay bounded whatever is printed, by how many runs,
 // and however slowly it is read.

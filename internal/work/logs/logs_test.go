@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -268,7 +269,29 @@ func TestRepeats(t *testing.T) {
 	_, err = r.Append(t.Context(), frames)
 	must(t, err)
 	r.print("r", "1", 3*time.Second, 4, "two\nthree\nfour\n") // cut otherwise than before
-	equal(t, "after packing", r.read(Query{Run: "r"}), append(want, "1/1:four"))
+	want = append(want, "1/1:four")
+	equal(t, "after packing", r.read(Query{Run: "r"}), want)
+
+	// The journal has nothing of it any more, nor has the memory.
+	var many strings.Builder
+	for many.Len() < task.MaxFrame-100 {
+		fmt.Fprintf(&many, "%x\n", rand.Uint64())
+	}
+	big := many.String()
+	r.print("r", "1", 4*time.Second, 19, big)
+	r.pass(r.PackAfter())
+	if r.blobs.puts == 0 {
+		t.Error("there is no blob")
+	}
+	n := len(r.read(Query{Run: "r"}))
+	for range 2 {
+		r.reopen()
+		_, err = r.Append(t.Context(), append(frames, frame("r", "1", 4*time.Second, 19, big)))
+		must(t, err)
+		if got := r.read(Query{Run: "r"}); len(got) != n {
+			t.Errorf("%d lines after it was sent again, want %d", len(got), n)
+		}
+	}
 }
 
 func TestLimit(t *testing.T) {

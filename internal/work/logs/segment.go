@@ -223,6 +223,14 @@ func (g *segment) parse(dir []byte, blocks int64) bool {
 	return !p.bad && len(p.b) == 0 && begin == g.size
 }
 
+// length is that of a record's text, which need not be loaded.
+func (g *segment) length(i int) int {
+	if i+1 < len(g.text) {
+		return g.text[i+1] - g.text[i]
+	}
+	return g.size - g.text[i]
+}
+
 // load reads the texts of the records that are wanted, and returns those.
 func (s *Store) load(g *segment, want func(*record) bool) ([]record, error) {
 	text := make([]byte, g.size)
@@ -233,10 +241,7 @@ func (s *Store) load(g *segment, want func(*record) bool) ([]record, error) {
 			continue
 		}
 		r := g.records[i]
-		from, to := g.text[i], g.size
-		if i+1 < len(g.text) {
-			to = g.text[i+1]
-		}
+		from, to := g.text[i], g.text[i]+g.length(i)
 		for b := from / blockSize; b*blockSize < to; b++ {
 			if loaded[b] {
 				continue
