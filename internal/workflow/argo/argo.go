@@ -93,6 +93,9 @@ type compiler struct {
 	configs map[string]map[string]string // ConfigMaps of the file
 	g       *workflow.Graph
 	bundles map[string]*bundle
+	// defaults are templateDefaults of the workflow: they are of all templates
+	// that it runs, those of other documents, too.
+	defaults *document.Node
 	// results are names of calls whose standard output somebody asks for.
 	results map[string]bool
 	params  map[string]bool // of the run

@@ -49,8 +49,8 @@ type request struct {
 }
 
 // leaf compiles a container or script.
-func (c *compiler) leaf(b *bundle, f fields, t *workflow.Template, p *place, kind string) *leaf {
-	n := f.node.Get(kind)
+func (c *compiler) leaf(b *bundle, tmpl *document.Node, t *workflow.Template, p *place, kind string) *leaf {
+	n := tmpl.Get(kind)
 	l := &leaf{}
 	if kind == "script" {
 		c.check(without(n, "source"), "container")
@@ -65,7 +65,7 @@ func (c *compiler) leaf(b *bundle, f fields, t *workflow.Template, p *place, kin
 	}
 	// The places of outputs are known to the program.
 	for _, k := range []string{"parameters", "artifacts"} {
-		for _, e := range f.Get("outputs").Get(k).List() {
+		for _, e := range tmpl.Get("outputs").Get(k).List() {
 			at := e.Get("path")
 			if k == "parameters" {
 				at = e.Get("valueFrom").Get("path")
@@ -132,8 +132,8 @@ func (c *compiler) leaf(b *bundle, f fields, t *workflow.Template, p *place, kin
 			l.base.User += ":" + strconv.FormatInt(g.Int(0, 1<<31), 10)
 		}
 	}
-	c.volumes(b, f, n.Get("volumeMounts"), l)
-	for _, e := range f.Get("inputs").Get("artifacts").List() {
+	c.volumes(b, tmpl, n.Get("volumeMounts"), l)
+	for _, e := range tmpl.Get("inputs").Get("artifacts").List() {
 		in := inputFile{name: e.Get("name").Text(), path: p.paths["inputs.artifacts."+e.Get("name").Text()+".path"], source: c.source(e, p)}
 		if in.path == nil {
 			e.Fail("the artifact has no path")
@@ -147,7 +147,7 @@ func (c *compiler) leaf(b *bundle, f fields, t *workflow.Template, p *place, kin
 	if c.opts.Cluster {
 		l.base.Pod = map[string]any{}
 		podFields(b.spec, "spec", l.base.Pod)
-		podFields(f.node, "template", l.base.Pod)
+		podFields(tmpl, "template", l.base.Pod)
 		if len(l.base.Pod) == 0 {
 			l.base.Pod = nil
 		}
@@ -167,9 +167,9 @@ func (c *compiler) quantity(n *document.Node) int64 {
 }
 
 // volumes compiles mounts of folders that are new for each task.
-func (c *compiler) volumes(b *bundle, f fields, mounts *document.Node, l *leaf) {
+func (c *compiler) volumes(b *bundle, tmpl, mounts *document.Node, l *leaf) {
 	known := map[string]bool{}
-	for _, list := range []*document.Node{b.merged("volumes"), f.Get("volumes")} {
+	for _, list := range []*document.Node{b.merged("volumes"), tmpl.Get("volumes")} {
 		for _, v := range list.List() {
 			c.check(v, "volume")
 			known[v.Get("name").Text()] = true

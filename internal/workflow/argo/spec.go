@@ -146,6 +146,10 @@ func (c *compiler) graph(o *object, spec *document.Node) *workflow.Graph {
 	c.check(merged("ttlStrategy"), "ttl")
 	g.Keep = merged("ttlStrategy").Get("secondsAfterCompletion").Duration()
 	g.Locks = c.locks(merged("synchronization"), p)
+	wrong := c.log.Len()
+	if c.check(merged("templateDefaults"), "template"); c.log.Len() == wrong { // else each template would tell again
+		c.defaults = merged("templateDefaults")
+	}
 	main := c.bundle("", spec, merged)
 	entry := merged("entrypoint")
 	switch {

@@ -14,18 +14,6 @@ import (
 // kinds are what a template may be; exactly one.
 var kinds = []string{"container", "script", "steps", "dag", "suspend", "http", "containerSet", "resource", "data", "plugin"}
 
-// fields reads a template with the defaults of its document.
-type fields struct {
-	node, defaults *document.Node
-}
-
-func (f fields) Get(key string) *document.Node {
-	if n := f.node.Get(key); n != nil {
-		return n
-	}
-	return f.defaults.Get(key)
-}
-
 // template compiles one of a bundle, once, and returns its key in the graph.
 func (c *compiler) template(b *bundle, at *document.Node, name string) string {
 	if strings.Contains(name, "{{") {
@@ -46,11 +34,10 @@ func (c *compiler) compiled(b *bundle, n *document.Node, key string) string {
 	}
 	t := &workflow.Template{Name: key}
 	c.g.Templates[key] = t // before what it calls, which may be itself
+	n = c.withDefaults(n)
 	c.check(n, "template")
-	f := fields{n, b.merged("templateDefaults")}
-	c.checkDefaults(f)
 	p := &place{params: c.params, inputs: map[string]bool{}, artifacts: map[string]bool{}, calls: map[string]*signature{}, paths: map[string]workflow.Expr{}}
-	c.inputs(f, t, p)
+	c.inputs(n, t, p)
 	var is []string
 	for _, k := range kinds {
 		if n.Get(k) != nil || k == "suspend" && hasKey(n, k) {
@@ -61,11 +48,11 @@ func (c *compiler) compiled(b *bundle, n *document.Node, key string) string {
 		n.Fail("the template is %d of %s: it has to be one", len(is), strings.Join(kinds, ", "))
 		return key
 	}
-	timeout := c.timeout(f, t, p)
+	timeout := c.timeout(n, t, p)
 	inner := p
 	switch is[0] {
 	case "container", "script":
-		l := c.leaf(b, f, t, p, is[0])
+		l := c.leaf(b, n, t, p, is[0])
 		l.timeout = timeout
 		t.Leaf, timeout = l, nil
 	case "http":
@@ -92,14 +79,14 @@ func (c *compiler) compiled(b *bundle, n *document.Node, key string) string {
 	if timeout != nil {
 		n.Fail("a timeout with tags is supported for templates that run a program: write the time down")
 	}
-	c.outputs(f, t, inner, is[0])
-	t.Retry = c.retry(f.Get("retryStrategy"), p)
-	t.Locks = c.locks(f.Get("synchronization"), p)
-	t.Memo = c.memo(f.Get("memoize"), p)
-	if par := f.Get("parallelism"); par != nil {
+	c.outputs(n, t, inner, is[0])
+	t.Retry = c.retry(n.Get("retryStrategy"), p)
+	t.Locks = c.locks(n.Get("synchronization"), p)
+	t.Memo = c.memo(n.Get("memoize"), p)
+	if par := n.Get("parallelism"); par != nil {
 		t.Parallelism = int(par.Int(1, 1_000_000))
 	}
-	if ff := f.Get("failFast"); ff != nil && t.DAG != nil {
+	if ff := n.Get("failFast"); ff != nil && t.DAG != nil {
 		t.FailFast = ff.Bool()
 	}
 	return key
@@ -109,29 +96,30 @@ func hasKey(n *document.Node, key string) bool {
 	return slices.ContainsFunc(n.Entries(), func(e document.Entry) bool { return e.Key == key })
 }
 
-// checkDefaults refuses what would have to be merged field by field.
-func (c *compiler) checkDefaults(f fields) {
-	c.check(f.defaults, "template")
-	for _, e := range f.defaults.Entries() {
-		switch {
-		case slices.Contains(kinds, e.Key):
-			if f.node.Get(e.Key) != nil {
-				e.Node.FailKey("defaults inside of a %s are not supported: write them in the templates", e.Key)
-			}
-		case f.node.Get(e.Key) != nil && e.Node.IsMap() && e.Key != "retryStrategy":
-			f.node.Get(e.Key).FailKey("%s stands here and in templateDefaults: merging them is not supported, write it in one place", e.Key)
+// byName are the lists of templates that are merged by a field of their
+// entries.
+var byName = map[string]string{"parameters": "name", "artifacts": "name", "env": "name", "volumes": "name", "volumeMounts": "mountPath", "mutexes": "name"}
+
+// withDefaults is a template with what the workflow's templateDefaults say, as
+// far as they are of its kind.
+func (c *compiler) withDefaults(n *document.Node) *document.Node {
+	d := c.defaults
+	for _, k := range kinds {
+		if !hasKey(n, k) {
+			d = d.Without(k)
 		}
 	}
+	return document.Merge(d.Without("name"), n, byName)
 }
 
 // inputs compiles the inputs of a template.
-func (c *compiler) inputs(f fields, t *workflow.Template, p *place) {
-	n := f.Get("inputs")
+func (c *compiler) inputs(tmpl *document.Node, t *workflow.Template, p *place) {
+	n := tmpl.Get("inputs")
 	c.check(n, "inputs")
 	// A default is worked out where the template is called, which has other
 	// inputs: it cannot name those of the template.
 	outer := &place{params: c.params}
-	program := f.node.Get("container") != nil || f.node.Get("script") != nil
+	program := tmpl.Get("container") != nil || tmpl.Get("script") != nil
 	for _, e := range n.Get("parameters").List() {
 		c.check(e, "parameter")
 		in := workflow.Input{Name: e.Get("name").Text(), Enum: e.Get("enum").Texts()}
@@ -221,9 +209,9 @@ func (c *compiler) seconds(n *document.Node) time.Duration {
 
 // timeout compiles timeout and activeDeadlineSeconds; the result is one with
 // tags, which only a leaf can work out.
-func (c *compiler) timeout(f fields, t *workflow.Template, p *place) workflow.Expr {
+func (c *compiler) timeout(tmpl *document.Node, t *workflow.Template, p *place) workflow.Expr {
 	for _, k := range []string{"activeDeadlineSeconds", "timeout"} {
-		n := f.Get(k)
+		n := tmpl.Get(k)
 		if n == nil {
 			continue
 		}
@@ -358,8 +346,8 @@ func (c *compiler) signature(b *bundle, n *document.Node) *signature {
 		return s
 	}
 	s := &signature{params: map[string]*string{}, artifacts: map[string]bool{}}
-	f := fields{n, b.merged("templateDefaults")}
-	for _, e := range f.Get("outputs").Get("parameters").List() {
+	n = c.withDefaults(n)
+	for _, e := range n.Get("outputs").Get("parameters").List() {
 		var def *string
 		if d := e.Get("valueFrom").Get("default"); d != nil {
 			v := d.Text()
@@ -367,7 +355,7 @@ func (c *compiler) signature(b *bundle, n *document.Node) *signature {
 		}
 		s.params[e.Get("name").Text()] = def
 	}
-	for _, e := range f.Get("outputs").Get("artifacts").List() {
+	for _, e := range n.Get("outputs").Get("artifacts").List() {
 		s.artifacts[e.Get("name").Text()] = true
 	}
 	for _, k := range []string{"container", "script", "http"} {
@@ -378,8 +366,8 @@ func (c *compiler) signature(b *bundle, n *document.Node) *signature {
 }
 
 // outputs compiles what a template leaves.
-func (c *compiler) outputs(f fields, t *workflow.Template, p *place, kind string) {
-	n := f.Get("outputs")
+func (c *compiler) outputs(tmpl *document.Node, t *workflow.Template, p *place, kind string) {
+	n := tmpl.Get("outputs")
 	c.check(n, "outputs")
 	leaf, _ := t.Leaf.(*leaf)
 	program := kind == "container" || kind == "script"
