@@ -11,6 +11,7 @@ import (
 	"cairn.dev/cairn/internal/access"
 	"cairn.dev/cairn/internal/api"
 	"cairn.dev/cairn/internal/db"
+	"cairn.dev/cairn/internal/kube/controller"
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work"
 	"cairn.dev/cairn/internal/work/artifacts"
@@ -29,6 +30,7 @@ type works struct {
 	logs     *logs.Store
 	files    *artifacts.Store
 	requests *request.Client
+	clusters []*controller.Controller
 	worker   *worker.Worker // of this machine; nil: others run what there is
 }
 
@@ -68,7 +70,7 @@ func (s *Server) openWork(ctx context.Context, openDB func(string, []string, db.
 	w.server, err = work.New(ctx, work.Config{Secret: secret, MaxActive: c.MaxTasks, MaxPerNamespace: c.MaxNamespace, MaxPerRun: c.MaxRun, Keep: c.Keep.Std()},
 		work.Deps{DB: workDB, Clock: s.deps.Clock, Log: s.log, Blobs: w.files, Sources: w.files,
 			Compile: front.Again, CompileSchedule: front.ScheduleAgain, Names: n.Repositories, Digest: n.Digest,
-			Ended: func(run string) { w.logs.Ended(run) }, Forgotten: w.forgotten})
+			Ended: func(run string) { w.logs.Ended(run) }, Changed: w.changed, Forgotten: w.forgotten})
 	if err != nil {
 		return fmt.Errorf("open the work server: %w", err)
 	}
@@ -83,7 +85,7 @@ func (s *Server) openWork(ctx context.Context, openDB func(string, []string, db.
 	}
 	s.closers = append(s.closers, w.logs.Close)
 	w.requests = request.New(request.Config{Open: private}, argo.Success)
-	return nil
+	return s.openClusters()
 }
 
 // loopback reports whether only this machine can reach the server.
@@ -101,6 +103,7 @@ func (w *works) parts(part func(name string, run func(context.Context) error)) {
 	part("upkeep of work", func(ctx context.Context) error { w.server.Upkeep(ctx); return nil })
 	part("logs", w.logs.Run)
 	part("files of runs", w.files.Run)
+	w.clusterParts(part)
 	if w.worker != nil {
 		part("worker", w.worker.Run)
 	}
