@@ -214,13 +214,11 @@ func (p *Pool) Run(ctx context.Context, _ int, j worker.Job) task.Outcome {
 	if err != nil {
 		return worker.Ended(ctx, failed(err, atFault(err)))
 	}
-	group, err := p.groups.join(at.keeper.Pid(), want)
-	if err != nil {
+	if at.group, err = p.groups.join(at.keeper.Pid(), want); err != nil {
 		return failed(fmt.Errorf("limit what it uses: %w", err), true)
 	}
-	defer group.leave()
 	o := p.executor.Run(ctx, worker.Setting{Keeper: at.keeper, Entrypoint: d.entrypoint, Command: d.command, Env: d.env, Dir: d.dir, User: d.user,
-		Private: "/tmp/.cairn", Processes: p.cfg.Processes, Killed: group.killed}, j)
+		Private: "/tmp/.cairn", Processes: p.cfg.Processes, Killed: at.group.killed}, j)
 	o.Isolation = Isolation
 	return o
 }

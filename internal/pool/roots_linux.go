@@ -31,6 +31,7 @@ type place struct {
 	keeper *keep.Keeper
 	dir    string // of the task's files, relative to the pool's
 	leave  func() // the layers
+	group  *group // nil for none
 	since  time.Duration
 }
 
@@ -162,6 +163,7 @@ func (r *roots) close() {
 
 func (r *roots) remove(p *place) {
 	p.keeper.Close()
+	p.group.leave()
 	p.leave()
 	if err := r.users.remove(p.dir); err != nil {
 		r.log.Error("remove what a task left", "folder", p.dir, "err", err)

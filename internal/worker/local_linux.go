@@ -253,6 +253,6 @@ func (l *Local) run(ctx context.Context, p *place, n int, j Job) task.Outcome {
 	if err != nil {
 		dir = "/"
 	}
-	s := Setting{Keeper: p.keeper, Private: private, OwnHome: true, Dir: dir, Env: l.cfg.Env, Entrypoint: l.cfg.Entrypoint, Command: l.cfg.Command, Killed: oomKills}
+	s := Setting{Keeper: p.keeper, Private: private, OwnHome: true, Dir: dir, Env: l.cfg.Env, Entrypoint: l.cfg.Entrypoint, Command: l.cfg.Command, Killed: OOMKills}
 	return l.executor.Run(ctx, s, j)
 }

@@ -6,21 +6,28 @@ import (
 	"strings"
 )
 
-// oomKills is how many processes of this container the kernel has killed for
+// OOMKills is how many processes of this container the kernel has killed for
 // want of memory; 0 where it does not say.
-func oomKills() int {
+func OOMKills() int {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return 0
 	}
 	n := 0
 	for _, file := range memoryFiles(string(b)) {
-		text, err := os.ReadFile(file)
-		if err == nil {
-			n = max(n, countKills(string(text)))
-		}
+		n = max(n, CountKills(file))
 	}
 	return n
+}
+
+// CountKills is what a file of a memory group says of that; 0 when it cannot be
+// read.
+func CountKills(file string) int {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	return countKills(string(text))
 }
 
 // memoryFiles are where the counter may be, given /proc/self/cgroup: under the
