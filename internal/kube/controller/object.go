@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -98,17 +99,27 @@ func refusal(problems []workflow.Problem) string {
 	return strings.Join(out, "; ")
 }
 
-// cut shortens a text to so many bytes, between characters.
+// cut shortens a text to so many bytes of JSON, between characters.
 func cut(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
 	const dots = "…"
-	end := most - len(dots)
-	for end > 0 && s[end]&0xc0 == 0x80 {
-		end--
+	n, end := 0, 0 // end is where it can be cut so that the dots fit
+	for i, c := range s {
+		if n+len(dots) <= most {
+			end = i
+		}
+		switch {
+		case c < ' ' || c == '<' || c == '>' || c == '&' || c == utf8.RuneError || c == '\u2028' || c == '\u2029':
+			n += len(`\u0000`)
+		case c == '"' || c == '\\':
+			n += 2
+		default:
+			n += utf8.RuneLen(c)
+		}
+		if n > most {
+			return s[:end] + dots
+		}
 	}
-	return s[:end] + dots
+	return s
 }
 
 // options are how documents of a namespace are read: templates come from what
