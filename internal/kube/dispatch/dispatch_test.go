@@ -129,6 +129,18 @@ func (r *rig) until(what string, ok func() bool) {
 	}
 }
 
+// tick is a second, and time for whoever waits for it: the server takes some
+// turns.
+func (r *rig) tick() {
+	r.t.Helper()
+	r.clock.Advance(time.Second)
+	for range 5 {
+		if _, err := r.s.Work(r.t.Context(), task.Ask{Worker: "nobody"}); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+}
+
 // demand waits until there is some for the run, of so many queued tasks.
 func (r *rig) demand(run string, queued int) (out dispatch.Demand) {
 	r.t.Helper()
@@ -324,7 +336,7 @@ func TestGoneAndFail(t *testing.T) {
 	r.d.Gone(id, x.Class, "pod-1", "Evicted: the node was low on memory")
 	r.until("the loss to be told", func() bool { return r.get(id).Counts.Crashes == 2 })
 	r.until("lost tasks to have rested", func() bool {
-		r.clock.Advance(time.Second)
+		r.tick()
 		all := r.d.Demand()
 		return len(all) == 1 && all[0].Queued == 2
 	})
@@ -361,7 +373,7 @@ func TestRestart(t *testing.T) {
 		if b := beat(); len(b.Lost)+len(b.Cancel) != 0 {
 			t.Fatalf("%+v", b)
 		}
-		r.clock.Advance(time.Second)
+		r.tick()
 		all := r.d.Demand()
 		return len(all) == 1 && all[0].Queued == 8 && all[0].Held == 2
 	})
@@ -387,7 +399,7 @@ func TestWaitingIsHeld(t *testing.T) {
 	for range 30 {
 		before := r.beats.Load()
 		r.until("a beat", func() bool {
-			r.clock.Advance(time.Second)
+			r.tick()
 			return r.beats.Load() > before
 		})
 	}
@@ -399,7 +411,7 @@ func TestWaitingIsHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.until("its end", func() bool {
-		r.clock.Advance(5 * time.Second)
+		r.tick()
 		return !r.get(id).Ended.IsZero()
 	})
 	if n := r.d.Demand(); len(n) != 0 {
@@ -433,7 +445,7 @@ func TestDrain(t *testing.T) {
 			if _, err := r.d.Beat(t.Context(), claims(x), task.Beat{Worker: "pod-1", Held: []task.Ref{l.Ref}}); err != nil {
 				t.Error(err)
 			}
-			r.clock.Advance(time.Second)
+			r.tick()
 			return false
 		}
 	})
