@@ -134,7 +134,8 @@ func (r *rig) until(what string, ok func() bool) {
 func (r *rig) tick() {
 	r.t.Helper()
 	r.clock.Advance(time.Second)
-	for range 5 {
+	for range 20 {
+		runtime.Gosched()
 		if _, err := r.s.Work(r.t.Context(), task.Ask{Worker: "nobody"}); err != nil {
 			r.t.Fatal(err)
 		}
