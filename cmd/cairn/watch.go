@@ -184,8 +184,8 @@ func bar(r wire.Run, elapsed time.Duration, width int) string {
 	if cells < 5 {
 		return cut(strings.TrimSpace(share)+"  "+text, width)
 	}
-	full := cells * done / total
-	return "[" + strings.Repeat("#", full) + strings.Repeat("-", cells-2-min(full, cells-2)) + "]" + share + text
+	full := int(int64(cells-2) * int64(done) / int64(total))
+	return "[" + strings.Repeat("#", full) + strings.Repeat("-", cells-2-full) + "]" + share + text
 }
 
 // plainProgress is the same for logs.

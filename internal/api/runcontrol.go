@@ -48,7 +48,7 @@ func (a *API) controlled(ctx context.Context, id, verb string, f func() error) (
 }
 
 type cancelInput struct {
-	runInput
+	ID   string `path:"id" maxLength:"64"`
 	Body *wire.CancelRequest
 }
 
@@ -66,7 +66,7 @@ func (a *API) suspendRun(ctx context.Context, in *runInput) (*output[wire.Run], 
 }
 
 type resumeInput struct {
-	runInput
+	ID   string `path:"id" maxLength:"64"`
 	Body *wire.ResumeRequest
 }
 

@@ -25,7 +25,7 @@ func (a *API) logRoutes() {
 }
 
 type logsInput struct {
-	runInput
+	ID      string    `path:"id" maxLength:"64"`
 	Task    string    `query:"task" maxLength:"64" doc:"only of this task, or of the tasks of this node"`
 	Attempt int       `query:"attempt" minimum:"0" doc:"only of this attempt"`
 	Stream  string    `query:"stream" enum:"stdout,stderr" doc:"only this one"`

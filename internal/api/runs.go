@@ -261,7 +261,7 @@ func (a *API) getRun(ctx context.Context, in *runInput) (*output[wire.Run], erro
 }
 
 type nodesInput struct {
-	runInput
+	ID     string   `path:"id" maxLength:"64"`
 	Parent string   `query:"parent" maxLength:"64" doc:"right below this node; the top when left out"`
 	Phase  []string `query:"phase" maxItems:"8" doc:"only these phases"`
 	After  string   `query:"after" maxLength:"64" doc:"\"next\" of the page before"`
@@ -296,7 +296,7 @@ func (a *API) listNodes(ctx context.Context, in *nodesInput) (*output[wire.NodeL
 }
 
 type nodeInput struct {
-	runInput
+	ID   string `path:"id" maxLength:"64"`
 	Node string `path:"node" maxLength:"64"`
 }
 
