@@ -106,7 +106,7 @@ var rooms = map[string][]string{
 
 	// serve is the one place that wires everything.
 	"internal/serve": {"internal/…"},
-	"internal/demo":  {"internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
+	"internal/demo":  {"internal/pool", "internal/serve", "internal/client", "internal/api/wire", "internal/clock", "internal/config", "internal/image", "internal/usage", "internal/retention"},
 	"cmd/cairn":      {"internal/worker/…", "internal/agent/…", "internal/kube/install", "internal/credential", "internal/code", "internal/scan", "internal/rules", "internal/catalog/…", "internal/choose", "internal/bump", "internal/workflow/…", "internal/serve", "internal/demo", "internal/client", "internal/api/wire", "internal/config", "internal/clock", "internal/image", "internal/usage", "internal/content", "internal/retention", "internal/access"},
 
 	"cmd/cairn-worker": {"internal/worker/…", "internal/clock"},

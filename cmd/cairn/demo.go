@@ -18,7 +18,8 @@ func (a *app) demoCommand() *cobra.Command {
 		Use:   "demo",
 		Short: "See the main job work, in a temporary folder",
 		Long: `Start Cairn in a temporary folder on this machine, push images, report one of
-them in use, let a month pass, and see what goes, what stays and why. The clock
+them in use, let a month pass, and see what goes, what stays and why; then code
+that moves to a newer image, and containers that are run. The clock of the month
 is the only thing replaced. The server stays up until Ctrl-C.`,
 		Args: takes(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {

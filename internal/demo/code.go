@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"cairn.dev/cairn/internal/client"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/serve"
@@ -84,8 +85,8 @@ func (k *code) run(ctx context.Context, args ...string) (string, error) {
 }
 
 // moves tells how a push moves code: 1.1 is pushed, and a branch has the edit.
-// It has a server of its own, whose clock is the real one: that of the story
-// passes weeks while git does its work.
+// It has a server of its own: the clock of the story passes weeks while git does
+// its work.
 func (s *story) moves(ctx context.Context, dir string) error {
 	s.say("\n6. Terraform in a git repository, which the server is told of (bump.forges), runs")
 	s.say("shop/api:1.0. 1.1 is pushed: a branch has the change; elsewhere, a pull request.")
@@ -95,24 +96,16 @@ func (s *story) moves(ctx context.Context, dir string) error {
 		return nil
 	}
 	c := config.Default()
-	c.Data, c.Listen, c.Open = filepath.Join(dir, "moves"), "127.0.0.1:0", true
+	c.Data, c.Listen, c.Open, c.Work.Pool = filepath.Join(dir, "moves"), "127.0.0.1:0", true, "off"
 	k, err := newCode(ctx, git, filepath.Join(dir, "code"), c)
 	if err != nil {
 		return err
 	}
-	srv, err := serve.New(ctx, serve.Config{Config: *c}, serve.Deps{Log: slog.New(slog.DiscardHandler), Version: serve.Version("")})
+	at, stop, err := s.another(ctx, c)
 	if err != nil {
 		return err
 	}
-	sctx, stop := context.WithCancel(ctx)
-	served := make(chan error, 1)
-	go func() { served <- srv.Run(sctx) }()
-	defer func() {
-		stop()
-		<-served
-	}()
-	at := *s
-	at.registry = registry{base: srv.URL(), http: http.DefaultClient}
+	defer stop()
 	for _, tag := range []string{"1.0", "1.1"} {
 		if _, err := at.push(ctx, "shop/api", tag, "the api, "+tag+"\n"); err != nil {
 			return err
@@ -136,6 +129,27 @@ func (s *story) moves(ctx context.Context, dir string) error {
 		return errors.New("the branch does not hold the edit")
 	}
 	return nil
+}
+
+// another is the story with a server of its own, whose clock is the real one;
+// stop ends that.
+func (s *story) another(ctx context.Context, c *config.Config) (at *story, stop func(), err error) {
+	srv, err := serve.New(ctx, serve.Config{Config: *c}, serve.Deps{Log: slog.New(slog.DiscardHandler), Version: serve.Version("")})
+	if err != nil {
+		return nil, nil, err
+	}
+	sctx, end := context.WithCancel(ctx)
+	served := make(chan error, 1)
+	go func() { served <- srv.Run(sctx) }()
+	own := *s
+	own.url = srv.URL()
+	own.registry = registry{base: own.url, http: http.DefaultClient}
+	if own.client, err = client.New(client.Config{Server: own.url}); err != nil {
+		end()
+		<-served
+		return nil, nil, err
+	}
+	return &own, func() { end(); <-served }, nil
 }
 
 // branch waits for the branch with the edit.

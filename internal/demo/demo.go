@@ -1,6 +1,7 @@
 // Package demo tells the story of `cairn demo`: images are pushed, one of them
 // is in use, time passes, and what nobody used goes; a newer one is pushed, and
-// code moves to it.
+// code moves to it; and containers of an image are run, one for each file of a
+// folder.
 //
 // It owns the story and how it reads. Everything it shows goes through a real
 // server with its store and retention loop, in a temporary folder, over HTTP;
@@ -85,6 +86,7 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	c.Retention.Interval = s.pace.interval
 	c.Retention.Policies = []config.Policy{{Repositories: []string{"**"}, After: s.pace.after}}
 	c.Retention.Explicit = true
+	c.Work.Pool = "off" // nothing runs while weeks pass at once
 
 	srv, err := serve.New(ctx, serve.Config{Config: *c}, serve.Deps{Clock: s.clock, Log: slog.New(slog.DiscardHandler), Version: serve.Version("")})
 	if err != nil {
@@ -111,6 +113,9 @@ func Run(ctx context.Context, cfg Config, deps Deps) error {
 	err = s.tell(ctx)
 	if err == nil {
 		err = s.moves(ctx, dir)
+	}
+	if err == nil {
+		err = s.runs(ctx, dir)
 	}
 	if err != nil {
 		return fmt.Errorf("the demo broke off: %w", err)
@@ -238,7 +243,11 @@ func (s *story) tell(ctx context.Context) error {
 }
 
 func (s *story) push(ctx context.Context, repository, tag, text string) (*built, error) {
-	b, err := build(repository, tag, text)
+	return s.pushFile(ctx, repository, tag, "amd64", file{"hello.txt", 0o644, []byte(text)})
+}
+
+func (s *story) pushFile(ctx context.Context, repository, tag, architecture string, f file) (*built, error) {
+	b, err := build(repository, tag, architecture, f)
 	if err == nil {
 		err = s.registry.push(ctx, b)
 	}

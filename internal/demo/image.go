@@ -26,14 +26,21 @@ type built struct {
 	digest          image.Digest
 }
 
-// build makes an image whose only file has the given text. The same input
-// makes the same digests.
-func build(repository, tag, text string) (*built, error) {
+// file is what is in an image of the story.
+type file struct {
+	name string // from the root
+	mode int64
+	body []byte
+}
+
+// build makes an image of one file, which it starts with. The same input makes
+// the same digests.
+func build(repository, tag, architecture string, f file) (*built, error) {
 	var tarred bytes.Buffer
 	tw := tar.NewWriter(&tarred)
-	err := tw.WriteHeader(&tar.Header{Name: "hello.txt", Mode: 0o644, Size: int64(len(text)), Format: tar.FormatUSTAR})
+	err := tw.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.body)), Format: tar.FormatUSTAR})
 	if err == nil {
-		_, err = io.WriteString(tw, text)
+		_, err = tw.Write(f.body)
 	}
 	if err == nil {
 		err = tw.Close()
@@ -51,8 +58,8 @@ func build(repository, tag, text string) (*built, error) {
 	}
 	b := &built{repository: repository, tag: tag, layer: zipped.Bytes()}
 	b.config, err = json.Marshal(map[string]any{
-		"os": "linux", "architecture": "amd64",
-		"config": map[string]any{"Cmd": []string{"/hello.txt"}},
+		"os": "linux", "architecture": architecture,
+		"config": map[string]any{"Cmd": []string{"/" + f.name}},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []image.Digest{digest.FromBytes(tarred.Bytes())}},
 	})
 	if err != nil {
