@@ -22,10 +22,8 @@ import (
 	"strings"
 	"syscall"
 
-	"cairn.dev/cairn/internal/clock"
-	"cairn.dev/cairn/internal/worker"
-	"cairn.dev/cairn/internal/worker/isolate"
 	"cairn.dev/cairn/internal/worker/keep"
+	"cairn.dev/cairn/internal/worker/process"
 )
 
 func main() {
@@ -66,35 +64,13 @@ func run(ctx context.Context, args []string) error {
 	if *install != "" {
 		return copySelf(*install)
 	}
-	if *server == "" {
-		return errors.New("no work server: say --server http://HOST:PORT, or set CAIRN_SERVER")
-	}
 	level := slog.LevelInfo
 	if *verbose {
 		level = slog.LevelDebug
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	host, err := os.Hostname()
-	if *name == "" && err == nil {
-		*name = fmt.Sprintf("%s-%d", host, os.Getpid())
-	}
-	api, err := worker.NewHTTP(*server, secret(*token))
-	if err != nil {
-		return err
-	}
-	place := isolate.Place{Scratch: *scratch, Fresh: fresh, Keep: shared, Single: *single}
-	if *token != "" {
-		place.Hide = []string{*token}
-	}
-	local, err := worker.NewLocal(worker.LocalConfig{Place: place, Slots: *slots, Env: inherited(os.Environ()), Entrypoint: entrypoint, Command: command}, api, clock.Real(), log)
-	if err != nil {
-		return err
-	}
-	w, err := worker.New(worker.Config{Name: *name, Pool: *pool, Slots: *slots}, worker.Deps{Server: api, Runner: local, Clock: clock.Real(), Log: log})
-	if err != nil {
-		return err
-	}
-	return w.Run(ctx)
+	return process.Run(ctx, process.Config{Server: *server, Token: os.Getenv("CAIRN_TOKEN"), TokenFile: *token, Pool: *pool, Name: *name, Slots: *slots, Scratch: *scratch, Single: *single,
+		Fresh: fresh, Keep: shared, Entrypoint: entrypoint, Command: command, Env: os.Environ(),
+		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))})
 }
 
 // copySelf is how the worker gets into somebody else's container: into a volume
@@ -117,30 +93,4 @@ func copySelf(to string) error {
 		return fmt.Errorf("copy the worker to %s: %w", to, err)
 	}
 	return nil
-}
-
-// secret is read anew for each request, because files of pods change.
-func secret(file string) func() (string, error) {
-	fixed := os.Getenv("CAIRN_TOKEN")
-	return func() (string, error) {
-		if file == "" {
-			return fixed, nil
-		}
-		b, err := os.ReadFile(file)
-		if err != nil {
-			return "", fmt.Errorf("read the worker's secret: %w", err)
-		}
-		return strings.TrimSpace(string(b)), nil
-	}
-}
-
-// inherited is what tasks get of our environment: nothing that is ours.
-func inherited(env []string) []string {
-	var out []string
-	for _, e := range env {
-		if !strings.HasPrefix(e, "CAIRN_") {
-			out = append(out, e)
-		}
-	}
-	return out
 }

@@ -1,0 +1,77 @@
+// Package process is a worker as a process of its own: what "cairn worker" and
+// cairn-worker are.
+//
+// It owns how a worker is put together from settings, and what of the
+// environment tasks get: nothing that is ours. It promises to read no file but
+// the one of the secret. It does not know flags; whoever has them ends the
+// worker by the context.
+package process
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"cairn.dev/cairn/internal/worker"
+)
+
+// Config of a worker. Zero values take the defaults that are named.
+type Config struct {
+	Server    string // its address; required
+	Token     string // its secret, unless TokenFile says where that is
+	TokenFile string // read anew for each request, because files of pods change
+	Pool      string // "default"
+	Name      string // unique among workers; made of host name and PID
+	Slots     int    // tasks at a time; 1
+	// Scratch is a folder of its own, not on an overlay; /tmp/cairn-worker.
+	Scratch string
+	// Fresh are folders that are new for each task, Keep those that tasks share.
+	Fresh, Keep []string
+	// Single: the container is for one task only.
+	Single bool
+	// Entrypoint and Command are those of the image.
+	Entrypoint, Command []string
+	// Env is the process's own environment.
+	Env []string
+	Log *slog.Logger
+}
+
+// errNoServer says what is missing.
+var errNoServer = fmt.Errorf("no work server: say --server http://HOST:PORT, or set CAIRN_SERVER")
+
+func (c *Config) complete() error {
+	if c.Server == "" {
+		return errNoServer
+	}
+	c.Pool, c.Slots, c.Scratch = cmp.Or(c.Pool, "default"), max(c.Slots, 1), cmp.Or(c.Scratch, "/tmp/cairn-worker")
+	if host, err := os.Hostname(); c.Name == "" && err == nil {
+		c.Name = fmt.Sprintf("%s-%d", host, os.Getpid())
+	}
+	return nil
+}
+
+func (c *Config) api() (*worker.HTTP, error) {
+	return worker.NewHTTP(c.Server, func() (string, error) {
+		if c.TokenFile == "" {
+			return c.Token, nil
+		}
+		b, err := os.ReadFile(c.TokenFile)
+		if err != nil {
+			return "", fmt.Errorf("read the worker's secret: %w", err)
+		}
+		return strings.TrimSpace(string(b)), nil
+	})
+}
+
+// inherited is what tasks get of our environment.
+func inherited(env []string) []string {
+	var out []string
+	for _, e := range env {
+		if !strings.HasPrefix(e, "CAIRN_") {
+			out = append(out, e)
+		}
+	}
+	return out
+}

@@ -1,0 +1,34 @@
+package process
+
+import (
+	"context"
+
+	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/worker"
+	"cairn.dev/cairn/internal/worker/isolate"
+)
+
+// Run works until ctx ends or the server says that this worker is to leave.
+// keep.Main has to be called before, first thing in main.
+func Run(ctx context.Context, c Config) error {
+	if err := c.complete(); err != nil {
+		return err
+	}
+	api, err := c.api()
+	if err != nil {
+		return err
+	}
+	place := isolate.Place{Scratch: c.Scratch, Fresh: c.Fresh, Keep: c.Keep, Single: c.Single}
+	if c.TokenFile != "" {
+		place.Hide = []string{c.TokenFile}
+	}
+	local, err := worker.NewLocal(worker.LocalConfig{Place: place, Slots: c.Slots, Env: inherited(c.Env), Entrypoint: c.Entrypoint, Command: c.Command}, api, clock.Real(), c.Log)
+	if err != nil {
+		return err
+	}
+	w, err := worker.New(worker.Config{Name: c.Name, Pool: c.Pool, Slots: c.Slots}, worker.Deps{Server: api, Runner: local, Clock: clock.Real(), Log: c.Log})
+	if err != nil {
+		return err
+	}
+	return w.Run(ctx)
+}

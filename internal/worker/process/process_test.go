@@ -1,0 +1,48 @@
+package process
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// What is ours stays ours.
+func TestInherited(t *testing.T) {
+	got := inherited([]string{"PATH=/bin", "CAIRN_TOKEN=secret", "CAIRN_SERVER=x", "HOME=/home/x"})
+	if !slices.Equal(got, []string{"PATH=/bin", "HOME=/home/x"}) {
+		t.Errorf("tasks get %q", got)
+	}
+}
+
+func TestComplete(t *testing.T) {
+	c := Config{}
+	if err := c.complete(); err == nil {
+		t.Error("a worker of no server")
+	}
+	c.Server = "http://127.0.0.1:1"
+	if err := c.complete(); err != nil || c.Pool != "default" || c.Slots != 1 || c.Name == "" || c.Scratch == "" {
+		t.Errorf("completed to %+v: %v", c, err)
+	}
+}
+
+// The file of a secret is read whenever it is needed.
+func TestSecretChanges(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "token")
+	c := Config{Server: "http://127.0.0.1:1", Token: "other", TokenFile: file}
+	api, err := c.api()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := api.Secret(); err == nil {
+		t.Error("a secret of no file")
+	}
+	for _, want := range []string{"one", "two"} {
+		if err := os.WriteFile(file, []byte(want+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := api.Secret(); err != nil || got != want {
+			t.Errorf("the secret is %q, %v; want %q", got, err, want)
+		}
+	}
+}
