@@ -30,6 +30,9 @@ func catalog() []kind {
 		{[]string{"argoproj/argosay:v2", "argoproj/argosay:latest"}, false, argosay},
 		{[]string{"library/nginx:1.13", "library/nginx:latest"}, true, nginx},
 		{[]string{"curlimages/curl:latest"}, false, curl},
+		{[]string{"docker/whalesay:latest"}, false, whalesay},
+		{[]string{"stedolan/jq:latest"}, false, jq},
+		{[]string{"library/debian:latest", "library/debian:9.1", "library/debian:8.9", "library/ubuntu:17.10", "library/alpine:3.6"}, false, release},
 	}
 }
 
@@ -88,21 +91,23 @@ func alpine(ctx context.Context, progress io.Writer) (v1.Image, error) {
 	})(ctx, progress)
 }
 
-// python is Debian's interpreter with the modules of its standard library that
-// need no further packages.
-func python(ctx context.Context, progress io.Writer) (v1.Image, error) {
-	f := files{"usr/bin/python3": link("python3.11"), "usr/bin/python": link("python3.11"), "usr/local/bin/python": link("../../bin/python3.11"), "usr/local/bin/python3": link("../../bin/python3.11")}
-	for _, p := range []struct {
-		name  string
-		files []string
-	}{
-		{"python3.11-minimal", []string{"usr/bin/python3.11"}},
-		{"libpython3.11-minimal", []string{"usr/lib/python3.11"}},
-		{"libpython3.11-stdlib", []string{"usr/lib/python3.11"}},
-		{"libc6", []string{"lib*/ld-linux*", "lib/*/ld-linux*", "lib/*/libc.so.*", "lib/*/libm.so.*", "lib/*/libdl.so.*", "lib/*/libpthread.so.*"}},
-		{"zlib1g", []string{"lib/*/libz.so.*"}},
-		{"libexpat1", []string{"lib/*/libexpat.so.*", "usr/lib/*/libexpat*.so.*"}},
-	} {
+// release stands for all distributions of which examples ask only the name.
+func release(ctx context.Context, progress io.Writer) (v1.Image, error) {
+	return busybox(files{"etc/os-release": text("NAME=\"busybox in place of a distribution, for tests\"\n")})(ctx, progress)
+}
+
+// libc is what a dynamic program of Debian needs at least.
+var libc = debian{"libc6", []string{"lib*/ld-linux*", "lib/*/ld-linux*", "lib/*/libc.so.*", "lib/*/libm.so.*", "lib/*/libdl.so.*", "lib/*/libpthread.so.*"}}
+
+// debian is files of a package of Debian.
+type debian struct {
+	name  string
+	files []string
+}
+
+// onAlpine adds files of packages, and others, to the stand-in for alpine.
+func onAlpine(ctx context.Context, progress io.Writer, f files, packages ...debian) (v1.Image, error) {
+	for _, p := range packages {
 		root, err := parts.Unpack(ctx, p.name, progress)
 		if err != nil {
 			return nil, err
@@ -115,7 +120,29 @@ func python(ctx context.Context, progress io.Writer) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	if img, err = add(img, f); err != nil {
+	return add(img, f)
+}
+
+// jq is Debian's.
+func jq(ctx context.Context, progress io.Writer) (v1.Image, error) {
+	img, err := onAlpine(ctx, progress, files{}, libc, debian{"jq", []string{"usr/bin/jq"}}, debian{"libjq1", []string{"usr/lib/*/libjq.so.*"}}, debian{"libonig5", []string{"usr/lib/*/libonig.so.*"}})
+	if err != nil {
+		return nil, err
+	}
+	return configure(img, []string{"jq"}, nil)
+}
+
+// python is Debian's interpreter with the modules of its standard library that
+// need no further packages.
+func python(ctx context.Context, progress io.Writer) (v1.Image, error) {
+	f := files{"usr/bin/python3": link("python3.11"), "usr/bin/python": link("python3.11"), "usr/local/bin/python": link("../../bin/python3.11"), "usr/local/bin/python3": link("../../bin/python3.11")}
+	img, err := onAlpine(ctx, progress, f, libc,
+		debian{"python3.11-minimal", []string{"usr/bin/python3.11"}},
+		debian{"libpython3.11-minimal", []string{"usr/lib/python3.11"}},
+		debian{"libpython3.11-stdlib", []string{"usr/lib/python3.11"}},
+		debian{"zlib1g", []string{"lib/*/libz.so.*"}},
+		debian{"libexpat1", []string{"lib/*/libexpat.so.*", "usr/lib/*/libexpat*.so.*"}})
+	if err != nil {
 		return nil, err
 	}
 	return configure(img, nil, []string{"python3"})
@@ -123,7 +150,7 @@ func python(ctx context.Context, progress io.Writer) (v1.Image, error) {
 
 // argosay says, copies, waits and fails on request.
 func argosay(ctx context.Context, progress io.Writer) (v1.Image, error) {
-	img, err := busybox(files{"bin/bash": link("busybox"), "bin/argosay": script(`#!/bin/sh
+	img, err := busybox(files{"bin/bash": script("#!/bin/sh\nexec sh \"$@\"\n"), "bin/argosay": script(`#!/bin/sh
 # argosay [cat FILE... | echo TEXT [FILE] | exit CODE | sleep SECONDS | assert_contains FILE TEXT]...
 set -eu
 [ $# -gt 0 ] || set -- echo 'hello argo'
@@ -167,4 +194,13 @@ func curl(ctx context.Context, progress io.Writer) (v1.Image, error) {
 		return nil, err
 	}
 	return configure(img, []string{"curl"}, nil)
+}
+
+// whalesay is a whale that says what it is told.
+func whalesay(ctx context.Context, progress io.Writer) (v1.Image, error) {
+	img, err := busybox(files{"usr/bin/cowsay": script("#!/bin/sh\nprintf '< %s >\\n   \\\\\\n    ~~(  o)<\\n' \"$*\"\n")})(ctx, progress)
+	if err != nil {
+		return nil, err
+	}
+	return configure(img, nil, []string{"sh"})
 }

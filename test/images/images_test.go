@@ -53,6 +53,9 @@ func TestPrograms(t *testing.T) {
 		{"library/alpine:3.23", []string{"/bin/cat", "/etc/alpine-release"}, "3.23.0"},
 		{"library/python:alpine3.23", []string{"/usr/bin/python", "-c", "import json, random, sys, os, re, datetime, time, hashlib, urllib.request; random.random(); print(json.dumps(6 * 7))"}, "42"},
 		{"argoproj/argosay:v2", []string{"/bin/argosay", "echo", "hello"}, "hello"},
+		{"argoproj/argosay:v2", []string{"/bin/bash", "-c", "echo from a shell"}, "from a shell"},
+		{"docker/whalesay:latest", []string{"/usr/bin/cowsay", "hello"}, "< hello >\n   \\\n    ~~(  o)<"},
+		{"stedolan/jq:latest", []string{"/bin/sh", "-c", "echo '[1, 42]' | jq '.[1]'"}, "42"},
 		{"argoproj/argosay:v2", []string{"/bin/sh", "-c", "argosay echo file /tmp/a/b && argosay cat /tmp/a/b && ! argosay exit 3"}, "file"},
 	} {
 		t.Run(strings.ReplaceAll(c.ref, "/", "_"), func(t *testing.T) {
