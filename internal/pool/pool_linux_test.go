@@ -245,7 +245,9 @@ func TestBadPrograms(t *testing.T) {
 		{"prints without end", sh("head -c 50000000 /dev/zero"), func(e ended) bool { return e.Phase == task.Errored && has(e.Message, "too large") }},
 		{"output is a link to a file of the machine", with(sh("ln -s /etc/shadow /leak; ln -s / /root/all"), func(t *task.Task) {
 			t.Outputs = []task.Output{{Name: "p", Kind: task.Parameter, Path: "/leak"}}
-		}), func(e ended) bool { return e.Phase == task.Errored && len(e.Outputs) == 0 && has(e.Message, "symbolic link") }},
+		}), func(e ended) bool {
+			return e.Phase == task.Errored && len(e.Outputs) == 0 && has(e.Message, "symbolic link")
+		}},
 		{"output below a link", with(sh("ln -s /proc/1/root/etc /out"), func(t *task.Task) {
 			t.Outputs = []task.Output{{Name: "p", Kind: task.Parameter, Path: "/out/shadow"}}
 		}), func(e ended) bool { return e.Phase == task.Errored && len(e.Outputs) == 0 }},
