@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -60,7 +61,7 @@ func newWorld(t *testing.T, o cluster.Options, change func(*controller.Config)) 
 	w.cluster.Apply(string(installed))
 	token := strings.TrimSpace(w.cluster.Kubectl("create", "token", "cairn", "--namespace=cairn", "--duration=2h"))
 	w.config = controller.Config{Cluster: "prod", URL: "https://cairn.example.org",
-		REST: &rest.Config{Host: w.cluster.Server, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAFile: w.cluster.CA}}}
+		REST: &rest.Config{Host: w.cluster.Server, BearerToken: token, TLSClientConfig: w.trust()}}
 	if change != nil {
 		change(&w.config)
 	}
@@ -77,6 +78,17 @@ func newWorld(t *testing.T, o cluster.Options, change func(*controller.Config)) 
 		w.cluster.Kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/"+d.Name)
 	}
 	return w
+}
+
+// trust is of the API server. It is no file: the library remembers what stood in
+// one of that name for the cluster of another test.
+func (w *world) trust() rest.TLSClientConfig {
+	w.t.Helper()
+	ca, err := os.ReadFile(w.cluster.CA)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return rest.TLSClientConfig{CAData: ca}
 }
 
 // start begins the server and all that belongs to it.
@@ -127,7 +139,7 @@ func (w *world) end() {
 
 // work is the worker.
 func (w *world) work(ctx context.Context) {
-	ask := task.Ask{Worker: "worker", Pool: controller.Pool(w.config.Cluster), Want: 200, Wait: 200 * time.Millisecond}
+	ask := task.Ask{Worker: "worker", Pool: controller.Pool(w.config.Cluster), Want: 500, Wait: 200 * time.Millisecond}
 	held := map[string]task.Ref{}
 	for ctx.Err() == nil {
 		grant, err := w.server.Work(ctx, ask)
@@ -175,7 +187,7 @@ func (w *world) work(ctx context.Context) {
 func await(t *testing.T, what string, ok func() (string, bool)) {
 	t.Helper()
 	last := ""
-	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		got, yes := ok()
 		if yes {
 			return
