@@ -87,7 +87,8 @@ var (
 type Store struct {
 	cfg     Config
 	d       Deps
-	http    *http.Client
+	http    *http.Client // for what is fetched
+	writer  *http.Client // for what is put: its answer may take as long as the bytes do
 	secrets map[string]Secret
 	gone    gone
 }
@@ -122,8 +123,10 @@ func New(cfg Config, d Deps) (*Store, error) {
 	t := outbound.Transport(cfg.AllowPrivate)
 	t.DisableCompression = true // a file is its bytes as they are
 	t.ResponseHeaderTimeout = cfg.Stall
+	w := outbound.Transport(cfg.AllowPrivate)
+	w.DisableCompression = true
 	return &Store{cfg: cfg, d: d, secrets: secrets, gone: gone{wake: make(chan struct{}, 1)},
-		http: &http.Client{Transport: t, CheckRedirect: checkRedirect}}, nil
+		http: &http.Client{Transport: t, CheckRedirect: checkRedirect}, writer: &http.Client{Transport: w, CheckRedirect: checkRedirect}}, nil
 }
 
 // The owners in whose names blobs are held.

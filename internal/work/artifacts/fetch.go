@@ -18,11 +18,10 @@ type File struct {
 	Folder bool  // a tar, to be unpacked
 }
 
-// The kinds of sources that this room makes itself, beside those of
-// [task.Source].
+// The kinds of [task.Source] that listings make.
 const (
-	kindFile = "file" // URL is a path on this machine
-	kindPart = "part" // URL is the digest of a folder in the store, Key a path in it
+	kindFile = "file"
+	kindPart = "part" // its Revision says where the file lies
 )
 
 // Fetch opens an input: a blob that the run holds, or what its source gives. It
@@ -46,16 +45,27 @@ func (s *Store) fetch(ctx context.Context, run string, in task.Input) (File, err
 		}
 		return File{ReadCloser: f, Size: f.Size(), Folder: in.Folder}, nil
 	}
-	switch src := in.Source; src.Kind {
+	f, err := s.source(ctx, run, in.Source)
+	if err == nil && in.Source.Archive == "auto" && !f.Folder {
+		return s.unpacked(ctx, run, f)
+	}
+	return f, err
+}
+
+func (s *Store) source(ctx context.Context, run string, src *task.Source) (File, error) {
+	switch src.Kind {
 	case "raw":
 		return File{ReadCloser: io.NopCloser(strings.NewReader(src.Raw)), Size: int64(len(src.Raw))}, nil
 	case "http":
 		return s.get(ctx, src)
+	case "s3":
+		return s.getObject(ctx, src)
 	case kindFile:
 		return s.openFile(src.URL)
-	default:
-		return File{}, fmt.Errorf("nothing is fetched from a source of kind %.40q: %w", src.Kind, ErrInvalid)
+	case kindPart:
+		return s.openPart(ctx, run, src)
 	}
+	return File{}, fmt.Errorf("nothing is fetched from a source of kind %.40q: %w", src.Kind, ErrInvalid)
 }
 
 // bound reads at most n bytes of r, and fails where there are more.

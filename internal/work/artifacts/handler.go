@@ -2,6 +2,7 @@ package artifacts
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -105,8 +106,16 @@ func (h *handler) blob(w http.ResponseWriter, r *http.Request, holder task.Ref) 
 
 // store keeps an output.
 func (h *handler) store(w http.ResponseWriter, r *http.Request, holder task.Ref) error {
+	out, err := outputOf(r.Header)
+	if err != nil {
+		return err
+	}
 	p, err := h.s.Store(r.Context(), holder.Run, r.Body)
 	if err != nil {
+		return err
+	}
+	p.Folder = r.Header.Get(task.HeaderFolder) == "true"
+	if err := h.s.Deliver(r.Context(), holder.Run, out, p); err != nil {
 		return err
 	}
 	b, err := json.Marshal(p)
@@ -116,6 +125,22 @@ func (h *handler) store(w http.ResponseWriter, r *http.Request, holder task.Ref)
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(b)
 	return nil
+}
+
+// outputOf is the output that a request says it brings.
+func outputOf(h http.Header) (out task.Output, err error) {
+	text := h.Get(task.HeaderOutput)
+	if text == "" {
+		return out, nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(b, &out)
+	}
+	if err != nil {
+		return out, fmt.Errorf("header %s: %w: %w", task.HeaderOutput, ErrInvalid, err)
+	}
+	return out, nil
 }
 
 // source gives what an input's source has.
@@ -136,6 +161,7 @@ func (h *handler) source(w http.ResponseWriter, r *http.Request, holder task.Ref
 		return err
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set(task.HeaderFolder, strconv.FormatBool(f.Folder || in.Folder))
 	if f.Size >= 0 {
 		w.Header().Set("Content-Length", strconv.FormatInt(f.Size, 10))
 	}

@@ -148,7 +148,7 @@ func (s *Store) answered(resp *http.Response) error {
 	}
 	u := *resp.Request.URL
 	u.RawQuery, u.User = "", nil
-	err := fmt.Errorf("%s %s: it answers %s", resp.Request.Method, &u, resp.Status)
+	err := fmt.Errorf("%s %s: it answers %s%s", resp.Request.Method, &u, resp.Status, explain(resp))
 	switch {
 	case code == http.StatusNotFound, code == http.StatusGone:
 		return fmt.Errorf("%w: %w", err, ErrNotFound)
