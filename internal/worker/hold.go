@@ -287,6 +287,16 @@ func (h *hold) finish(l *lease, o task.Outcome) {
 	h.change()
 }
 
+// beat waits until something is held, and says when the next heartbeat is due:
+// often enough that a few may be lost before the leases are.
+func (h *hold) beat(ctx context.Context, most time.Duration) (every time.Duration, ok bool) {
+	ok = h.await(ctx, func() bool {
+		every = min(most, h.term/4)
+		return len(h.leases) > 0
+	})
+	return every, ok
+}
+
 // refs is all that is held, in the order of names.
 func (h *hold) refs() []task.Ref {
 	h.mu.Lock()

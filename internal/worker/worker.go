@@ -249,7 +249,11 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
 func (w *Worker) beats(ctx context.Context) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	for clock.Sleep(ctx, w.deps.Clock, w.cfg.Beat) == nil {
+	for {
+		every, ok := w.hold.beat(ctx, w.cfg.Beat)
+		if !ok || clock.Sleep(ctx, w.deps.Clock, every) != nil {
+			return
+		}
 		held := w.hold.refs()
 		b, err := w.deps.Server.Beat(ctx, task.Beat{Worker: w.cfg.Name, Held: held})
 		if err != nil {

@@ -25,6 +25,9 @@ var (
 	ErrTooLarge = errors.New("it is too large")
 )
 
+// maxDepth bounds the folders of a path.
+const maxDepth = 256
+
 // Owner is who gets what is written; nil leaves it to the one who writes.
 type Owner struct{ UID, GID int }
 

@@ -32,9 +32,6 @@ func OpenRoot(name string) (*Root, error) {
 // Close closes the folder.
 func (r *Root) Close() error { return r.dir.Close() }
 
-// maxDepth bounds the folders of a path.
-const maxDepth = 256
-
 // lookup opens the folder that name is in this root, as a root below which
 // nothing leads out.
 func (r *Root) lookup(name string) (*os.Root, error) {
@@ -78,16 +75,6 @@ func (r *Root) folder(name string, mode fs.FileMode, o *Owner, depth int) (*os.R
 	return up.OpenRoot(base)
 }
 
-// own gives name its mode, whatever the umask, and its owner.
-func own(dir *os.Root, name string, mode fs.FileMode, o *Owner) error {
-	if o != nil && (o.UID != os.Geteuid() || o.GID != os.Getegid()) {
-		if err := dir.Lchown(name, o.UID, o.GID); err != nil {
-			return err
-		}
-	}
-	return dir.Chmod(name, mode) // after the owner, whose change takes bits away
-}
-
 // Mkdir makes the folder and those it lies in. One that is there stays as it is.
 func (r *Root) Mkdir(name string, mode fs.FileMode, o *Owner) error {
 	dir, err := r.folder(name, mode, o, 0)
@@ -113,24 +100,6 @@ func (r *Root) Write(name string, mode fs.FileMode, o *Owner, from io.Reader) er
 		return failed("write", name, err)
 	}
 	return nil
-}
-
-func create(dir *os.Root, name string, mode fs.FileMode, o *Owner, from io.Reader) error {
-	if err := dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := dir.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, from)
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	if err == nil {
-		err = own(dir, name, mode, o)
-	}
-	return err
 }
 
 // Open opens what a program left at a path. The error is ErrNotThere when it
@@ -197,68 +166,17 @@ func kindOf(m fs.FileMode) string {
 	return "something else"
 }
 
-// Found is a file or a folder that a program left.
-type Found struct {
-	Folder bool
-	Size   int64 // of a file
-	Mode   fs.FileMode
-	body   io.ReadCloser // a file, or the tar of a folder that is elsewhere
-	dir    *os.Root
-}
-
-// NewFound is what another process found: body is the file, or the tar of the
-// folder.
-func NewFound(folder bool, size int64, mode fs.FileMode, body io.ReadCloser) *Found {
-	return &Found{Folder: folder, Size: size, Mode: mode, body: body}
-}
-
-// Close closes it.
-func (f *Found) Close() error {
-	if f.body != nil {
-		return f.body.Close()
+// Unpack makes the folder at name from a tar, which may be compressed by gzip.
+// An entry that would lie outside of it, or lie in a link, or be a device is
+// refused with everything after it.
+func (r *Root) Unpack(name string, o *Owner, from io.Reader, limits Limits) error {
+	dir, err := r.folder(name, 0o755, o, 0)
+	if err != nil {
+		return failed("unpack to", name, err)
 	}
-	return f.dir.Close()
-}
-
-// Text is a file whole, of at most limit bytes; else the error is ErrTooLarge.
-func (f *Found) Text(limit int64) (string, error) {
-	if f.Folder {
-		return "", fmt.Errorf("%w: it is a folder, and a text is wanted", ErrUnsafe)
+	defer dir.Close()
+	if err := unpack(dir, o, from, limits); err != nil {
+		return failed("unpack to", name, err)
 	}
-	b, err := io.ReadAll(io.LimitReader(f.body, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%w: more than %d bytes; make it an artifact", ErrTooLarge, limit)
-	}
-	return string(b), err
-}
-
-// WriteTo writes a file as it is and a folder as a tar.
-func (f *Found) WriteTo(w io.Writer) (int64, error) {
-	switch {
-	case f.dir != nil:
-		c := &counter{w: w}
-		err := pack(c, f.dir)
-		return c.n, err
-	case f.Folder:
-		return io.Copy(w, f.body)
-	}
-	n, err := io.Copy(w, io.LimitReader(f.body, f.Size)) // as large as it was said to be
-	if err == nil && n < f.Size {
-		// It may be the process that reads it which failed.
-		if _, err = f.body.Read(make([]byte, 1)); err == io.EOF {
-			err = nil
-		}
-	}
-	return n, err
-}
-
-type counter struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counter) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
+	return nil
 }

@@ -66,7 +66,7 @@ type Who struct {
 	UID    uint32   `json:"uid"`
 	GID    uint32   `json:"gid"`
 	Groups []uint32 `json:"groups,omitempty"`
-	Home   string   `json:"home,omitempty"` // as /etc/passwd says; "" where it does not
+	Home   string   `json:"home,omitempty"` // as /etc/passwd says; "/" where it does not
 }
 
 // An End is how a program ended.

@@ -19,8 +19,17 @@ func self() Who {
 	return Who{UID: uint32(os.Geteuid()), GID: uint32(os.Getegid())}
 }
 
-// user reads uid[:gid], or names that the root knows.
+// user reads uid[:gid], or names that the root knows. Who has no home is at
+// home in the root.
 func user(root *files.Root, s string) (Who, error) {
+	who, err := named(root, s)
+	if who.Home == "" {
+		who.Home = "/"
+	}
+	return who, err
+}
+
+func named(root *files.Root, s string) (Who, error) {
 	who := self()
 	name, group, grouped := strings.Cut(s, ":")
 	if name != "" {

@@ -11,20 +11,19 @@ import (
 
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/worker/files"
-	"cairn.dev/cairn/internal/worker/keep"
 )
 
 // inputs writes what a task is to find.
-func (x *Executor) inputs(ctx context.Context, k *keep.Keeper, j Job) error {
+func (x *Executor) inputs(ctx context.Context, to Tree, j Job) error {
 	for _, in := range j.Task.Inputs {
-		if err := x.input(ctx, k, j.Lease.Ref, in); err != nil {
+		if err := x.input(ctx, to, j.Lease.Ref, in); err != nil {
 			return fmt.Errorf("input %s: %w", in.Name, err)
 		}
 	}
 	return nil
 }
 
-func (x *Executor) input(ctx context.Context, k *keep.Keeper, holder task.Ref, in task.Input) error {
+func (x *Executor) input(ctx context.Context, to Tree, holder task.Ref, in task.Input) error {
 	mode := fs.FileMode(in.Mode).Perm()
 	if mode == 0 {
 		mode = 0o644
@@ -40,9 +39,9 @@ func (x *Executor) input(ctx context.Context, k *keep.Keeper, holder task.Ref, i
 		from, folder = body, unpack
 	}
 	if !folder {
-		return k.Write(in.Path, mode, from)
+		return to.Write(in.Path, mode, from)
 	}
-	err := k.Unpack(in.Path, from, x.Limits)
+	err := to.Unpack(in.Path, from, x.Limits)
 	if errors.Is(err, files.ErrUnsafe) || errors.Is(err, files.ErrTooLarge) {
 		return fmt.Errorf("%w: %w", errTask, err)
 	}
@@ -51,9 +50,9 @@ func (x *Executor) input(ctx context.Context, k *keep.Keeper, holder task.Ref, i
 
 // outputs takes what a program left. Of one that failed nothing has to be
 // there; of one that succeeded what is missing is an error.
-func (x *Executor) outputs(ctx context.Context, k *keep.Keeper, j Job, result *capture, o *task.Outcome) {
+func (x *Executor) outputs(ctx context.Context, from Tree, j Job, result *capture, o *task.Outcome) {
 	for _, out := range j.Task.Outputs {
-		p, err := x.output(ctx, k, j.Lease.Ref, out, result)
+		p, err := x.output(ctx, from, j.Lease.Ref, out, result)
 		switch {
 		case err == nil:
 			if o.Outputs == nil {
@@ -67,7 +66,7 @@ func (x *Executor) outputs(ctx context.Context, k *keep.Keeper, j Job, result *c
 	}
 }
 
-func (x *Executor) output(ctx context.Context, k *keep.Keeper, holder task.Ref, out task.Output, result *capture) (task.Produced, error) {
+func (x *Executor) output(ctx context.Context, from Tree, holder task.Ref, out task.Output, result *capture) (task.Produced, error) {
 	switch out.Kind {
 	case task.Result:
 		if result.more {
@@ -76,19 +75,19 @@ func (x *Executor) output(ctx context.Context, k *keep.Keeper, holder task.Ref, 
 		text := strings.TrimSuffix(string(result.text), "\n")
 		return task.Produced{Text: &text}, nil
 	case task.Parameter:
-		text, err := x.parameter(k, out.Path)
+		text, err := x.parameter(from, out.Path)
 		if errors.Is(err, files.ErrNotThere) && out.Default != nil {
 			text, err = *out.Default, nil
 		}
 		return task.Produced{Text: &text}, err
 	case task.Artifact:
-		return x.artifact(ctx, k, holder, out)
+		return x.artifact(ctx, from, holder, out)
 	}
 	return task.Produced{}, fmt.Errorf("this worker knows no output of kind %q", out.Kind)
 }
 
-func (x *Executor) parameter(k *keep.Keeper, path string) (string, error) {
-	f, err := k.Open(path)
+func (x *Executor) parameter(from Tree, path string) (string, error) {
+	f, err := from.Open(path)
 	if err != nil {
 		return "", err
 	}
@@ -97,8 +96,8 @@ func (x *Executor) parameter(k *keep.Keeper, path string) (string, error) {
 	return strings.TrimSuffix(text, "\n"), err
 }
 
-func (x *Executor) artifact(ctx context.Context, k *keep.Keeper, holder task.Ref, out task.Output) (task.Produced, error) {
-	f, err := k.Open(out.Path)
+func (x *Executor) artifact(ctx context.Context, from Tree, holder task.Ref, out task.Output) (task.Produced, error) {
+	f, err := from.Open(out.Path)
 	if err != nil {
 		return task.Produced{}, err
 	}

@@ -11,9 +11,8 @@ import (
 	"os"
 	"path"
 	"strings"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // pack writes what lies in a folder as a tar that is the same for the same
@@ -55,7 +54,7 @@ func packOne(t *tar.Writer, dir *os.Root, name string, e fs.DirEntry) error {
 	if err := t.WriteHeader(h); err != nil || h.Typeflag != tar.TypeReg {
 		return err
 	}
-	f, err := dir.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	f, err := dir.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
@@ -64,21 +63,6 @@ func packOne(t *tar.Writer, dir *os.Root, name string, e fs.DirEntry) error {
 		return err
 	} else if n < h.Size {
 		return fmt.Errorf("%s became shorter while it was read", name)
-	}
-	return nil
-}
-
-// Unpack makes the folder at name from a tar, which may be compressed by gzip.
-// An entry that would lie outside of it, or lie in a link, or be a device is
-// refused with everything after it.
-func (r *Root) Unpack(name string, o *Owner, from io.Reader, limits Limits) error {
-	dir, err := r.folder(name, 0o755, o, 0)
-	if err != nil {
-		return failed("unpack to", name, err)
-	}
-	defer dir.Close()
-	if err := unpack(dir, o, from, limits); err != nil {
-		return failed("unpack to", name, err)
 	}
 	return nil
 }
@@ -225,4 +209,32 @@ func (b *bound) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
 	return n, err
+}
+
+// own gives name its mode, whatever the umask, and its owner.
+func own(dir *os.Root, name string, mode fs.FileMode, o *Owner) error {
+	if o != nil && (o.UID != os.Geteuid() || o.GID != os.Getegid()) {
+		if err := dir.Lchown(name, o.UID, o.GID); err != nil {
+			return err
+		}
+	}
+	return dir.Chmod(name, mode) // after the owner, whose change takes bits away
+}
+
+func create(dir *os.Root, name string, mode fs.FileMode, o *Owner, from io.Reader) error {
+	if err := dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := dir.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, from)
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = own(dir, name, mode, o)
+	}
+	return err
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -31,9 +33,32 @@ type Executor struct {
 	Limits   files.Limits // of folders that are unpacked
 }
 
+// A Tree is the root of a task, as files come into it and out. What the
+// methods promise is written at those of a [files.Root].
+type Tree interface {
+	Write(path string, mode fs.FileMode, from io.Reader) error
+	Unpack(path string, from io.Reader, limits files.Limits) error
+	Open(path string) (*files.Found, error)
+}
+
+// A Process starts one program and sees it to its end. A *keep.Keeper is one,
+// and what the methods promise is written there.
+type Process interface {
+	Setup(s keep.Setup) (keep.Who, error)
+	Start(p keep.Program, stdout, stderr *os.File) error
+	Signal(s syscall.Signal) error
+	Wait() (keep.End, error)
+}
+
+// A Keeper is both, for one task.
+type Keeper interface {
+	Tree
+	Process
+}
+
 // A Setting is where one task's program runs.
 type Setting struct {
-	Keeper *keep.Keeper
+	Keeper Keeper
 	// Entrypoint, Command, Env (NAME=VALUE), Dir and User are those of the image,
 	// for tasks that have none of their own.
 	Entrypoint, Command []string
@@ -129,11 +154,9 @@ func (s *Setting) command(t task.Task) []string {
 func (s *Setting) env(j Job, who keep.Who) []string {
 	var env []string
 	if !s.OwnHome {
-		home := who.Home
-		if home == "" {
-			home = "/"
+		if who.Home != "" {
+			env = append(env, "HOME="+who.Home)
 		}
-		env = append(env, "HOME="+home)
 	}
 	env = append(env, s.Env...)
 	if s.OwnHome {
@@ -208,7 +231,7 @@ var (
 
 // guard ends a program whose time is over, or that is not wanted any more: it
 // is asked to, and killed when its grace is over.
-func (x *Executor) guard(ctx context.Context, k *keep.Keeper, t task.Task, over <-chan struct{}) error {
+func (x *Executor) guard(ctx context.Context, k Process, t task.Task, over <-chan struct{}) error {
 	var timeout <-chan time.Time
 	if t.Timeout > 0 {
 		timeout = x.Clock.After(t.Timeout)
