@@ -117,7 +117,7 @@ collect: {grace: 2d}
 			Registries: []Registry{{Host: "ghcr.io", Username: "robot", PasswordFile: "/etc/cairn/ghcr"}},
 			Webhooks:   []Hook{{Name: "hub", Kind: "dockerhub", SecretFile: "/etc/cairn/hub"}},
 		},
-		Work: Work{Pool: "podman", Slots: 3, Images: 1 << 30, MaxTasks: 7, Keep: 7 * Day, LogLimit: 64 << 20, Folders: []string{"/etc/cairn/data"},
+		Work: Work{Pool: "podman", Slots: 3, Images: 1 << 30, MaxTasks: 7, Keep: 7 * Day, Lease: Duration(30 * time.Second), LogLimit: 64 << 20, Folders: []string{"/etc/cairn/data"},
 			Secrets: []WorkSecret{{Name: "minio", Username: "u", File: "/etc/cairn/minio.key", Hosts: []string{"minio:9000"}}}},
 		Retention: Retention{Interval: hour / 12, Keep: 36 * hour, WarnWithin: 0, Explicit: true, Policies: []Policy{
 			{Name: "ci", Repositories: []string{"ci/**", "*/ci"}, After: 2 * Day, UntaggedAfter: 6 * hour, MinAge: hour, KeepLast: 3, Protect: []string{"stable", "V*"}, MaxBytes: 10 << 30},
@@ -239,6 +239,7 @@ func TestMistakes(t *testing.T) {
 		{"work: {pool: kvm}", `f.yaml:1: work.pool`},
 		{"work: {slots: -1}", `f.yaml:1: work.slots: -1 is out of bounds`},
 		{"work: {images: 10B}", `work.images: 10B is too small`},
+		{"work: {lease: 999ms}", `work.lease: 999ms is out of bounds`},
 		{"work: {log_limit: 0}", `work.log_limit: 0B is out of bounds`},
 		{"work: {keep: 1s}", `work.keep: 1s is out of bounds`},
 		{"work: {folders: /}", `work.folders: "/": name a folder below`},

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Work says how runs are run.
@@ -17,6 +18,7 @@ type Work struct {
 	MaxNamespace     int           `yaml:"max_tasks_per_namespace" json:"max_tasks_per_namespace" doc:"The same for each namespace."`
 	MaxRun           int           `yaml:"max_tasks_per_run" json:"max_tasks_per_run" doc:"The same for each run."`
 	Keep             Duration      `yaml:"keep" json:"keep" doc:"How long ended runs stay, with their logs and artifacts, unless they say so themselves."`
+	Lease            Duration      `yaml:"lease" json:"lease" doc:"How long a worker may be silent before its tasks are given to others. Shorter finds lost workers sooner; longer bears worse networks."`
 	LogLimit         Size          `yaml:"log_limit" json:"log_limit" doc:"How much is kept of what one task prints."`
 	Folders          []string      `yaml:"folders,omitempty" json:"folders,omitempty" doc:"Folders of this machine that workflows may list and read (files:). Relative to this file. One or a list." example:"[/srv/data]"`
 	PrivateAddresses bool          `yaml:"private_addresses" json:"private_addresses" doc:"Workflows may have the server fetch from its own loopback addresses and from link-local ones. Always so while only this machine can reach the server."`
@@ -47,7 +49,7 @@ type WorkSecret struct {
 }
 
 func defaultWork() Work {
-	return Work{Pool: "auto", Images: 20 << 30, Keep: 30 * Day, LogLimit: 64 << 20}
+	return Work{Pool: "auto", Images: 20 << 30, Keep: 30 * Day, Lease: Duration(30 * time.Second), LogLimit: 64 << 20}
 }
 
 // defaultWorkCluster is what an entry of work.clusters starts from.
@@ -86,6 +88,9 @@ func (c *Config) validateWork(at func(key, format string, args ...any) Problem) 
 	}
 	if w.Keep < Duration(60e9) || w.Keep > maxDuration {
 		fail("keep", "%s is out of bounds: choose from 1m to %s", w.Keep, maxDuration)
+	}
+	if w.Lease < Duration(time.Second) || w.Lease > Duration(time.Hour) {
+		fail("lease", "%s is out of bounds: choose from 1s to 1h", w.Lease)
 	}
 	for i, f := range w.Folders {
 		key := "folders"

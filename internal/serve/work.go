@@ -67,7 +67,7 @@ func (s *Server) openWork(ctx context.Context, openDB func(string, []string, db.
 		return err
 	}
 	n := s.names()
-	w.server, err = work.New(ctx, work.Config{Secret: secret, MaxActive: c.MaxTasks, MaxPerNamespace: c.MaxNamespace, MaxPerRun: c.MaxRun, Keep: c.Keep.Std()},
+	w.server, err = work.New(ctx, work.Config{Secret: secret, MaxActive: c.MaxTasks, MaxPerNamespace: c.MaxNamespace, MaxPerRun: c.MaxRun, Keep: c.Keep.Std(), Term: c.Lease.Std()},
 		work.Deps{DB: workDB, Clock: s.deps.Clock, Log: s.log, Blobs: w.files, Sources: w.files,
 			Compile: front.Again, CompileSchedule: front.ScheduleAgain, Names: n.Repositories, Digest: n.Digest,
 			Ended: func(run string) { w.logs.Ended(run) }, Changed: w.changed, Forgotten: w.forgotten})
