@@ -99,16 +99,21 @@ func TestRestart(t *testing.T) {
 	w := newWorld(t, cluster.Options{}, nil)
 	c := w.cluster
 	w.start()
-	c.Apply(workflow("goes", "hang") + "---\n" + workflow("stays", "hang") + "---\n" + workflow("ended", "hello"))
-	c.Kubectl("wait", "--for=condition=Running", "--timeout=30s", "wf/goes", "wf/stays")
+	c.Apply(workflow("goes", "hang") + "---\n" + workflow("stays", "hang") + "---\n" + workflow("ended", "hello") + "---\n" + workflow("changes", "hang"))
+	c.Kubectl("wait", "--for=condition=Running", "--timeout=30s", "wf/goes", "wf/stays", "wf/changes")
 	c.Kubectl("wait", "--for=condition=Succeeded", "--timeout=30s", "wf/ended")
 	goes, stays, ended := w.run("wf/goes").ID, w.run("wf/stays").ID, w.run("wf/ended").ID
+	paused := strings.Replace(workflow("paused", "hello"), "spec: {", "spec: {suspended: true, ", 1)
+	c.Apply(paused)
+	w.reads("wf/paused", ".status.phase", "Suspended")
 	c.Apply("apiVersion: cairn.dev/v1alpha1\nkind: CronWorkflow\nmetadata: {name: nightly}\nspec: {schedules: \"0 3 * * *\", workflow: {tasks: [{name: a, image: alpine}]}}\n")
 	c.Kubectl("wait", "--for=condition=Accepted", "--timeout=30s", "cronwf/nightly")
 	w.end()
 
 	c.Kubectl("delete", "wf/goes", "cronwf/nightly")
 	c.Apply(workflow("comes", "hello"))
+	c.Apply(strings.Replace(paused, "suspended: true", "suspended: false", 1))
+	c.Apply(workflow("changes", "hello")) // and this one changes while nobody looks
 	// An answer that got lost: the run was taken, and its object does not say so.
 	c.Kubectl("patch", "wf/stays", "--subresource=status", "--type=merge", "-p", `{"status": null}`)
 	w.start()
@@ -117,13 +122,15 @@ func TestRestart(t *testing.T) {
 	w.runPhase(goes, "canceled")
 	w.reads("wf/stays", ".status.run", stays)
 	w.reads("wf/ended", ".status.run", ended)
+	c.Kubectl("wait", "--for=condition=Succeeded", "--timeout=30s", "wf/paused")
+	c.Kubectl("wait", "--for=condition=Changed", "--timeout=30s", "wf/changes")
 	w.until("the schedule is gone", func() (string, bool) {
 		l := w.server.Schedules()
 		return fmt.Sprint(l), len(l) == 0
 	})
 	runs, _, err := w.server.Runs(t.Context(), allRuns, "", 0)
-	if err != nil || len(runs) != 4 {
-		t.Errorf("%d runs, want 4: %v", len(runs), err)
+	if err != nil || len(runs) != 6 {
+		t.Errorf("%d runs, want 6: %v", len(runs), err)
 	}
 }
 
@@ -150,6 +157,53 @@ func TestCron(t *testing.T) {
 		l := w.server.Schedules()
 		return fmt.Sprint(l), len(l) == 0
 	})
+}
+
+// Parameters come from ConfigMaps of the cluster, templates from its templates,
+// and times from Argo's CronWorkflow.
+func TestArgoCron(t *testing.T) {
+	w := newWorld(t, cluster.Options{}, func(c *controller.Config) { c.Namespaces = []string{"data"} })
+	c := w.cluster
+	definitions(t, c, crd.Argo()...)
+	c.Kubectl("create", "namespace", "data")
+	w.start()
+	doc := `
+apiVersion: argoproj.io/v1alpha1
+kind: CronWorkflow
+metadata: {name: often, namespace: data}
+spec:
+  schedule: "0 3 * * *"
+  workflowSpec: {workflowTemplateRef: {name: all, clusterScope: true}}
+`
+	c.Apply(doc + "---" + strings.ReplaceAll(doc, "namespace: data", "namespace: default"))
+	why := `.status.conditions[?(@.type=="SpecError")].message`
+	w.until("the schedule is refused", func() (string, bool) {
+		got := c.Kubectl("get", "cwf/often", "-n", "data", "-o", "jsonpath={"+why+"}")
+		return got, strings.Contains(got, "spec.workflowSpec.workflowTemplateRef")
+	})
+	c.Apply(`
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: words, namespace: data}
+data: {word: hello}
+---
+apiVersion: argoproj.io/v1alpha1
+kind: ClusterWorkflowTemplate
+metadata: {name: all}
+spec:
+  entrypoint: main
+  arguments: {parameters: [{name: word, valueFrom: {configMapKeyRef: {name: words, key: word}}}]}
+  templates:
+  - name: main
+    container: {image: alpine, command: [echo, "{{workflow.parameters.word}}"]}
+`)
+	w.until("there is one schedule, of the namespace that is looked at", func() (string, bool) {
+		l := w.server.Schedules()
+		return fmt.Sprint(l), len(l) == 1 && l[0].Namespace == "data" && l[0].Name == "often"
+	})
+	if out := c.Kubectl("get", "cwf/often", "-n", "default", "-o", "jsonpath={.status}"); out != "" {
+		t.Errorf("an object of a namespace that is not looked at has a status: %s", out)
+	}
 }
 
 const argoWorkflow = `
@@ -209,6 +263,12 @@ func TestArgo(t *testing.T) {
 	if out := c.Kubectl("get", "workflows.argoproj.io/theirs", "-o", "jsonpath={.status}"); out != "" {
 		t.Errorf("an object of Argo's got a status: %s", out)
 	}
+	// Definitions of other versions have the status apart, and drop what they do
+	// not know.
+	c.Kubectl("patch", "crd", "workflows.argoproj.io", "--type=json", "-p", `[{"op": "add", "path": "/spec/versions/0/subresources", "value": {"status": {}}}]`)
+	c.Apply(fmt.Sprintf(argoWorkflow, "apart", cairns, "x"))
+	w.reads("workflows.argoproj.io/apart", ".status.phase", "Succeeded")
+	w.reads("workflows.argoproj.io/apart", `.metadata.labels.workflows\.argoproj\.io/phase`, "Succeeded")
 	// Argo goes, and Cairn's own definitions come.
 	definitions(t, c, crd.Argo()...)
 	w.reads("workflows.argoproj.io/theirs", ".status.phase", "Succeeded")

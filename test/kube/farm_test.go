@@ -78,7 +78,7 @@ func newFarm(t *testing.T, o cluster.Options, edit func(*jobs.Config)) *farm {
 	t.Helper()
 	f := &farm{t: t, dir: t.TempDir(), handler: &swap{h: http.NotFoundHandler()}, lines: map[string][]string{}}
 	f.registry = registrytest.Serve(t, registry.New(registry.Config{Content: registrytest.Store(t, registrytest.Disk(t))}))
-	images.Push(t, f.registry, "library/busybox:latest", "library/alpine:3.23")
+	images.Push(t, f.registry, "library/busybox:1", "library/alpine:3.23")
 	worker := images.Program(t, buildWorker(t), workerImage)
 	if err := worker.Push(t.Context(), f.registry); err != nil {
 		t.Fatal(err)
@@ -236,5 +236,5 @@ func document(name string, n int, fields string) string {
 	if n > 1 {
 		each = fmt.Sprintf(", forEach: {count: %d}", n)
 	}
-	return fmt.Sprintf("apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: %s}\nspec: {tasks: [{name: a, image: busybox, %s%s}]}\n", name, fields, each)
+	return fmt.Sprintf("apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: %s}\nspec: {tasks: [{name: a, image: 'busybox:1', %s%s}]}\n", name, fields, each)
 }

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -75,6 +76,7 @@ type Runs interface {
 	Get(ctx context.Context, id string) (work.Info, error)
 	Nodes(ctx context.Context, id, parent, after string, limit int, f machine.Filter) ([]machine.View, bool, error)
 	Keyed(ctx context.Context, prefix string) (map[string]string, error)
+	Live(id string) bool
 }
 
 // Control changes runs that go on.
@@ -236,6 +238,7 @@ func (c *Controller) deal(ctx context.Context, r ref) {
 func (c *Controller) reconcile(ctx context.Context, r ref, rec *record) (again time.Duration, err error) {
 	defer func() {
 		if v := recover(); v != nil { // a mistake about one object is not the others'
+			c.log.Error("panic", "object", r.String(), "panic", v, "stack", string(debug.Stack()))
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()

@@ -53,6 +53,11 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 			c.belong(r, rec, id)
 		}
 	}
+	if rec.written == 0 && finished(u) && !c.d.Server.Live(rec.run) {
+		// It was told by an earlier process. To look at each again would read
+		// all that ever ran here whenever a server starts.
+		return 0, nil
+	}
 	p.run, err = c.d.Server.Get(ctx, rec.run)
 	switch {
 	case errors.Is(err, work.ErrNotFound) && finished(u):
