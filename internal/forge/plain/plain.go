@@ -15,8 +15,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +22,7 @@ import (
 
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/forge"
+	"cairn.dev/cairn/internal/forge/git"
 	"cairn.dev/cairn/internal/forge/object"
 	"cairn.dev/cairn/internal/forge/rest"
 )
@@ -54,46 +53,29 @@ type Deps struct{ Clock clock.Clock }
 type Driver struct {
 	Config
 	clock clock.Clock
-	git   string
+	git   *git.Git
 }
 
 var _ forge.Forge = (*Driver)(nil)
 
 // New returns a driver. It contacts nobody.
 func New(c Config, d Deps) (*Driver, error) {
-	git, err := exec.LookPath("git")
-	if err != nil {
-		return nil, fmt.Errorf("set up the forge git: the git program is needed and not there: %w", err)
-	}
 	for name, address := range c.Repositories {
 		if err := forge.CheckRepository(name); err != nil {
 			return nil, fmt.Errorf("set up the forge git: %w", err)
 		}
-		u, err := url.Parse(address)
-		if err != nil || u.Path == "" || !slices.Contains([]string{"ssh", "https", "http", "file"}, u.Scheme) || u.Host == "" && u.Scheme != "file" || strings.HasPrefix(u.Host, "-") || strings.HasPrefix(u.User.String(), "-") {
-			return nil, fmt.Errorf("set up the forge git: %.200q is no address of %s: write ssh://git@host/path or https://host/path", redacted(u), name)
-		}
-		if _, has := u.User.Password(); has {
-			return nil, fmt.Errorf("set up the forge git: the address of %s has a password in it: put it into a file and name that", name)
+		if err := git.CheckAddress(address); err != nil {
+			return nil, fmt.Errorf("set up the forge git: the address of %s: %w", name, err)
 		}
 	}
-	if strings.ContainsAny(c.KeyFile+c.KnownHosts, "'\n\x00") {
-		return nil, errors.New("set up the forge git: a path of a key has a quote in it")
-	}
-	if c.Timeout <= 0 {
-		c.Timeout = 10 * time.Minute
+	g, err := git.New(git.Config{User: c.User, Password: c.Password.Read, KeyFile: c.KeyFile, KnownHosts: c.KnownHosts, Dir: c.Dir, Timeout: c.Timeout})
+	if err != nil {
+		return nil, fmt.Errorf("set up the forge git: %w", err)
 	}
 	if c.Author.Name == "" {
 		c.Author = object.Person{Name: "Cairn", Email: "cairn@localhost"}
 	}
-	return &Driver{Config: c, clock: d.Clock, git: git}, nil
-}
-
-func redacted(u *url.URL) string {
-	if u == nil {
-		return "it"
-	}
-	return u.Redacted()
+	return &Driver{Config: c, clock: d.Clock, git: g}, nil
 }
 
 func (d *Driver) address(repo string) (string, error) {
@@ -101,6 +83,15 @@ func (d *Driver) address(repo string) (string, error) {
 		return a, nil
 	}
 	return "", fmt.Errorf("%.100q has no address in the configuration: %w", repo, forge.ErrNotFound)
+}
+
+// open makes the folder in which git works on a repository.
+func (d *Driver) open(repo string) (*git.Repository, error) {
+	address, err := d.address(repo)
+	if err != nil {
+		return nil, err
+	}
+	return d.git.Open(repo, address)
 }
 
 // Account implements [forge.Forge]; a git server does not say.
@@ -119,8 +110,8 @@ func (d *Driver) Repository(ctx context.Context, repo string) (forge.Repository,
 	if err != nil {
 		return forge.Repository{}, err
 	}
-	defer w.close()
-	out, err := w.run(ctx, nil, "ls-remote", "--symref", "origin", "HEAD")
+	defer w.Close()
+	out, err := w.Run(ctx, nil, "ls-remote", "--symref", "origin", "HEAD")
 	if err != nil {
 		return forge.Repository{}, err
 	}
@@ -143,12 +134,12 @@ func (d *Driver) Head(ctx context.Context, repo, branch string) (string, error) 
 	if err != nil {
 		return "", err
 	}
-	defer w.close()
-	return w.head(ctx, branch)
+	defer w.Close()
+	return headOf(ctx, w, branch)
 }
 
-func (w *work) head(ctx context.Context, branch string) (string, error) {
-	out, err := w.run(ctx, nil, "ls-remote", "origin", "refs/heads/"+branch)
+func headOf(ctx context.Context, w *git.Repository, branch string) (string, error) {
+	out, err := w.Run(ctx, nil, "ls-remote", "origin", "refs/heads/"+branch)
 	if err != nil {
 		return "", err
 	}
@@ -157,7 +148,7 @@ func (w *work) head(ctx context.Context, branch string) (string, error) {
 			return hash, nil
 		}
 	}
-	return "", fmt.Errorf("branch %s of %s: %w", branch, w.repo, forge.ErrNotFound)
+	return "", fmt.Errorf("branch %s of %s: %w", branch, w.Name(), forge.ErrNotFound)
 }
 
 // Archive implements [forge.Code].
@@ -169,16 +160,16 @@ func (d *Driver) Archive(ctx context.Context, repo, commit string) (io.ReadClose
 	if err != nil {
 		return nil, err
 	}
-	if err := w.fetch(ctx, false, commit); err != nil {
-		w.close()
+	if err := w.Fetch(ctx, false, commit); err != nil {
+		w.Close()
 		return nil, err
 	}
-	files, err := w.files(ctx, commit)
+	files, err := w.Files(ctx, commit)
 	if err != nil {
-		w.close()
+		w.Close()
 		return nil, err
 	}
-	return w.archive(ctx, filepath.Base(repo)+"-"+commit[:7], files), nil
+	return w.Archive(ctx, git.Tar{Top: filepath.Base(repo) + "-" + commit[:7]}, files), nil
 }
 
 // Changed implements [forge.Code]: it compares the two trees.
@@ -193,11 +184,11 @@ func (d *Driver) Changed(ctx context.Context, repo, from, to string) ([]string, 
 	if err != nil {
 		return nil, false, err
 	}
-	defer w.close()
-	if err := w.fetch(ctx, true, from, to); err != nil {
+	defer w.Close()
+	if err := w.Fetch(ctx, true, from, to); err != nil {
 		return nil, false, err
 	}
-	out, err := w.run(ctx, nil, "diff-tree", "-r", "-z", "--name-only", "--no-renames", from, to)
+	out, err := w.Run(ctx, nil, "diff-tree", "-r", "-z", "--name-only", "--no-renames", from, to)
 	if err != nil {
 		return nil, false, err
 	}
@@ -213,17 +204,17 @@ func (d *Driver) File(ctx context.Context, repo, commit, path string) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	defer w.close()
-	if err := w.fetch(ctx, true, commit); err != nil {
+	defer w.Close()
+	if err := w.Fetch(ctx, true, commit); err != nil {
 		return nil, err
 	}
-	entries, err := w.list(ctx, commit, filepath.ToSlash(filepath.Dir(path)))
+	entries, err := w.List(ctx, commit, filepath.ToSlash(filepath.Dir(path)))
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range entries {
 		if e.Name == filepath.Base(path) && (e.Mode == object.ModeFile || e.Mode == object.ModeExecutable) {
-			return w.run(ctx, nil, "cat-file", "blob", e.Hash)
+			return w.Run(ctx, nil, "cat-file", "blob", e.Hash)
 		}
 	}
 	return nil, fmt.Errorf("file %s of %s: %w", path, repo, forge.ErrNotFound)
@@ -238,12 +229,12 @@ func (d *Driver) Commit(ctx context.Context, repo string, c forge.Commit) (strin
 	if err != nil {
 		return "", err
 	}
-	defer w.close()
-	if err := w.fetch(ctx, true, c.Parent); err != nil {
+	defer w.Close()
+	if err := w.Fetch(ctx, true, c.Parent); err != nil {
 		return "", err
 	}
 	f := object.FormatOf(c.Parent)
-	objects, root, err := object.Splice(ctx, f, func(ctx context.Context, dir string) ([]object.Entry, error) { return w.list(ctx, c.Parent, dir) }, c.Files)
+	objects, root, err := object.Splice(ctx, f, func(ctx context.Context, dir string) ([]object.Entry, error) { return w.List(ctx, c.Parent, dir) }, c.Files)
 	if r := (*object.Refusal)(nil); errors.As(err, &r) {
 		return "", fmt.Errorf("write %w: %w", err, forge.ErrInvalid)
 	}
@@ -251,11 +242,11 @@ func (d *Driver) Commit(ctx context.Context, repo string, c forge.Commit) (strin
 		return "", err
 	}
 	commit := object.EncodeCommit(root, []string{c.Parent}, d.Author, d.clock.Now(), c.Message)
-	if _, err := w.run(ctx, object.Pack(f, append(objects, commit)), "unpack-objects", "-q"); err != nil {
+	if _, err := w.Run(ctx, object.Pack(f, append(objects, commit)), "unpack-objects", "-q"); err != nil {
 		return "", err
 	}
 	hash := f.Hash(commit)
-	return hash, w.push(ctx, c.Branch, c.Head, hash)
+	return hash, push(ctx, w, c.Branch, c.Head, hash)
 }
 
 // DeleteBranch implements [forge.Code].
@@ -267,11 +258,11 @@ func (d *Driver) DeleteBranch(ctx context.Context, repo, branch, head string) er
 	if err != nil {
 		return err
 	}
-	defer w.close()
-	if _, err := w.head(ctx, branch); errors.Is(err, forge.ErrNotFound) {
+	defer w.Close()
+	if _, err := headOf(ctx, w, branch); errors.Is(err, forge.ErrNotFound) {
 		return nil
 	}
-	return w.push(ctx, branch, head, "")
+	return push(ctx, w, branch, head, "")
 }
 
 // unsupported is what a git server has no idea of.
