@@ -53,6 +53,9 @@ func TestTornTail(t *testing.T) {
 	must(t, err)
 	for cut := acked; cut <= int64(len(whole)); cut++ {
 		for _, garbage := range []string{"", "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "\xff\xff\xff\xff garbage", "\x05\x00\x00\x00garbage and more"} {
+			if garbage != "" && (cut-acked)%7 != 0 {
+				continue
+			}
 			dir := copyDir(t, r.cfg.Dir)
 			must(t, os.WriteFile(filepath.Join(dir, filepath.Base(name)), append(slices.Clone(whole[:cut]), garbage...), 0o600))
 			o := r.with(dir)

@@ -160,13 +160,10 @@ func Open(ctx context.Context, cfg Config, d Deps) (*Store, error) {
 	s := &Store{cfg: cfg, d: d, log: d.Log, calls: make(chan *call, 1024), stop: make(chan struct{}), done: make(chan struct{}),
 		kick: make(chan struct{}, 1), live: map[string]*live{}, intake: budget{left: maxIntake},
 		writer: writer{sync: syncData}}
+	if err := s.openCodec(); err != nil {
+		return nil, fmt.Errorf("open logs: %w", err)
+	}
 	var err error
-	if s.zip, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(blockSize), zstd.WithLowerEncoderMem(true)); err != nil {
-		return nil, fmt.Errorf("open logs: %w", err)
-	}
-	if s.unzip, err = zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxDirectory), zstd.WithDecoderLowmem(true)); err != nil {
-		return nil, fmt.Errorf("open logs: %w", err)
-	}
 	s.list.db, err = db.Open(ctx, db.Config{Path: filepath.Join(cfg.Dir, "logs.db"), Sync: db.Full, Schema: schema, CacheKB: 2 << 10, Log: d.Log})
 	if err != nil {
 		return nil, fmt.Errorf("open logs: %w", err)

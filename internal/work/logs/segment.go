@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/klauspost/compress/zstd"
+
 	"cairn.dev/cairn/internal/task"
 )
 
@@ -62,6 +64,16 @@ func sortRecords(rs []record) []record {
 		out = append(out, r)
 	}
 	return out
+}
+
+// openCodec makes what compresses and what unpacks, within their bounds.
+func (s *Store) openCodec() (err error) {
+	s.zip, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(blockSize), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		return err
+	}
+	s.unzip, err = zstd.NewReader(nil, zstd.WithDecoderMaxMemory(maxDirectory), zstd.WithDecoderLowmem(true))
+	return err
 }
 
 // encode makes a segment of sorted records.
