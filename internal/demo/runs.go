@@ -81,5 +81,5 @@ func (s *story) runs(ctx context.Context, dir string) error {
 	if err := at.command(ctx, "runs", "ls"); err != nil {
 		return err
 	}
-	return at.command(ctx, "logs", found.Runs[0].ID)
+	return at.command(ctx, "logs", found.Runs[0].ID, "3")
 }

@@ -141,6 +141,8 @@ func varying() []rule {
 	r := func(from, to string) rule { return rule{regexp.MustCompile(from), to} }
 	return []rule{
 		r(`sha(256|512):[0-9a-f]{6,128}…?`, "sha$1:DIGEST"),
+		r(`\b0[0-9a-v]{23}\b`, "RUN"),
+		r(`([a-z])-[0-9a-v]{5}\b`, "$1-SUFFIX"), // of a run's name
 		r(`\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?( ?Z| ?UTC|[+-]\d\d:\d\d)?`, "TIME"),
 		r(`\b\d{4}-\d\d-\d\d\b`, "DATE"),
 		r(`\b(127\.0\.0\.1|localhost):\d+`, "ADDRESS"),

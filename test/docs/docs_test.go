@@ -56,6 +56,7 @@ func TestSame(t *testing.T) {
 		{"expires 2026-01-02", "expires 2026-01-03", true},
 		{"http://127.0.0.1:5080/", "http://127.0.0.1:41234/", true},
 		{"12 MiB in 3ms", "1.5 KiB in 1m 2s", true},
+		{"06h0h82amrej76l5b0ismut6  web-6ors0", "06h0h829d37mvmq4gb3qbjsu web-qbjsu", true},
 		{"a\nb", "a\n  … 27d20h\nb", true},
 		{"3 images", "4 images", false},
 		{"kept: pinned", "kept: in use", false},

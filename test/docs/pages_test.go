@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"cairn.dev/cairn/test/images"
 	"cairn.dev/cairn/test/parts"
 )
 
@@ -193,6 +194,9 @@ func TestConsoleBlocks(t *testing.T) {
 		}
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			s := startShell(t)
+			if strings.Contains(text, "\n$ cairn run ") {
+				s.image("library/alpine:latest", "alpine")
+			}
 			printed := make([][]string, len(steps))
 			for i, step := range steps {
 				printed[i] = s.run(step.Command)
@@ -268,6 +272,15 @@ func startShell(t *testing.T) *shell {
 			t.Fatalf("the server is not ready after a minute:\n%s", log.String())
 		}
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// image puts an image that pages run into the server, where they find it.
+func (s *shell) image(ref, name string) {
+	s.t.Helper()
+	images.Push(s.t, s.addr, ref)
+	if out := s.run("crane copy --insecure " + shown + "/" + ref + " " + shown + "/" + name + " 2>/dev/null"); len(out) > 0 {
+		s.t.Fatalf("name an image: %s", strings.Join(out, "\n"))
 	}
 }
 
