@@ -6,9 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"cairn.dev/cairn/internal/workflow"
-	"cairn.dev/cairn/internal/workflow/front"
 )
 
 const examples = "../../testdata/argo"
@@ -20,38 +17,17 @@ func TestExamples(t *testing.T) {
 	if len(files) < 60 {
 		t.Fatalf("only %d examples", len(files))
 	}
-	w := start(t)
-	t.Run("all", func(t *testing.T) {
-		for _, f := range files {
-			doc, err := os.ReadFile(f)
-			if err != nil {
-				t.Fatal(err)
-			}
-			first, _, _ := strings.Cut(string(doc), "\n")
-			expect := strings.TrimPrefix(first, "# expect: ")
-			if !slices.Contains([]string{"Succeeded", "Failed", "Error"}, expect) {
-				continue
-			}
-			t.Run(strings.TrimSuffix(filepath.Base(f), ".yaml"), func(t *testing.T) {
-				t.Parallel()
-				w.expect(t, filepath.Base(f), doc, front.Options{}, nil, nil, expect)
-			})
+	var docs []document
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
 		}
-	})
-}
-
-// expect runs a document and compares the phase that it ends in.
-func (w *world) expect(t *testing.T, file string, doc []byte, o front.Options, args, answers map[string]workflow.Value, want string) {
-	t.Helper()
-	g, problems := front.Compile(file, doc, o)
-	if len(problems) > 0 {
-		t.Fatal(problems)
+		first, _, _ := strings.Cut(string(text), "\n")
+		phase := strings.ToLower(strings.TrimPrefix(first, "# expect: "))
+		if slices.Contains([]string{"succeeded", "failed", "error"}, phase) {
+			docs = append(docs, document{filepath.Base(f), text, outcome{phases: []string{phase}}})
+		}
 	}
-	info, err := w.ended(t.Context(), g, args, answers)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := info.Phase.String(); !strings.EqualFold(got, want) {
-		t.Errorf("it ended %s (%s), want %s\n%s", got, info.Message, want, w.tree(info.ID))
-	}
+	start(t).all(t, docs)
 }

@@ -1,159 +1,171 @@
 package argo
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"path/filepath"
+	"log/slog"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"cairn.dev/cairn/internal/api/wire"
+	"cairn.dev/cairn/internal/client"
 	"cairn.dev/cairn/internal/clock"
-	"cairn.dev/cairn/internal/db"
-	"cairn.dev/cairn/internal/task"
-	"cairn.dev/cairn/internal/work"
-	"cairn.dev/cairn/internal/work/machine"
-	"cairn.dev/cairn/internal/work/worktest"
-	"cairn.dev/cairn/internal/worker"
-	"cairn.dev/cairn/internal/workflow"
-	"cairn.dev/cairn/internal/workflow/front"
+	"cairn.dev/cairn/internal/config"
+	"cairn.dev/cairn/internal/serve"
+	"cairn.dev/cairn/internal/worker/keep"
+	"cairn.dev/cairn/test/images"
+	"cairn.dev/cairn/test/parts"
 )
 
-// world is a work server, and a worker that runs what it hands out.
-type world struct {
-	*work.Server
-	blobs *worktest.Blobs
-
-	mu      sync.Mutex
-	printed map[string]*bytes.Buffer // by run
+func TestMain(m *testing.M) {
+	keep.Main() // tasks are begun by this program
+	os.Exit(m.Run())
 }
 
-// slots is how many tasks run at a time: most examples wait for something.
-const slots = 48
+const (
+	// slots is how many tasks run at a time: most of them wait for something.
+	slots = 48
+	// patience is how long one example may take.
+	patience = 150 * time.Second
+)
+
+// world is a server that runs tasks in containers of this machine.
+type world struct {
+	*client.Client
+	log *buffer
+}
 
 func start(t *testing.T) *world {
 	t.Helper()
-	ctx, end := context.WithCancel(context.Background())
-	d, err := db.Open(ctx, db.Config{Path: filepath.Join(t.TempDir(), "work.db"), Sync: db.Full, Schema: work.Schema})
+	c := *config.Default()
+	c.Data, c.Listen, c.Open = t.TempDir(), "127.0.0.1:0", true
+	c.Work.Pool, c.Work.Slots = "on", slots
+	w := &world{log: &buffer{}}
+	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	srv, err := serve.New(t.Context(), serve.Config{Config: c}, serve.Deps{Clock: clock.Real(), Log: log, Stdout: w.log, Version: serve.Version("test")})
 	if err != nil {
-		t.Fatal(err)
+		parts.Missing(t, fmt.Sprintf("a machine on which tasks run: %v", err))
 	}
-	w := &world{blobs: &worktest.Blobs{}, printed: map[string]*bytes.Buffer{}}
-	w.Server, err = work.New(ctx, work.Config{}, work.Deps{DB: d, Clock: clock.Real(), Blobs: w.blobs, Compile: front.Again, CompileSchedule: front.ScheduleAgain})
-	if err != nil {
-		t.Fatal(err)
-	}
-	run := runner(t, w)
-	wk, err := worker.New(worker.Config{Pool: "default", Slots: slots}, worker.Deps{Server: w, Runner: run, Clock: clock.Real()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var parts sync.WaitGroup
-	parts.Go(func() { _ = w.Server.Run(ctx) })
-	working, leave := context.WithCancel(ctx)
-	worked := make(chan struct{})
-	go func() { defer close(worked); _ = wk.Run(working) }()
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Run(ctx) }()
 	t.Cleanup(func() {
-		leave()
-		<-worked
-		end()
-		parts.Wait()
-		if err := d.Close(); err != nil {
-			t.Error(err)
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the server did not stop in order: %v\n%s", err, w.log)
 		}
 	})
+	if w.Client, err = client.New(client.Config{Server: srv.URL()}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := images.Build(t.Context(), os.Stderr)
+	if err != nil {
+		parts.Missing(t, err.Error())
+	}
+	for _, i := range all {
+		for k, r := range i.Refs { // a name without a host is ours if we have it
+			i.Refs[k] = strings.TrimPrefix(r, "library/")
+		}
+		if err := i.Push(t.Context(), strings.TrimPrefix(srv.URL(), "http://")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return w
 }
 
-// Ask implements [worker.Server].
-func (w *world) Ask(ctx context.Context, a task.Ask) (task.Grant, error) { return w.Work(ctx, a) }
+// A document is one that is run, and what is expected of it.
+type document struct {
+	name string
+	text []byte
+	outcome
+}
 
-// Logs implements [worker.Server].
-func (w *world) Logs(_ context.Context, frames []byte) (task.Logged, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for r := bufio.NewReader(bytes.NewReader(frames)); ; {
-		f, err := task.ReadFrame(r)
-		if err == io.EOF {
-			return task.Logged{}, nil
-		}
-		if err != nil {
-			return task.Logged{}, err
-		}
-		if w.printed[f.Run] == nil {
-			w.printed[f.Run] = &bytes.Buffer{}
-		}
-		w.printed[f.Run].Write(f.Bytes)
+// all runs the documents, all at once, because most of them wait for something,
+// and tells of each as a test. It returns how many came to their outcome.
+func (w *world) all(t *testing.T, docs []document) (good int) {
+	results := make([]chan error, len(docs))
+	for i, d := range docs {
+		results[i] = make(chan error, 1)
+		go func() { results[i] <- w.expect(t.Context(), d) }()
 	}
-}
-
-// Fetch implements [worker.Server].
-func (w *world) Fetch(ctx context.Context, _ task.Ref, in task.Input) (io.ReadCloser, error) {
-	if in.Source != nil {
-		return nil, fmt.Errorf("input %s: nobody fetches %s here", in.Name, in.Source.Kind)
+	for i, d := range docs {
+		t.Run(strings.TrimSuffix(d.name, ".yaml"), func(t *testing.T) {
+			if err := <-results[i]; err != nil {
+				t.Error(err)
+				return
+			}
+			good++
+		})
 	}
-	return w.blobs.Open(ctx, in.Digest)
+	return good
 }
 
-// Store implements [worker.Server].
-func (w *world) Store(ctx context.Context, holder task.Ref, from io.Reader) (task.Produced, error) {
-	digest, size, err := w.blobs.Put(ctx, holder.Run, from)
-	return task.Produced{Digest: digest, Size: size}, err
-}
-
-// patience is how long one example may take.
-const patience = 90 * time.Second
-
-// ended runs a graph to its end. Who it waits for gives it the answers.
-func (w *world) ended(ctx context.Context, g *workflow.Graph, args, answers map[string]workflow.Value) (work.Info, error) {
+// expect runs a document and compares what becomes of it.
+func (w *world) expect(ctx context.Context, d document) error {
 	ctx, end := context.WithTimeout(ctx, patience)
 	defer end()
-	id, err := w.Submit(ctx, g, "tester", work.Options{Args: args})
+	s, err := w.Submit(ctx, wire.Submission{Document: wire.Document{Name: d.name, Text: string(d.text)}, Args: d.args})
 	if err != nil {
-		return work.Info{}, err
+		return err
 	}
+	if d.after > 0 {
+		if err := clock.Sleep(ctx, clock.Real(), d.after); err != nil {
+			return err
+		}
+		if _, err := w.Cancel(ctx, s.ID, true); err != nil {
+			return err
+		}
+	}
+	r, err := w.wait(ctx, s.ID, d.answers)
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, w.tree(s.ID))
+	}
+	if !slices.Contains(d.phases, r.Phase) || !strings.Contains(r.Message, d.says) {
+		return fmt.Errorf("it ended %s (%s), want %s (%s)\n%s", r.Phase, r.Message, strings.Join(d.phases, " or "), d.says, w.tree(s.ID))
+	}
+	return nil
+}
+
+// wait waits for the end of a run, and answers those who wait for somebody.
+func (w *world) wait(ctx context.Context, id string, answers map[string]string) (wire.Run, error) {
 	for {
-		info, err := w.Get(ctx, id)
-		if err != nil {
-			return info, fmt.Errorf("it did not end: %w\n%s", err, w.tree(id))
+		r, err := w.Run(ctx, id)
+		if err != nil || r.Done() {
+			return r, err
 		}
-		if !info.Ended.IsZero() {
-			return info, nil
-		}
-		if info.Suspended {
-			err = w.Resume(ctx, id, "", nil, false, "")
+		if r.Suspended {
+			_, err = w.Resume(ctx, id, wire.ResumeRequest{})
 		} else if answers != nil {
 			err = w.answer(ctx, id, "", answers)
 		}
 		if err == nil {
-			err = clock.Sleep(ctx, clock.Real(), 20*time.Millisecond)
+			err = clock.Sleep(ctx, clock.Real(), 50*time.Millisecond)
 		}
 		if err != nil {
-			return info, fmt.Errorf("%w\n%s", err, w.tree(id))
+			return r, err
 		}
 	}
 }
 
 // answer resumes what waits for somebody.
-func (w *world) answer(ctx context.Context, id, parent string, answers map[string]workflow.Value) error {
-	nodes, _, err := w.Nodes(ctx, id, parent, "", 1000, machine.Filter{})
+func (w *world) answer(ctx context.Context, id, parent string, answers map[string]string) error {
+	l, err := w.Nodes(ctx, id, client.NodeQuery{Parent: parent})
 	if err != nil {
 		return err
 	}
-	for _, n := range nodes {
+	for _, n := range l.Nodes {
 		if n.Waits == "to be resumed" {
-			if err := w.Resume(ctx, id, n.ID, answers, false, ""); err != nil {
-				return err
-			}
+			_, err = w.Resume(ctx, id, wire.ResumeRequest{Node: n.ID, Outputs: answers})
+		} else if n.Children {
+			err = w.answer(ctx, id, n.ID, answers)
 		}
-		if n.Children {
-			if err := w.answer(ctx, id, n.ID, answers); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -163,23 +175,41 @@ func (w *world) answer(ctx context.Context, id, parent string, answers map[strin
 func (w *world) tree(id string) string {
 	var b strings.Builder
 	w.branch(&b, id, "", "  ")
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if p := w.printed[id]; p != nil {
-		fmt.Fprintf(&b, "printed: %.2000s", p)
-	}
+	_ = w.Logs(context.Background(), id, client.LogQuery{Tail: 20}, func(l wire.LogLine) error {
+		fmt.Fprintf(&b, "  %s prints %s\n", l.Task, l.Text)
+		return nil
+	})
 	return b.String()
 }
 
 func (w *world) branch(b *strings.Builder, id, parent, indent string) {
-	nodes, _, err := w.Nodes(context.Background(), id, parent, "", 100, machine.Filter{})
+	l, err := w.Nodes(context.Background(), id, client.NodeQuery{Parent: parent, Limit: 50})
 	if err != nil {
 		fmt.Fprintln(b, indent, err)
+		return
 	}
-	for _, n := range nodes {
-		fmt.Fprintf(b, "%s%s %s: %s %s (exit %d, attempt %d) %v %s\n", indent, n.ID, n.Name, n.Phase, n.Message, n.Exit, n.Attempt, n.Outputs, n.Waits)
+	for _, n := range l.Nodes {
+		fmt.Fprintf(b, "%s%s %s: %s %s (exit %d, attempt %d) %s\n", indent, n.ID, n.Name, n.Phase, n.Message, n.Exit, n.Attempt, n.Waits)
 		if n.Children && len(indent) < 20 {
 			w.branch(b, id, n.ID, indent+"  ")
 		}
 	}
+}
+
+// buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }

@@ -27,6 +27,9 @@ func functions() []expr.Option {
 	return []expr.Option{
 		one("asInt", func(v any) (any, error) {
 			f, err := asFloat(v)
+			if _, number := v.(float64); number { // a text has to be one as it stands
+				f = math.Trunc(f)
+			}
 			if err != nil || f != math.Trunc(f) || math.Abs(f) > 1<<53 {
 				return nil, fmt.Errorf("asInt: %.40q is no whole number", fmt.Sprint(v))
 			}

@@ -199,6 +199,7 @@ func TestDefaultsSeeNoInputs(t *testing.T) {
 func TestExpressions(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"asInt(inputs.parameters.x) * 2", "14"},
+		{"asInt(inputs.parameters.x) + asInt(0.7) + asInt(-1.9)", "6"}, // a duration is no whole number of seconds
 		{"inputs.parameters['x'] + 'a'", "7a"},
 		{"inputs.parameters.y == 'a' ? 1 : 2", "2"},
 		{"toJson(map(1..3, {# * 2}))", "[2,4,6]"},
