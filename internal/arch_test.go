@@ -86,7 +86,7 @@ var rooms = map[string][]string{
 	"internal/workflow/…":     {"internal/task", "internal/image", "internal/workflow/…"},
 	"internal/work":           {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/content", "internal/image", "internal/usage", "internal/work/…"},
 	"internal/work/door":      {"internal/work", "internal/task"},
-	"internal/work/artifacts": {"internal/work/artifacts/…", "internal/task", "internal/outbound", "internal/upstream", "internal/workflow", "internal/clock", "internal/blob", "internal/content", "internal/image", "internal/forge/git"},
+	"internal/work/artifacts": {"internal/work/artifacts/…", "internal/task", "internal/outbound", "internal/upstream", "internal/workflow", "internal/clock", "internal/blob", "internal/content", "internal/image", "internal/forge", "internal/forge/git"},
 	"internal/work/…":         {"internal/task", "internal/outbound", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
 	"internal/worker":         {"internal/task", "internal/clock", "internal/worker/…"},
 	"internal/worker/…":       {"internal/task", "internal/clock", "internal/worker/…"},

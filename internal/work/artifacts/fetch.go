@@ -60,6 +60,8 @@ func (s *Store) source(ctx context.Context, run string, src *task.Source) (File,
 		return s.get(ctx, src)
 	case "s3":
 		return s.getObject(ctx, src)
+	case "git":
+		return s.clone(ctx, src)
 	case kindFile:
 		return s.openFile(src.URL)
 	case kindPart:
