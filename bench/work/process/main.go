@@ -206,10 +206,10 @@ func (s *server) Ask(ctx context.Context, a task.Ask) (g task.Grant, err error) 
 
 func (s *server) Beat(context.Context, task.Beat) (task.Beaten, error) { return task.Beaten{}, nil }
 func (s *server) Logs(context.Context, []byte) (task.Logged, error)    { return task.Logged{}, nil }
-func (s *server) Fetch(context.Context, task.Ref, task.Input) (io.ReadCloser, error) {
-	return nil, os.ErrNotExist
+func (s *server) Fetch(context.Context, task.Ref, task.Input) (io.ReadCloser, bool, error) {
+	return nil, false, os.ErrNotExist
 }
-func (s *server) Store(context.Context, task.Ref, io.Reader) (task.Produced, error) {
+func (s *server) Store(context.Context, task.Ref, task.Output, bool, io.Reader) (task.Produced, error) {
 	return task.Produced{}, os.ErrInvalid
 }
 
