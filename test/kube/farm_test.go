@@ -189,13 +189,15 @@ func (f *farm) logs(w http.ResponseWriter, r *http.Request) {
 }
 
 // run submits a document to the cluster's pool.
-func (f *farm) run(doc string) string {
+func (f *farm) run(doc string) string { f.t.Helper(); return f.runIn("default", doc) }
+
+func (f *farm) runIn(namespace, doc string) string {
 	f.t.Helper()
 	g, problems := front.Compile("test.yaml", []byte(doc), front.Options{Cluster: true})
 	if len(problems) > 0 {
 		f.t.Fatalf("%v", problems)
 	}
-	id, err := f.server.Submit(f.t.Context(), g, "ann", work.Options{Pool: f.dispatch.Pool()})
+	id, err := f.server.Submit(f.t.Context(), g, "ann", work.Options{Pool: f.dispatch.Pool(), Namespace: namespace})
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // writes counts what the API server was asked to change, by what, from its own
-// metrics. Leases of nodes are left out: they are beats.
+// metrics. Leases and status of nodes are left out: they are beats.
 func writes(c *cluster.Cluster) map[string]int {
 	out := map[string]int{}
 	for line := range strings.SplitSeq(c.Kubectl("get", "--raw", "/metrics"), "\n") {
@@ -33,7 +33,7 @@ func writes(c *cluster.Cluster) map[string]int {
 		default:
 			continue
 		}
-		if l["resource"] == "leases" {
+		if l["resource"] == "leases" || l["resource"] == "nodes" { // a node's beats
 			continue
 		}
 		n, err := strconv.ParseFloat(value, 64)

@@ -1,0 +1,101 @@
+package kube_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"cairn.dev/cairn/internal/kube/jobs"
+	"cairn.dev/cairn/internal/work"
+	"cairn.dev/cairn/internal/work/machine"
+	"cairn.dev/cairn/test/cluster"
+)
+
+// argo is a workflow of Argo's with one template.
+func argo(name, fields string) string {
+	return "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: " + name + "}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n    container: {image: 'busybox:1', command: ['true']}\n" + fields
+}
+
+// why is what a run says about its first task.
+func (f *farm) why(i work.Info) string {
+	f.t.Helper()
+	nodes, _, err := f.server.Nodes(f.t.Context(), i.ID, "1", "", 1, machine.Filter{})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	if len(nodes) == 0 {
+		return i.Message
+	}
+	return i.Message + " " + nodes[0].Message
+}
+
+// What cannot start ends the run, in words that say what to do: never in silence.
+func TestPodsThatDoNotStart(t *testing.T) {
+	f := newFarm(t, cluster.Options{Nodes: 1}, func(c *jobs.Config) { c.BadStart, c.NoStart = 4*time.Second, 8*time.Second })
+	f.cluster.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: none}}
+---
+{apiVersion: v1, kind: ResourceQuota, metadata: {name: none, namespace: none}, spec: {hard: {pods: "0"}}}`)
+	for _, c := range []struct {
+		name, namespace, doc string
+		want                 []string
+	}{
+		{"no such image", "default", strings.ReplaceAll(document("missing", 3, "command: ['true']"), "busybox:1", "cairn.test/missing:1"), []string{"cannot start", "ImagePull", "missing:1"}},
+		{"no such Secret", "default", argo("secret", "    podSpecPatch: '{containers: [{name: main, env: [{name: A, valueFrom: {secretKeyRef: {name: gone, key: k}}}]}]}'\n"), []string{"CreateContainerConfigError", `secret "gone" not found`}},
+		{"no such field", "default", argo("field", "    podSpecPatch: '{nodeSelektor: {a: b}}'\n"), []string{"podSpecPatch", `"nodeSelektor"`}},
+		{"no such node", "default", argo("node", "    nodeSelector: {there: 'no'}\n"), []string{"no node takes the pod", "node(s) didn't match"}},
+		{"no such namespace", "nowhere", document("nowhere", 1, "command: ['true']"), []string{"there is no namespace nowhere in cluster prod"}},
+		{"no quota", "none", document("quota", 2, "command: ['true']"), []string{"no pod of Job", "exceeded quota"}},
+		{"what the API server refuses", "default", argo("refused", "    podSpecPatch: '{containers: [{name: main, workingDir: x, resources: {requests: {cpu: -1}}}]}'\n"), []string{"must be greater than or equal to 0"}},
+		{"no such program", "default", document("program", 1, "command: [/no/such/program]"), []string{"/no/such/program"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			i := f.ends(f.runIn(c.namespace, c.doc), 90*time.Second)
+			why := f.why(i)
+			t.Log(i.Phase, why)
+			if i.Phase != machine.Errored && i.Phase != machine.Failed {
+				t.Errorf("it is %v", i.Phase)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(why, want) {
+					t.Errorf("%q does not say %q", why, want)
+				}
+			}
+		})
+	}
+}
+
+// Pods of which the cluster asks more, or that ask for more themselves.
+func TestKindsOfPods(t *testing.T) {
+	f := newFarm(t, cluster.Options{Nodes: 1}, nil)
+	f.cluster.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: strict, labels: {pod-security.kubernetes.io/enforce: restricted}}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: words}, data: {hello: world}}`)
+	t.Run("restricted namespace", func(t *testing.T) {
+		id := f.runIn("strict", document("strict", 20, "command: [sh, -c, 'id -u; echo x > /tmp/x']"))
+		i := f.succeeds(id, 20, time.Minute)
+		t.Log("isolation", i.Isolation)
+	})
+	t.Run("a pod for each task", func(t *testing.T) {
+		id := f.run(document("apart", 12, "isolation: pod, command: [sh, -c, 'test ! -e /left; echo x > /left']"))
+		f.succeeds(id, 12, 2*time.Minute)
+		jobs := strings.Fields(f.cluster.Kubectl("get", "jobs", "-l", "cairn.dev/run="+id, "-o", "name"))
+		pods := strings.Fields(f.cluster.Kubectl("get", "pods", "-l", "cairn.dev/run="+id, "-o", "name"))
+		t.Logf("%d Jobs, %d pods", len(jobs), len(pods))
+		if len(pods) != 12 {
+			t.Errorf("%d pods for 12 tasks", len(pods))
+		}
+	})
+	t.Run("the image's own command", func(t *testing.T) {
+		f.succeeds(f.run("apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: own}\nspec: {tasks: [{name: a, image: 'busybox:1', args: [-c, 'exit 0']}]}\n"), 1, time.Minute)
+	})
+	t.Run("files of others", func(t *testing.T) {
+		f.succeeds(f.run(argo("patched", "    podSpecPatch: '{volumes: [{name: w, configMap: {name: words}}], containers: [{name: main, volumeMounts: [{name: w, mountPath: /w}]}]}'\n")), 1, time.Minute)
+	})
+	t.Run("images that differ by item", func(t *testing.T) {
+		id := f.run("apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: images}\nspec: {tasks: [{name: a, image: '${{ item }}', command: ['true'], forEach: {items: ['busybox:1', 'alpine:3.23', 'busybox:1']}}]}\n")
+		f.succeeds(id, 3, time.Minute)
+	})
+	t.Run("volumes that are new for each task", func(t *testing.T) {
+		f.succeeds(f.run(document("volumes", 20, "volumes: [{name: v, path: /v}], command: [sh, -c, 'test ! -e /v/left && echo x > /v/left']")), 20, time.Minute)
+	})
+}
