@@ -83,9 +83,9 @@ type Source struct {
 	Headers  map[string]string `json:"headers,omitempty"`
 	Secret   string            `json:"secret,omitempty"` // name of a secret of the server's
 	Raw      string            `json:"raw,omitempty"`
-	// Archive is "auto" when a tar, also one compressed by gzip, or a zip is a
-	// folder to be unpacked (or a file, if it holds nothing else). A file is
-	// taken as it is when empty.
+	// Archive says what is unpacked: "tar" what is a tar compressed by gzip,
+	// "zip" a zip, "auto" both and a tar that is not compressed. What holds one
+	// thing only becomes that; all else is taken as it is.
 	Archive string `json:"archive,omitempty"`
 }
 

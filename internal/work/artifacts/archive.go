@@ -20,20 +20,20 @@ const maxEntries = 1_000_000
 
 // unpacked looks whether what a source gives is an archive, and makes a folder
 // of it; what holds one thing only is that thing. So does Argo.
-func (s *Store) unpacked(ctx context.Context, run string, f File) (File, error) {
+func (s *Store) unpacked(ctx context.Context, run, archive string, f File) (File, error) {
 	head, err := begin(f, 64<<10)
 	if err != nil && err != io.EOF {
 		_ = f.Close()
 		return File{}, err
 	}
 	whole := reading{io.MultiReader(bytes.NewReader(head), f), f}
-	if !looksPacked(head) {
+	if !looksPacked(head, archive) {
 		return File{ReadCloser: whole, Size: f.Size}, nil
 	}
 	defer f.Close()
 	// Whether it holds one thing only is known at its end.
 	var digest string
-	if bytes.HasPrefix(head, []byte("PK")) {
+	if isZip(head) {
 		digest, err = s.putZip(ctx, run, whole)
 	} else {
 		var r io.Reader
@@ -58,17 +58,21 @@ func (s *Store) unpacked(ctx context.Context, run string, f File) (File, error) 
 	return File{ReadCloser: t, Size: t.Size(), Folder: true}, nil
 }
 
-// looksPacked reports whether bytes begin a zip, or a tar with or without gzip.
-func looksPacked(head []byte) bool {
-	if bytes.HasPrefix(head, []byte("PK\x03\x04")) || bytes.HasPrefix(head, []byte("PK\x05\x06")) {
-		return true
+// looksPacked reports whether bytes begin what is to be unpacked.
+func looksPacked(head []byte, archive string) bool {
+	if isZip(head) {
+		return archive != "tar"
 	}
-	r, _, err := unzipped(bytes.NewReader(head))
-	if err != nil {
+	r, packed, err := unzipped(bytes.NewReader(head))
+	if err != nil || archive == "zip" || archive == "tar" && !packed {
 		return false
 	}
 	_, err = tar.NewReader(r).Next()
 	return err == nil
+}
+
+func isZip(head []byte) bool {
+	return bytes.HasPrefix(head, []byte("PK\x03\x04")) || bytes.HasPrefix(head, []byte("PK\x05\x06")) // the second is an empty one's
 }
 
 func invalidArchive(err error) error {

@@ -46,8 +46,8 @@ func (s *Store) fetch(ctx context.Context, run string, in task.Input) (File, err
 		return File{ReadCloser: f, Size: f.Size(), Folder: in.Folder}, nil
 	}
 	f, err := s.source(ctx, run, in.Source)
-	if err == nil && in.Source.Archive == "auto" && !f.Folder {
-		return s.unpacked(ctx, run, f)
+	if err == nil && in.Source.Archive != "" && !f.Folder {
+		return s.unpacked(ctx, run, in.Source.Archive, f)
 	}
 	return f, err
 }

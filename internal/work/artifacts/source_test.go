@@ -339,6 +339,12 @@ func TestArchives(t *testing.T) {
 			if got, err := w.read("a", task.Input{Source: src}); err != nil || got != string(c.bytes) {
 				t.Errorf("as it is: %d bytes, %v", len(got), err)
 			}
+			for archive, asIs := range map[string]bool{"tar": !strings.Contains(name, "tgz") && name != "tar that ends", "zip": !strings.Contains(name, "zip") || name == "gzip of a text"} {
+				src.Archive = archive
+				if got, err := w.read("a", task.Input{Source: src}); asIs && (err != nil || got != string(c.bytes)) {
+					t.Errorf("as %s: %.100q, %v", archive, got, err)
+				}
+			}
 			src.Archive = "auto"
 			f, err := w.Fetch(t.Context(), "a", task.Input{Source: src})
 			if err == nil {

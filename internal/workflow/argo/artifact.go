@@ -11,9 +11,10 @@ import (
 
 // sourced is an artifact that lives elsewhere, or in the document.
 type sourced struct {
-	kind, secret            string
-	url, revision, key, raw workflow.Expr
-	headers                 map[string]workflow.Expr
+	kind, secret, archive                     string
+	url, revision, key, endpoint, region, raw workflow.Expr
+	headers                                   map[string]workflow.Expr
+	insecure                                  bool // http and not https
 }
 
 func (a *sourced) String() string {
@@ -27,11 +28,11 @@ func (a *sourced) String() string {
 
 // Eval implements [workflow.Expr].
 func (a *sourced) Eval(s workflow.Scope) (workflow.Value, error) {
-	src := &task.Source{Kind: a.kind, Secret: a.secret}
+	src := &task.Source{Kind: a.kind, Secret: a.secret, Archive: a.archive}
 	for _, f := range []struct {
 		to   *string
 		from workflow.Expr
-	}{{&src.URL, a.url}, {&src.Revision, a.revision}, {&src.Key, a.key}, {&src.Raw, a.raw}} {
+	}{{&src.URL, a.url}, {&src.Revision, a.revision}, {&src.Key, a.key}, {&src.Endpoint, a.endpoint}, {&src.Region, a.region}, {&src.Raw, a.raw}} {
 		if f.from == nil {
 			continue
 		}
@@ -53,7 +54,19 @@ func (a *sourced) Eval(s workflow.Scope) (workflow.Value, error) {
 		}
 		src.Headers[k] = fmt.Sprint(v)
 	}
-	return &workflow.File{Source: src}, nil
+	src.Endpoint = endpoint(src.Endpoint, a.insecure)
+	return &workflow.File{Source: src, Folder: a.kind == "git"}, nil
+}
+
+// endpoint is a host of Argo's as an address.
+func endpoint(host string, insecure bool) string {
+	switch {
+	case host == "":
+		return ""
+	case insecure:
+		return "http://" + host
+	}
+	return "https://" + host
 }
 
 // secret is the name of a secret, of which the server has its own.
@@ -66,9 +79,8 @@ func (c *compiler) secret(n *document.Node) string {
 // say.
 func (c *compiler) source(n *document.Node, p *place) workflow.Expr {
 	c.check(n, "artifact")
-	if a := n.Get("archive"); a != nil {
-		c.archive(a)
-	}
+	// Without a word Argo looks whether it is a tar, which it makes of outputs.
+	archive := map[string]string{"": "tar", "tar": "tar", "zip": "zip"}[c.archive(n.Get("archive"))]
 	if sub := n.Get("subPath"); sub != nil && n.Get("from") == nil && n.Get("fromExpression") == nil {
 		sub.FailKey("subPath stands beside from or fromExpression: name the file itself in the source")
 	}
@@ -84,7 +96,7 @@ func (c *compiler) source(n *document.Node, p *place) workflow.Expr {
 	case n.Get("http") != nil:
 		h := n.Get("http")
 		c.check(h, "httpSource")
-		a := &sourced{kind: "http", url: c.textOf(h.Get("url"), p), headers: c.headers(h.Get("headers"), p)}
+		a := &sourced{kind: "http", archive: archive, url: c.textOf(h.Get("url"), p), headers: c.headers(h.Get("headers"), p)}
 		if a.url == nil {
 			h.Fail("there is no url")
 		}
@@ -110,7 +122,8 @@ func (c *compiler) source(n *document.Node, p *place) workflow.Expr {
 			s.Fail("there is no bucket: the server's own store keeps artifacts by their content, hand them on with from")
 			return nil
 		}
-		return &sourced{kind: "s3", url: c.textOf(s.Get("bucket"), p), key: c.textOf(s.Get("key"), p), secret: c.s3Secret(s)}
+		return &sourced{kind: "s3", archive: archive, url: c.textOf(s.Get("bucket"), p), key: c.textOf(s.Get("key"), p), secret: c.s3Secret(s),
+			endpoint: c.textOf(s.Get("endpoint"), p), region: c.textOf(s.Get("region"), p), insecure: s.Get("insecure").Bool()}
 	}
 	return nil
 }
@@ -187,7 +200,8 @@ func (c *compiler) destination(n *document.Node) *task.Source {
 		if s.Get("bucket") == nil {
 			return nil // a key alone is of the store that is the default: ours has no keys
 		}
-		return &task.Source{Kind: "s3", URL: plain(s.Get("bucket")), Key: plain(s.Get("key")), Secret: c.s3Secret(s)}
+		return &task.Source{Kind: "s3", URL: plain(s.Get("bucket")), Key: plain(s.Get("key")), Secret: c.s3Secret(s),
+			Endpoint: endpoint(plain(s.Get("endpoint")), s.Get("insecure").Bool()), Region: plain(s.Get("region"))}
 	}
 	return nil
 }

@@ -420,7 +420,9 @@ func (c *compiler) outputs(tmpl *document.Node, t *workflow.Template, p *place, 
 			e.Get("subPath").FailKey("subPath stands where an artifact is handed on")
 		case e.Get("path") != nil && program:
 			out := task.Output{Name: o.Name, Kind: task.Artifact, Optional: e.Get("optional").Bool(), Archive: c.archive(e.Get("archive"))}
-			out.To = c.destination(e)
+			if out.To = c.destination(e); out.To != nil && out.Archive == "" {
+				out.Archive = "tar" // elsewhere it is read as Argo writes it
+			}
 			leaf.output(out, c.textOf(e.Get("path"), p))
 		case e.Get("from") != nil:
 			o.From = c.from(e.Get("from"), p)
