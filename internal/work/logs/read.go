@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -22,6 +23,8 @@ const (
 	// liveBytes is how much of the journal a reader takes at a time: what a
 	// follower holds in memory.
 	liveBytes = 1 << 20
+	// maxAhead is how many segments a reader holds at most.
+	maxAhead = 4
 )
 
 // A Query says what to read.
@@ -206,7 +209,8 @@ func (r *reader) segments(ctx context.Context) error {
 	}
 }
 
-// ahead reads rows in order, unpacking the next while one is handed on.
+// ahead reads rows in order, and has the next ones unpacked and searched while
+// one is handed on.
 func (r *reader) ahead(ctx context.Context, rows []row) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -215,23 +219,29 @@ func (r *reader) ahead(ctx context.Context, rows []row) error {
 		records []record
 		err     error
 	}
-	next := make(chan loaded)
 	pos := r.pos
+	load := func(w *row) loaded {
+		if !r.mayHold(w) {
+			return loaded{row: w}
+		}
+		records, err := r.s.rowRecords(ctx, w, func(rec *record) bool { return rec.pos >= pos && r.wants(rec) })
+		return loaded{w, r.matching(records), err}
+	}
+	next := make(chan chan loaded, min(runtime.GOMAXPROCS(0), maxAhead)-1)
 	go func() {
 		defer close(next)
 		for i := range rows {
-			l := loaded{row: &rows[i]}
-			if r.mayHold(l.row) {
-				l.records, l.err = r.s.rowRecords(ctx, l.row, func(rec *record) bool { return rec.pos >= pos && r.wants(rec) })
-			}
+			one := make(chan loaded, 1)
 			select {
-			case next <- l:
+			case next <- one: // has room again when one before it was handed on
+				go func() { one <- load(&rows[i]) }()
 			case <-ctx.Done():
 				return
 			}
 		}
 	}()
-	for l := range next {
+	for one := range next {
+		l := <-one
 		if l.err != nil {
 			return l.err
 		}
@@ -267,18 +277,32 @@ func (r *reader) wanted(records []record) []record {
 	return slices.DeleteFunc(records, func(rec record) bool { return !r.wants(&rec) })
 }
 
-// matching leaves out records in which no line can match: to look for a word
-// costs less than to look for a pattern.
+// matching leaves out records in which no line matches.
 func (r *reader) matching(records []record) []record {
-	if len(r.literal) == 0 {
+	if r.q.Grep == nil {
 		return records
 	}
-	return slices.DeleteFunc(records, func(rec record) bool { return !bytes.Contains(rec.text, r.literal) })
+	return slices.DeleteFunc(records, func(rec record) bool {
+		if !bytes.Contains(rec.text, r.literal) {
+			return true
+		}
+		for text := range bytes.Lines(rec.text) {
+			if r.matches(bytes.TrimSuffix(text, newline)) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// matches reports whether a line is selected. To look for a word costs less
+// than to look for a pattern.
+func (r *reader) matches(line []byte) bool {
+	return r.q.Grep == nil || (len(r.literal) == 0 || bytes.Contains(line, r.literal)) && r.q.Grep.Match(line)
 }
 
 // emit hands on the lines of records, which are sorted as in a segment.
 func (r *reader) emit(records []record) error {
-	records = r.matching(records)
 	byTime(records)
 	return r.lines(records, func(l Line) error {
 		if r.skip > 0 {
@@ -300,7 +324,7 @@ func (r *reader) lines(records []record, f func(Line) error) error {
 		for rest := rec.text; len(rest) > 0; {
 			text, after, whole := bytes.Cut(rest, newline)
 			rest = after
-			if r.q.Grep != nil && (len(r.literal) > 0 && !bytes.Contains(text, r.literal) || !r.q.Grep.Match(text)) {
+			if !r.matches(text) {
 				continue
 			}
 			l.Text, l.Open = text, !whole
@@ -336,7 +360,7 @@ func byTime(records []record) {
 func (r *reader) fromEnd(ctx context.Context) error {
 	missing := r.q.Tail
 	count := func(records []record) {
-		_ = r.lines(r.matching(records), func(Line) error { missing--; return nil })
+		_ = r.lines(records, func(Line) error { missing--; return nil })
 	}
 	r.s.mu.Lock()
 	extents := r.live.take(0, math.MaxInt64)
