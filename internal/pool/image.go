@@ -26,6 +26,7 @@ const (
 type description struct {
 	digest image.Digest // of the manifest for this platform
 	from   Repository
+	config image.Descriptor
 	layers []image.Descriptor
 	// chain names what the layers make, each with those below it (image-spec,
 	// config.md, "Layer ChainID").
@@ -101,7 +102,7 @@ func describe(ctx context.Context, f Found, p image.Platform) (description, erro
 	if m.Config == nil || len(m.Layers) == 0 || len(m.Layers) > maxLayers {
 		return d, fmt.Errorf("%w: it has %d layers, and is nothing that runs", ErrNoImage, len(m.Layers))
 	}
-	d.layers = m.Layers
+	d.config, d.layers = *m.Config, m.Layers
 	for _, l := range m.Layers {
 		if len(l.URLs) > 0 {
 			return d, fmt.Errorf("%w: its layer %s lies elsewhere, and such are not fetched", ErrNoImage, l.Digest)

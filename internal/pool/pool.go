@@ -48,7 +48,9 @@ const (
 	// is weaker in a pool, and nothing is stronger on one machine.
 	Isolation = "overlay"
 
-	warmFor = time.Minute // that a root waits for a task
+	hostName = "task"        // as tasks see it
+	private  = "/tmp/.cairn" // a folder in the root, for what is ours
+	warmFor  = time.Minute   // that a root waits for a task
 )
 
 // ErrNoImage means that there is no such image for this machine: whoever wrote

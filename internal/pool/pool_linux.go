@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,7 +15,6 @@ import (
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/task"
-	"cairn.dev/cairn/internal/upstream"
 	"cairn.dev/cairn/internal/worker"
 	"cairn.dev/cairn/internal/worker/isolate"
 	"cairn.dev/cairn/internal/worker/keep"
@@ -30,13 +27,12 @@ const upkeep = 10 * time.Second
 // safe for concurrent use.
 type Pool struct {
 	cfg      Config
-	deps     Deps
+	clock    clock.Clock
 	users    *users
 	layers   *layers
 	roots    *roots
 	groups   *groups
-	library  library
-	budget   *budget
+	desk     *desk
 	executor *worker.Executor
 
 	stop     context.CancelFunc
@@ -70,26 +66,19 @@ func New(cfg Config, d Deps) (*Pool, error) {
 		return nil, refuse(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	p := &Pool{cfg: cfg, deps: d, users: u, stop: stop, executor: &worker.Executor{Exchange: d.Exchange, Clock: d.Clock, Limits: cfg.Inputs}}
+	p := &Pool{cfg: cfg, clock: d.Clock, users: u, stop: stop, executor: &worker.Executor{Exchange: d.Exchange, Clock: d.Clock, Limits: cfg.Inputs}}
 	if p.layers, err = openLayers(ctx, cfg, u, d.Clock, d.Log); err != nil {
 		stop()
 		return nil, err
 	}
 	p.roots = &roots{users: u, layers: p.layers, dir: cfg.Dir, clock: d.Clock, log: d.Log, ctx: ctx,
 		warm: map[image.Digest][]*place{}, making: map[image.Digest]int{}, inUse: map[image.Digest]int{}}
-	all := amount{cpu: cfg.CPU, memory: cfg.Memory}
-	if all.cpu <= 0 {
-		all.cpu = int64(runtime.NumCPU()) * 1000
-	}
-	if all.memory <= 0 {
-		all.memory = memory()
-	}
-	p.budget = newBudget(all)
+	p.desk = newDesk(cfg, d, amount{cpu: int64(runtime.NumCPU()) * 1000, memory: memory()})
 	var limited error
 	if p.groups, limited = openGroups(); limited != nil {
 		d.Log.Info("what tasks use is not limited", "why", limited)
 	}
-	d.Log.Info("tasks run on this machine, in containers that share its network", "users", u.how, "processors", thousandths(all.cpu), "memory", all.memory)
+	d.Log.Info("tasks run on this machine, in containers that share its network", "users", u.how, "processors", thousandths(p.desk.budget.all.cpu), "memory", p.desk.budget.all.memory)
 	p.services.Go(func() { p.upkeep(ctx) })
 	return p, nil
 }
@@ -173,7 +162,7 @@ func try(dir string, u *users) error {
 }
 
 func (p *Pool) upkeep(ctx context.Context) {
-	for clock.Sleep(ctx, p.deps.Clock, upkeep) == nil {
+	for clock.Sleep(ctx, p.clock, upkeep) == nil {
 		p.roots.cool()
 		p.layers.collect()
 	}
@@ -191,75 +180,16 @@ func (p *Pool) Close() {
 
 // Run implements [worker.Runner].
 func (p *Pool) Run(ctx context.Context, _ int, j worker.Job) task.Outcome {
-	if j.Task.HTTP != nil {
-		if p.deps.HTTP == nil {
-			return failed(errors.New("this pool makes no requests: it was not configured to"), false)
+	return p.desk.admit(ctx, j.Task, func(name string, im description) (o task.Outcome, err error) {
+		at, err := p.roots.get(ctx, name, im, j.Task.Volumes)
+		defer func() { p.roots.put(im.digest, at) }()
+		if err != nil {
+			return o, err
 		}
-		return p.deps.HTTP(ctx, j.Task.HTTP)
-	}
-	want := amount{cpu: j.Task.CPU, memory: j.Task.Memory}
-	if err := p.refuse(j.Task, want); err != nil {
-		return failed(err, false)
-	}
-	name, d, err := p.find(ctx, j.Task.Image)
-	if err != nil {
-		return worker.Ended(ctx, failed(err, atFault(err)))
-	}
-	if err := p.budget.take(ctx, want); err != nil {
-		return worker.Ended(ctx, failed(err, true))
-	}
-	defer p.budget.put(want)
-	at, err := p.roots.get(ctx, name, d, j.Task.Volumes)
-	defer func() { p.roots.put(d.digest, at) }()
-	if err != nil {
-		return worker.Ended(ctx, failed(err, atFault(err)))
-	}
-	if at.group, err = p.groups.join(at.keeper.Pid(), want); err != nil {
-		return failed(fmt.Errorf("limit what it uses: %w", err), true)
-	}
-	o := p.executor.Run(ctx, worker.Setting{Keeper: at.keeper, Entrypoint: d.entrypoint, Command: d.command, Env: d.env, Dir: d.dir, User: d.user,
-		Private: "/tmp/.cairn", Processes: p.cfg.Processes, Killed: at.group.killed}, j)
-	o.Isolation = Isolation
-	return o
-}
-
-// refuse says what of a task a pool cannot do, whatever comes.
-func (p *Pool) refuse(t task.Task, want amount) error {
-	if _, err := isolate.ParseLevel(t.Isolation); err != nil {
-		return err
-	}
-	if len(t.Pod) > 0 {
-		var names []string
-		for name := range t.Pod {
-			names = append(names, name)
+		if at.group, err = p.groups.join(at.keeper.Pid(), amount{cpu: j.Task.CPU, memory: j.Task.Memory}); err != nil {
+			return o, fmt.Errorf("limit what it uses: %w", err)
 		}
-		slices.Sort(names)
-		return fmt.Errorf("it asks for %s, which only a cluster can give: run it in the pool of one", strings.Join(names, ", "))
-	}
-	if err := checkVolumes(t.Volumes); err != nil {
-		return err
-	}
-	return p.budget.refuse(want)
-}
-
-func (p *Pool) find(ctx context.Context, reference string) (string, description, error) {
-	if reference == "" {
-		return "", description{}, fmt.Errorf("%w: it names none", ErrNoImage)
-	}
-	f, err := p.deps.Images.Find(ctx, reference)
-	if err != nil {
-		return "", description{}, fmt.Errorf("image %s: %w", reference, err)
-	}
-	d, err := p.library.describe(ctx, f)
-	return f.Name, d, err
-}
-
-// atFault reports whether the network or this machine is, and not who wrote
-// the task.
-func atFault(err error) bool {
-	var e *upstream.Error
-	if errors.As(err, &e) {
-		return e.Kind == upstream.Busy || e.Kind == upstream.Unreachable
-	}
-	return !errors.Is(err, ErrNoImage)
+		return p.executor.Run(ctx, worker.Setting{Keeper: at.keeper, Entrypoint: im.entrypoint, Command: im.command, Env: im.env, Dir: im.dir, User: im.user,
+			Private: private, Processes: p.cfg.Processes, Killed: at.group.killed}, j), nil
+	})
 }

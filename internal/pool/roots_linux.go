@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,10 +20,8 @@ import (
 	"cairn.dev/cairn/internal/worker/keep"
 )
 
-const (
-	hostName = "task"
-	maxText  = 64 << 10 // of resolv.conf and hosts
-)
+// maxText bounds resolv.conf and hosts.
+const maxText = 64 << 10
 
 // place is a root that is for one task, and who keeps it.
 type place struct {
@@ -226,28 +223,6 @@ func (r *roots) describe(dir string, lower []string, volumes []task.Volume) (iso
 		root.Binds = append(root.Binds, isolate.Bind{Path: v.Path, Source: at, ReadOnly: v.ReadOnly})
 	}
 	return root, nil
-}
-
-// claimRE is what a claim may be called: it is the name of a folder.
-var claimRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
-
-// checkVolumes says which volume a pool cannot give.
-func checkVolumes(volumes []task.Volume) error {
-	for _, v := range volumes {
-		if v.Claim != "" && !claimRE.MatchString(v.Claim) {
-			return fmt.Errorf("volume %s: %.80q is no name of a claim: use letters, digits, '.', '_' and '-'", v.Name, v.Claim)
-		}
-		path := filepath.Clean(v.Path)
-		for _, of := range []string{"/proc", "/sys", "/dev"} {
-			if path == of || strings.HasPrefix(path, of+"/") {
-				return fmt.Errorf("volume %s: nothing can be mounted in %s", v.Name, of)
-			}
-		}
-		if !filepath.IsAbs(v.Path) || path == "/" {
-			return fmt.Errorf("volume %s: %.80q is no folder in the task", v.Name, v.Path)
-		}
-	}
-	return nil
 }
 
 // machineFiles are those that every container has of its machine: tasks use its

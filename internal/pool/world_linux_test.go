@@ -138,13 +138,14 @@ func (b *bytesOf) Store(_ context.Context, _ task.Ref, _ task.Output, _ bool, fr
 
 // world is a pool and what is around it.
 type world struct {
-	*Pool
-	t     testing.TB
-	dir   string
-	shelf *shelf
-	bytes *bytesOf
-	clock clock.Clock
-	log   *bytes.Buffer
+	*Pool  // nil for an engine's
+	runner worker.Runner
+	t      testing.TB
+	dir    string
+	shelf  *shelf
+	bytes  *bytesOf
+	clock  clock.Clock
+	log    *bytes.Buffer
 }
 
 var _ worker.Runner = (*Pool)(nil)
@@ -172,7 +173,7 @@ func (w *world) open(edit func(*Config, *Deps)) {
 	if err != nil {
 		parts.Missing(w.t, err.Error()+"; these tests want root, or a user with user namespaces")
 	}
-	w.Pool = p
+	w.Pool, w.runner = p, p
 	w.t.Cleanup(p.Close)
 }
 
@@ -226,7 +227,7 @@ func (w *world) do(ctx context.Context, t task.Task) ended {
 	var e ended
 	var printed [3]strings.Builder
 	lease := task.Lease{Ref: task.Ref{Run: "r", Task: "t", Attempt: 1, Token: "x"}, Key: "k"}
-	e.Outcome = w.Run(ctx, 0, worker.Job{Lease: lease, Task: t, Print: func(stream byte, p []byte) {
+	e.Outcome = w.runner.Run(ctx, 0, worker.Job{Lease: lease, Task: t, Print: func(stream byte, p []byte) {
 		mu.Lock()
 		defer mu.Unlock()
 		if printed[stream].Len() < 1<<20 {

@@ -152,20 +152,6 @@ func (r *Root) open(name string) (*Found, error) {
 	return &Found{body: f, Size: info.Size(), Mode: info.Mode().Perm()}, nil
 }
 
-func kindOf(m fs.FileMode) string {
-	switch {
-	case m&fs.ModeSymlink != 0:
-		return "a symbolic link"
-	case m&fs.ModeNamedPipe != 0:
-		return "a pipe"
-	case m&fs.ModeSocket != 0:
-		return "a socket"
-	case m&fs.ModeDevice != 0:
-		return "a device"
-	}
-	return "something else"
-}
-
 // Unpack makes the folder at name from a tar, which may be compressed by gzip.
 // An entry that would lie outside of it, or lie in a link, or be a device is
 // refused with everything after it.

@@ -68,6 +68,11 @@ func packOne(t *tar.Writer, dir *os.Root, name string, e fs.DirEntry) error {
 }
 
 func unpack(dir *os.Root, o *Owner, from io.Reader, limits Limits) error {
+	return each(from, limits, func(h *tar.Header, body io.Reader) error { return unpackOne(dir, o, h, body) })
+}
+
+// each calls f with the entries of a tar, within bounds.
+func each(from io.Reader, limits Limits, f func(*tar.Header, io.Reader) error) error {
 	buffered := bufio.NewReaderSize(from, 64<<10)
 	from = buffered
 	if magic, _ := buffered.Peek(2); string(magic) == "\x1f\x8b" {
@@ -97,7 +102,7 @@ func unpack(dir *os.Root, o *Owner, from io.Reader, limits Limits) error {
 			return err
 		}
 		limits.Bytes -= h.Size
-		if err := unpackOne(dir, o, h, t); err != nil {
+		if err := f(h, t); err != nil {
 			return fmt.Errorf("entry %q: %w", h.Name, err)
 		}
 	}
@@ -237,4 +242,18 @@ func create(dir *os.Root, name string, mode fs.FileMode, o *Owner, from io.Reade
 		err = own(dir, name, mode, o)
 	}
 	return err
+}
+
+func kindOf(m fs.FileMode) string {
+	switch {
+	case m&fs.ModeSymlink != 0:
+		return "a symbolic link"
+	case m&fs.ModeNamedPipe != 0:
+		return "a pipe"
+	case m&fs.ModeSocket != 0:
+		return "a socket"
+	case m&fs.ModeDevice != 0:
+		return "a device"
+	}
+	return "something else"
 }
