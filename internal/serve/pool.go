@@ -65,6 +65,9 @@ func (s *Server) openContainers(mode string, x worker.Exchange) (worker.Runner, 
 	c := pool.Config{Dir: s.dir.Path("pool"), MaxBytes: int64(s.cfg.Work.Images)}
 	d := pool.Deps{Images: images, Exchange: x, Clock: s.deps.Clock, Log: s.log,
 		HTTP: func(ctx context.Context, h *task.HTTP) task.Outcome { return s.work.requests.Do(ctx, h, 0) }}
+	if mode == "docker" || mode == "podman" {
+		return pool.NewEngine(context.Background(), pool.EngineConfig{Command: []string{mode}, Config: c}, d)
+	}
 	return pool.New(c, d)
 }
 
