@@ -132,6 +132,11 @@ var (
 	descBumpPasses     = desc("cairn_bump_passes_total", "Looks at repositories of code by result.", "result")
 	descBumpSeconds    = desc("cairn_bump_pass_seconds_total", "Time that looks at repositories of code took.")
 	descBumpEvents     = desc("cairn_bump_events_total", "Events that were heard of.", "kind")
+	descWorkRuns       = desc("cairn_work_runs", "Runs that have not ended; ready: with tasks that no worker has.", "state")
+	descWorkTasks      = desc("cairn_work_tasks_active", "Tasks that workers have.")
+	descWorkWorkers    = desc("cairn_work_workers", "Workers that were heard of lately; waiting: for tasks.", "state")
+	descWorkEnded      = desc("cairn_work_runs_ended_total", "Runs by how they ended.", "phase")
+	descWorkOutcomes   = desc("cairn_work_attempts_total", "Attempts at tasks by how they ended; lost: with their worker; refused: told too late.", "phase")
 	descExpired        = desc("cairn_retention_expired_bytes_total", "Bytes of expired images, shared blobs counted each time.")
 )
 
@@ -143,7 +148,8 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (c *state) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descImages, descRepos, descBlobs, descBytes, descCorrupt, descUploads, descUses, descFailing, descReporters, descClock,
 		descMirrorAsked, descMirrorRequests, descMirrorBytes, descMirrorWaiting, descUncovered, descPlanning, descHeld, descSoon, descSeconds, descRuns, descActions, descExpired,
-		descBumpCode, descBumpImages, descBumpAge, descBumpPulls, descBumpPasses, descBumpSeconds, descBumpEvents} {
+		descBumpCode, descBumpImages, descBumpAge, descBumpPulls, descBumpPasses, descBumpSeconds, descBumpEvents,
+		descWorkRuns, descWorkTasks, descWorkWorkers, descWorkEnded, descWorkOutcomes} {
 		ch <- d
 	}
 }
@@ -178,6 +184,20 @@ func (c *state) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	c.bump(ch)
+	w := m.s.work.server.Stats()
+	gauge(descWorkRuns, float64(w.Runs-w.Ready), "running")
+	gauge(descWorkRuns, float64(w.Ready), "ready")
+	gauge(descWorkTasks, float64(w.Active))
+	gauge(descWorkWorkers, float64(w.Workers-min(w.Workers, w.Waiting)), "working")
+	gauge(descWorkWorkers, float64(w.Waiting), "waiting")
+	for phase, n := range w.Ended {
+		counter(descWorkEnded, n, phase.String())
+	}
+	for phase, n := range w.Outcomes {
+		counter(descWorkOutcomes, n, phase.String())
+	}
+	counter(descWorkOutcomes, w.Lost, "lost")
+	counter(descWorkOutcomes, w.Refused, "refused")
 	u := m.s.ledger.Stats()
 	gauge(descUses, float64(u.Uses))
 	gauge(descFailing, number(u.Failing))

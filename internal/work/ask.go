@@ -178,7 +178,9 @@ func (s *Server) exchange(ctx context.Context, w *waiter, reports []*report, dea
 	waits := false
 	err = s.do(ctx, func(c *commit) error {
 		for _, p := range reports {
-			*refused = append(*refused, c.report(p)...)
+			late := c.report(p)
+			*refused = append(*refused, late...)
+			s.counts.refused += int64(len(late))
 		}
 		drain = s.draining
 		if w.want == 0 || drain {
@@ -252,6 +254,7 @@ func (c *commit) report(p *report) (refused []task.Ref) {
 			continue
 		}
 		e.Results = append(e.Results, *x)
+		s.counts.outcomes[x.Phase]++
 	}
 	if len(e.Results) > 0 {
 		if err := c.apply(r, &e); err != nil {

@@ -107,6 +107,7 @@ func (c *commit) expire() {
 		}
 		c.take(late, func(r *run, tasks []machine.Ref) {
 			s.log.Warn("tasks are taken from a worker that is silent", "worker", name, "run", r.id, "tasks", len(tasks))
+			s.counts.lost += int64(len(tasks))
 			if err := c.apply(r, machine.Lost{Tasks: tasks}); err != nil {
 				s.log.Error("a run did not take a loss", "run", r.id, "error", err)
 			}

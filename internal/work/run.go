@@ -192,7 +192,11 @@ func (s *Server) dismiss(r *run) {
 func (s *Server) forget(r *run) {
 	s.dismiss(r)
 	s.locks.drop(r)
-	if r.finished && s.d.Ended != nil {
+	if !r.finished {
+		return
+	}
+	s.counts.ended[r.m.Summary().Phase]++
+	if s.d.Ended != nil {
 		s.d.Ended(r.id)
 	}
 }

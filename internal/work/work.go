@@ -26,6 +26,7 @@ import (
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/db"
 	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/work/machine"
 	"cairn.dev/cairn/internal/workflow"
 )
 
@@ -142,6 +143,7 @@ type Server struct {
 	images    images
 	lists     *lists
 	tokens    tokens
+	counts    counts
 }
 
 // New brings the runs of the database back. It answers when all of them stand
@@ -171,7 +173,8 @@ func New(ctx context.Context, cfg Config, d Deps) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, d: d, log: d.Log, base: d.Clock.Now(), mono: d.Clock.Mono(), ended: make(chan struct{}),
 		runs: map[string]*run{}, spaces: map[string]int{}, workers: map[string]*worker{}, locks: locks{}, schedules: map[string]*schedule{}, images: newImages(d.Names),
-		lists: newLists(d.Blobs), tokens: newTokens(cfg.Secret)}
+		lists: newLists(d.Blobs), tokens: newTokens(cfg.Secret),
+		counts: counts{ended: map[machine.Phase]int64{}, outcomes: map[machine.Phase]int64{}}}
 	s.inbox.wake = make(chan struct{}, 1)
 	if err := s.restore(ctx); err != nil {
 		return nil, fmt.Errorf("bring back runs: %w", err)
