@@ -29,7 +29,7 @@ type meter struct {
 	next     http.RoundTripper
 	requests int
 	writes   map[string][]time.Time // by path
-	spoil    func(n int, r *http.Request) (before, after error, answer *http.Response)
+	spoil    func(n int, r *http.Request) (answer *http.Response, before, after error)
 	n        int
 }
 
@@ -46,7 +46,7 @@ func (m *meter) RoundTrip(r *http.Request) (*http.Response, error) {
 		m.writes[r.URL.Path] = append(m.writes[r.URL.Path], time.Now())
 		if m.spoil != nil {
 			m.n++
-			before, later, answer := m.spoil(m.n, r)
+			answer, before, later := m.spoil(m.n, r)
 			if before != nil || answer != nil {
 				m.mu.Unlock()
 				return answer, before
@@ -228,7 +228,7 @@ spec:
 // lost: every object ends with the truth, and is one run.
 func TestSpoiled(t *testing.T) {
 	w, m := metered(t)
-	m.spoil = func(n int, r *http.Request) (before, after error, answer *http.Response) {
+	m.spoil = func(n int, r *http.Request) (answer *http.Response, before, after error) {
 		reply := func(code int, reason, more string) *http.Response {
 			body := fmt.Sprintf(`{"kind":"Status","apiVersion":"v1","status":"Failure","reason":%q,"code":%d%s}`, reason, code, more)
 			h := http.Header{"Content-Type": {"application/json"}}
@@ -239,13 +239,13 @@ func TestSpoiled(t *testing.T) {
 		}
 		switch n % 7 {
 		case 0:
-			return nil, nil, reply(http.StatusTooManyRequests, "TooManyRequests", `,"details":{"retryAfterSeconds":1}`)
+			return reply(http.StatusTooManyRequests, "TooManyRequests", `,"details":{"retryAfterSeconds":1}`), nil, nil
 		case 2:
-			return nil, nil, reply(http.StatusInternalServerError, "InternalError", "")
+			return reply(http.StatusInternalServerError, "InternalError", ""), nil, nil
 		case 4:
-			return errors.New("the connection was cut"), nil, nil
+			return nil, errors.New("the connection was cut"), nil
 		case 6:
-			return nil, errors.New("the answer was lost"), nil
+			return nil, nil, errors.New("the answer was lost")
 		}
 		return nil, nil, nil
 	}
