@@ -68,7 +68,7 @@ soak: compiler ## the long loops: all kill rounds, all simulation steps, again f
 # One target each, so that with -k a part that fails does not hide the others.
 E2E = CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test
 
-e2e: e2e-clients e2e-cluster e2e-agent e2e-stories e2e-bump e2e-argo e2e-demo ## real clients, real clusters, and the demo as a stranger runs it: from a fresh clone
+e2e: e2e-clients e2e-cluster e2e-agent e2e-stories e2e-argo e2e-kube e2e-bump e2e-demo ## real clients, real clusters, and the demo as a stranger runs it: from a fresh clone
 
 e2e-clients:
 	$(E2E) clients -- -count=1 -timeout 15m ./test/clients/...
@@ -88,6 +88,9 @@ e2e-stories: cluster-parts
 e2e-bump:
 	$(CI) step bump-parts -- $(GO) run ./test/parts/build -apt 'git gcc libc6-dev' gitea registry tofu terraform-provider-kubernetes terraform-provider-kubectl
 	$(E2E) bump -- -count=1 -timeout 15m ./test/gitea/... ./test/catalog/... ./test/bump/...
+
+e2e-kube: cluster-parts
+	$(E2E) kube -- -count=1 -timeout 20m ./test/kube/...
 
 e2e-argo:
 	$(E2E) argo -- -count=1 -timeout 10m ./test/argo/...
@@ -135,4 +138,4 @@ bench-process: ## programs that a worker starts, beside xargs, and what isolatio
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: e2e-argo help build worker bench-process demo test setup compiler lint unit race real soak e2e e2e-clients cluster-parts e2e-cluster e2e-agent e2e-stories e2e-bump e2e-demo parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work clean
+.PHONY: help build worker bench-process demo test setup compiler lint unit race real soak e2e e2e-clients cluster-parts e2e-cluster e2e-agent e2e-stories e2e-argo e2e-kube e2e-bump e2e-demo parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work clean
