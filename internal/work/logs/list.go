@@ -175,6 +175,25 @@ func (l list) remembered(ctx context.Context, begin int64) error {
 	})
 }
 
+// runs are those with segments, after one, in order.
+func (l list) runs(ctx context.Context, after string, limit int) (out []string, err error) {
+	err = l.db.ReadOne(ctx, func(q db.Query) error {
+		rows, err := q.Query(ctx, `SELECT DISTINCT run FROM segments WHERE run > ? ORDER BY run LIMIT ?`, after, limit)
+		if err != nil {
+			return err
+		}
+		for rows.Next() {
+			var run string
+			if err := rows.Scan(&run); err != nil {
+				return err
+			}
+			out = append(out, run)
+		}
+		return rows.Err()
+	})
+	return out, err
+}
+
 // old are runs with segments that were packed before a time, from a place on;
 // next is where to go on, and more says whether there is anything.
 func (l list) old(ctx context.Context, before int64, from cursor, limit int) (runs []string, next cursor, more bool, err error) {

@@ -75,8 +75,12 @@ type Deps struct {
 	Clock clock.Clock
 	Log   *slog.Logger // nil: nobody is told
 	// Live says whether a run has not ended: more may come of it. It must be
-	// quick and not call the Store. nil: all have ended.
+	// quick and not call the Store, and is called from Open on. nil: all have ended.
 	Live func(run string) bool
+	// Known says whether a run is still there, ended or not. Run asks once, for
+	// each that has logs: what a crash kept from being deleted is deleted then.
+	// nil: all are.
+	Known func(ctx context.Context, run string) (bool, error)
 	// Release lets go of a run's blobs when its logs are deleted; nil where
 	// that happens with the run.
 	Release func(ctx context.Context, run string) error
@@ -202,7 +206,7 @@ func (s *Store) Ended(run string) {
 }
 
 // Forget is told that a run is deleted, and deletes its logs soon. It does not
-// wait. What a crash keeps it from is deleted after Config.Keep.
+// wait. What a crash keeps it from is deleted by the next start, see [Deps.Known].
 func (s *Store) Forget(run string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

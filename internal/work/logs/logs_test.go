@@ -430,6 +430,29 @@ func TestForget(t *testing.T) {
 	}
 }
 
+// TestForgetUnknown deletes after a start what was to be deleted before.
+func TestForgetUnknown(t *testing.T) {
+	r := newRig(t, Config{})
+	r.print("packed and gone", "1", 0, 0, "one\n")
+	r.print("there", "1", 0, 0, "one\n")
+	r.pass(r.PackAfter())
+	r.print("gone", "1", 0, 0, "one\n")
+	r.reopen()
+	must(t, r.forgetUnknown(t.Context())) // nobody says what is known
+	r.d.Known = func(_ context.Context, run string) (bool, error) { return run == "there", nil }
+	must(t, r.forgetUnknown(t.Context()))
+	r.pass(0)
+	for run, want := range map[string][]string{"packed and gone": nil, "gone": nil, "there": {"1/1:one"}} {
+		equal(t, run, r.read(Query{Run: run}), want)
+	}
+	r.d.Known = func(context.Context, string) (bool, error) { return false, errors.New("who knows?") }
+	if err := r.forgetUnknown(t.Context()); err == nil {
+		t.Error("an error is not told")
+	}
+	r.pass(0)
+	equal(t, "what nobody knows is kept", r.read(Query{Run: "there"}), []string{"1/1:one"})
+}
+
 func TestKeep(t *testing.T) {
 	r := newRig(t, Config{Keep: time.Hour})
 	r.print("old", "1", 0, 0, "one\n")

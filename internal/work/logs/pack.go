@@ -18,18 +18,19 @@ const (
 	tick = 10 * time.Second
 	// patience is how long a run that could not be packed is left alone.
 	patience = 15 * time.Second
-	// upkeep is how often logs that were kept long enough are looked for.
-	upkeep = 10 * time.Minute
-	// page bounds what one transaction deletes, and one query lists.
-	page = 256
 )
 
 // Run packs and deletes until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
 	next := s.d.Clock.Mono()
-	for {
+	for first := true; ; first = false {
 		s.packDue(ctx)
 		s.forgetAll(ctx)
+		if first {
+			if err := s.forgetUnknown(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("cannot look for logs of runs that are gone", "err", err)
+			}
+		}
 		if now := s.d.Clock.Mono(); now >= next && ctx.Err() == nil {
 			next = now + upkeep
 			if err := s.expire(ctx); err != nil && ctx.Err() == nil {
@@ -248,100 +249,4 @@ func (s *Store) withRow(ctx context.Context, r *row, f func(*segment) error) err
 		return err
 	}
 	return f(g)
-}
-
-// forgetAll deletes the logs of runs that were deleted.
-func (s *Store) forgetAll(ctx context.Context) {
-	for ctx.Err() == nil {
-		s.mu.Lock()
-		runs := slices.Clone(s.forget[:min(len(s.forget), page)])
-		s.mu.Unlock()
-		if len(runs) == 0 {
-			return
-		}
-		if err := s.delete(ctx, runs); err != nil {
-			if ctx.Err() == nil {
-				s.log.Warn("cannot delete the logs of runs", "runs", len(runs), "err", err, "again_in", tick)
-			}
-			return
-		}
-		s.mu.Lock()
-		s.forget = s.forget[len(runs):]
-		s.mu.Unlock()
-	}
-}
-
-// delete deletes the logs of runs, in the journal as well.
-func (s *Store) delete(ctx context.Context, runs []string) error {
-	s.packing.Lock()
-	defer s.packing.Unlock()
-	s.mu.Lock()
-	last := s.files[len(s.files)-1]
-	pos := last.start + last.size
-	s.mu.Unlock()
-	for all := false; !all; {
-		var err error
-		if all, err = s.list.forget(ctx, runs, pos, page); err != nil {
-			return err
-		}
-	}
-	if s.d.Release != nil {
-		for _, run := range runs {
-			if err := s.d.Release(ctx, run); err != nil {
-				return fmt.Errorf("let go of the blobs of %s: %w", run, err)
-			}
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, run := range runs {
-		if l := s.live[run]; l != nil {
-			l.ended = true
-			l.drop(pos, s.d.Clock.Mono())
-			s.leave(run, l)
-		}
-	}
-	s.sweepFiles()
-	return nil
-}
-
-// expire deletes the logs of ended runs that were kept long enough.
-func (s *Store) expire(ctx context.Context) error {
-	s.mu.Lock()
-	begin := s.files[0].start
-	s.mu.Unlock()
-	if err := s.list.remembered(ctx, begin); err != nil || s.cfg.Keep == 0 {
-		return err
-	}
-	before := s.d.Clock.Now().Add(-s.cfg.Keep).UnixMilli()
-	from := cursor{packed: -1}
-	for {
-		runs, next, more, err := s.list.old(ctx, before, from, page)
-		if err != nil {
-			return err
-		}
-		var old []string
-		for _, run := range runs {
-			if s.d.Live(run) {
-				continue // what it printed long ago may be why it is as it is
-			}
-			newest, ok, err := s.list.newestPacked(ctx, run)
-			if err != nil {
-				return err
-			}
-			if !ok || newest >= before {
-				continue
-			}
-			old = append(old, run)
-		}
-		if len(old) > 0 {
-			if err := s.delete(ctx, old); err != nil {
-				return err
-			}
-		}
-		if !more {
-			return nil
-		}
-		from = next
-	}
 }
