@@ -125,7 +125,7 @@ var modules = map[string][]string{
 	"golang.org/x/sync":                      {"internal/…"},
 	"github.com/spf13/cobra":                 {"cmd/cairn"},
 	"github.com/spf13/pflag":                 {"cmd/cairn"},
-	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "internal/terraform", "internal/workflow/document", "internal/kube/crd", "internal/kube/install", "cmd/cairn"},
+	"go.yaml.in/yaml/v3":                     {"internal/config", "internal/manifest", "internal/terraform", "internal/workflow/document", "internal/kube/crd", "internal/kube/install", "internal/kube/jobs", "cmd/cairn"},
 	"github.com/google/cel-go":               {"internal/workflow"},
 	"github.com/expr-lang/expr":              {"internal/workflow/argo"},
 	"github.com/Masterminds/sprig/v3":        {"internal/workflow/argo"},

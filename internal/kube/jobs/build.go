@@ -64,6 +64,8 @@ type Plan struct {
 	Restricted bool
 	// Queue of Kueue; "" for none.
 	Queue string
+	// Linger is how many seconds an ended Job stays, for people to look at.
+	Linger int32
 }
 
 // ErrPod means that what a task says about its pod cannot be carried out,
@@ -99,7 +101,7 @@ func Build(p Plan) (*batchv1.Job, error) {
 			}},
 			// The only one that goes with a failure policy.
 			PodReplacementPolicy:    ptr(batchv1.Failed),
-			TTLSecondsAfterFinished: ptr(int32(60)),
+			TTLSecondsAfterFinished: ptr(p.Linger),
 			Template:                corev1.PodTemplateSpec{ObjectMeta: meta, Spec: *spec},
 		},
 	}

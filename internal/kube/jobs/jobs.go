@@ -54,6 +54,8 @@ type Config struct {
 	// image that is not there, a Secret) before its tasks end (1 min), NoStart
 	// how long there may be no room for it (10 min).
 	BadStart, NoStart time.Duration
+	// Linger is how long Jobs that have ended stay (1 min).
+	Linger time.Duration
 	// Queue of Kueue that Jobs are given to; "" for none.
 	Queue string
 }
@@ -139,7 +141,7 @@ func New(cfg Config, d Deps) (*Controller, error) {
 			*v = to
 		}
 	}
-	for v, to := range map[*time.Duration]time.Duration{&cfg.BadStart: time.Minute, &cfg.NoStart: 10 * time.Minute} {
+	for v, to := range map[*time.Duration]time.Duration{&cfg.BadStart: time.Minute, &cfg.NoStart: 10 * time.Minute, &cfg.Linger: time.Minute} {
 		if *v <= 0 {
 			*v = to
 		}

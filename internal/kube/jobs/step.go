@@ -53,12 +53,12 @@ func (c *Controller) step(ctx context.Context) {
 		return
 	}
 	c.sweep(ctx)
-	demand := c.d.Demander.Demand()
 	wanted := map[key]bool{}
-	for i := range demand {
-		wanted[key{demand[i].Run, demand[i].Class}] = true
+	for _, x := range c.d.Demander.Demand() {
+		wanted[key{x.Run, x.Class}] = true
 	}
 	c.judge(ctx, wanted)
+	demand := c.d.Demander.Demand() // less what was judged
 	for i := range demand {
 		if ctx.Err() != nil {
 			return
@@ -164,7 +164,7 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 	}
 	for {
 		built, err := Build(Plan{Name: fmt.Sprintf("cairn-%s-%s-%d", x.Run, x.Class, n), Cluster: c.cfg.Cluster, Demand: *x, Image: img, Size: size, Server: c.cfg.Server,
-			Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker, ImageVolume: c.cfg.ImageVolume, PullSecrets: c.cfg.PullSecrets, Restricted: restricted, Queue: c.cfg.Queue})
+			Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker, ImageVolume: c.cfg.ImageVolume, PullSecrets: c.cfg.PullSecrets, Restricted: restricted, Queue: c.cfg.Queue, Linger: int32(c.cfg.Linger.Seconds())})
 		if err != nil {
 			return err
 		}
@@ -227,9 +227,8 @@ func (c *Controller) trouble(x *dispatch.Demand, what string, err error) {
 func (c *Controller) judge(ctx context.Context, wanted map[key]bool) {
 	type sentence struct {
 		*job
-		why   string
-		infra bool
-		ask   bool // the API server for its words
+		why string
+		ask bool // the API server for its words
 	}
 	var all []sentence
 	c.mu.Lock()
@@ -240,14 +239,14 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]bool) {
 			continue
 		}
 		if j.failure != "" {
-			all = append(all, sentence{j, j.failure, false, false})
+			all = append(all, sentence{j, j.failure, false})
 			continue
 		}
 		if j.finished || running[k] > 0 {
 			continue
 		}
 		if j.empty && !j.suspended && now-j.since > c.cfg.NoStart {
-			all = append(all, sentence{j, fmt.Sprintf("no pod of Job %s was let in for %v", j.name, c.cfg.NoStart), true, true})
+			all = append(all, sentence{j, fmt.Sprintf("no pod of Job %s was let in for %v", j.name, c.cfg.NoStart), true})
 			continue
 		}
 		for _, p := range c.pods {
@@ -256,7 +255,7 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]bool) {
 				limit = c.cfg.BadStart
 			}
 			if p.key == k && !p.over && p.trouble != "" && now-p.since > limit {
-				all = append(all, sentence{j, fmt.Sprintf("pod %s: %s", p.name, p.trouble), !p.own, false})
+				all = append(all, sentence{j, fmt.Sprintf("pod %s: %s", p.name, p.trouble), false})
 				break
 			}
 		}
@@ -279,7 +278,8 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]bool) {
 			}
 		}
 		c.log.Warn("workers do not start", "run", s.run, "job", s.name, "why", s.why)
-		c.d.Teller.Fail(s.run, s.class, s.why, s.infra)
+		// Another try would take as long: whether there is one is for the user to say.
+		c.d.Teller.Fail(s.run, s.class, s.why, false)
 		c.remove(ctx, s.job)
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
 // userPod is what a task says about its pod, read.
@@ -116,5 +116,9 @@ func yamlToJSON(s string) ([]byte, error) {
 	if len(s) > 64<<10 {
 		return nil, fmt.Errorf("it has %d bytes, at most %d", len(s), 64<<10)
 	}
-	return yaml.ToJSON([]byte(s))
+	var v map[string]any
+	if err := yaml.Unmarshal([]byte(s), &v); err != nil {
+		return nil, err
+	}
+	return json.Marshal(v)
 }
