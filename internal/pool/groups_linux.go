@@ -129,13 +129,18 @@ func join(dir string, pid int) error {
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 }
 
-// sweep removes empty groups of earlier processes.
+// sweep removes empty groups of processes that have ended; that of one that
+// lives is empty between its tasks.
 func sweep(own string) {
 	old, err := filepath.Glob(filepath.Join(own, groupsPrefix+"*"))
 	if err != nil {
 		return
 	}
 	for _, dir := range old {
+		pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), groupsPrefix))
+		if err == nil && unix.Kill(pid, 0) != unix.ESRCH {
+			continue
+		}
 		below, _ := filepath.Glob(filepath.Join(dir, "*"))
 		for _, d := range below {
 			_ = os.Remove(d) // only empty groups go, and files not at all
