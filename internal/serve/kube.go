@@ -2,40 +2,134 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 
+	"cairn.dev/cairn/internal/access"
+	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/kube"
 	"cairn.dev/cairn/internal/kube/controller"
+	"cairn.dev/cairn/internal/kube/dispatch"
+	"cairn.dev/cairn/internal/kube/images"
+	"cairn.dev/cairn/internal/kube/jobs"
+	"cairn.dev/cairn/internal/pool/source"
+	"cairn.dev/cairn/internal/task"
 )
 
-// openClusters makes what looks after the clusters of the configuration. It
-// contacts none: one that is away keeps nothing else from starting.
+// cluster is what looks after one Kubernetes cluster: its custom resources
+// come in, tasks go out to its pods, and Jobs make those.
+type cluster struct {
+	name      string
+	resources *controller.Controller
+	dispatch  *dispatch.Dispatcher
+	jobs      *jobs.Controller
+}
+
+// openClusters makes those of the configuration. It contacts none: one that is
+// away keeps nothing else from starting.
 func (s *Server) openClusters() error {
 	for _, k := range s.cfg.Work.Clusters {
-		api, err := kube.Connect(k.Kubeconfig, k.Context)
+		c, err := s.openCluster(k)
 		if err != nil {
 			return fmt.Errorf("work.clusters: %s: %w", k.Name, err)
-		}
-		c, err := controller.New(controller.Config{Cluster: k.Name, REST: api, Namespaces: k.Namespaces, Argo: k.Argo, URL: s.cfg.ExternalURL},
-			controller.Deps{Server: s.work.server, Clock: s.deps.Clock, Log: s.log})
-		if err != nil {
-			return fmt.Errorf("work.clusters: %w", err)
 		}
 		s.work.clusters = append(s.work.clusters, c)
 	}
 	return nil
 }
 
+func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
+	api, err := kube.Connect(k.Kubeconfig, k.Context)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := access.SigningKey(s.dir.Path("pods.secret"))
+	if err != nil {
+		return nil, err
+	}
+	own, err := source.New(source.Config{Content: usedContent{s.content, s.ledger}, Own: s.hosts()})
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{name: k.Name}
+	w := s.work
+	c.dispatch, err = dispatch.New(dispatch.Config{Cluster: k.Name, Secret: secret}, dispatch.Deps{Server: w.server, Clock: s.deps.Clock, Log: s.log,
+		HTTP: func(ctx context.Context, h *task.HTTP) task.Outcome { return w.requests.Do(ctx, h, 0) }})
+	if err != nil {
+		return nil, err
+	}
+	c.jobs, err = jobs.New(jobs.Config{Cluster: k.Name, REST: api, Server: k.Server, Worker: k.Worker, Queue: k.Queue}, jobs.Deps{Demander: c.dispatch, Teller: c.dispatch,
+		Images: images.New(images.Config{Own: own, Secrets: c, Clock: s.deps.Clock}), Clock: s.deps.Clock, Log: s.log,
+		Live: func(_ context.Context, run string) (bool, error) { return w.server.Live(run), nil }})
+	if err != nil {
+		return nil, err
+	}
+	c.resources, err = controller.New(controller.Config{Cluster: k.Name, REST: api, Namespaces: k.Namespaces, Argo: k.Argo, URL: s.cfg.ExternalURL},
+		controller.Deps{Server: w.server, Clock: s.deps.Clock, Log: s.log})
+	return c, err
+}
+
+// PullSecrets implements [images.Secrets]; it is asked for by jobs, which is
+// what answers it.
+func (c *cluster) PullSecrets(ctx context.Context, namespace string) ([]string, error) {
+	if c.jobs == nil {
+		return nil, errors.New("the cluster is not looked after yet")
+	}
+	return c.jobs.PullSecrets(ctx, namespace)
+}
+
+// PullSecret implements [images.Secrets].
+func (c *cluster) PullSecret(ctx context.Context, namespace, name string) ([]byte, error) {
+	if c.jobs == nil {
+		return nil, errors.New("the cluster is not looked after yet")
+	}
+	return c.jobs.PullSecret(ctx, namespace, name)
+}
+
 // changed tells the clusters of a run to which something happened.
 func (w *works) changed(run string) {
 	for _, c := range w.clusters {
-		c.Changed(run)
+		c.resources.Changed(run)
+	}
+}
+
+// ended tells those who keep something for a run that it has ended.
+func (w *works) ended(run string) {
+	w.logs.Ended(run)
+	for _, c := range w.clusters {
+		c.dispatch.Ended(run)
 	}
 }
 
 // clusterParts are the loops of the clusters.
 func (w *works) clusterParts(part func(name string, run func(context.Context) error)) {
 	for _, c := range w.clusters {
-		part("a cluster", c.Run)
+		part("workflows of cluster "+c.name, c.resources.Run)
+		part("tasks of cluster "+c.name, c.dispatch.Run)
+		part("pods of cluster "+c.name, c.jobs.Run)
+	}
+}
+
+// podDoor lets pods of the clusters in, by tokens of their own; whoever else
+// asks goes on to next.
+func (w *works) podDoor(next http.Handler) http.Handler {
+	if len(w.clusters) == 0 {
+		return next
+	}
+	var all []*dispatch.Dispatcher
+	for _, c := range w.clusters {
+		all = append(all, c.dispatch)
+	}
+	return dispatch.Door(next, all...)
+}
+
+// orPod lets in whom the guard lets in, and pods that came by [works.podDoor].
+func orPod(guard func(*http.Request) (int, error)) func(*http.Request) (int, error) {
+	return func(r *http.Request) (int, error) {
+		if _, ok := dispatch.Admitted(r.Context()); ok {
+			return 0, nil
+		}
+		return guard(r)
 	}
 }

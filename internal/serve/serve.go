@@ -330,8 +330,8 @@ func (s *Server) build() error {
 	mux := http.NewServeMux()
 	mux.Handle("/api/", s.metrics.count("api", s.api))
 	workers := http.NewServeMux()
-	s.work.doors(workers, s.guard.Allow(access.Work))
-	mux.Handle("/api/v1/work/", s.metrics.count("work", workers))
+	s.work.doors(workers, orPod(s.guard.Allow(access.Work)))
+	mux.Handle("/api/v1/work/", s.metrics.count("work", s.work.podDoor(workers)))
 	own := http.NewServeMux()
 	s.work.doors(own, nil)
 	if err := s.openPool(own); err != nil {

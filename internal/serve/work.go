@@ -11,7 +11,6 @@ import (
 	"cairn.dev/cairn/internal/access"
 	"cairn.dev/cairn/internal/api"
 	"cairn.dev/cairn/internal/db"
-	"cairn.dev/cairn/internal/kube/controller"
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work"
 	"cairn.dev/cairn/internal/work/artifacts"
@@ -30,7 +29,7 @@ type works struct {
 	logs     *logs.Store
 	files    *artifacts.Store
 	requests *request.Client
-	clusters []*controller.Controller
+	clusters []*cluster
 	worker   *worker.Worker // of this machine; nil: others run what there is
 }
 
@@ -70,7 +69,7 @@ func (s *Server) openWork(ctx context.Context, openDB func(string, []string, db.
 	w.server, err = work.New(ctx, work.Config{Secret: secret, MaxActive: c.MaxTasks, MaxPerNamespace: c.MaxNamespace, MaxPerRun: c.MaxRun, Keep: c.Keep.Std(), Term: c.Lease.Std()},
 		work.Deps{DB: workDB, Clock: s.deps.Clock, Log: s.log, Blobs: w.files, Sources: w.files,
 			Compile: front.Again, CompileSchedule: front.ScheduleAgain, Names: n.Repositories, Digest: n.Digest,
-			Ended: func(run string) { w.logs.Ended(run) }, Changed: w.changed, Forgotten: w.forgotten})
+			Ended: w.ended, Changed: w.changed, Forgotten: w.forgotten})
 	if err != nil {
 		return fmt.Errorf("open the work server: %w", err)
 	}
