@@ -56,6 +56,8 @@ func (f folder) Open(_ context.Context, digest string) (io.ReadSeekCloser, error
 	return os.Open(filepath.Join(string(f), digest))
 }
 
+func (f folder) Keep(context.Context, string, string) (bool, error) { return true, nil }
+
 // items writes the list of a run: names of files, as people have them.
 func (f folder) items(n int) (string, error) {
 	name := "items-" + strconv.Itoa(n)

@@ -345,8 +345,45 @@ func (s *Server) recall(ctx context.Context, r *run, e machine.Recall) (machine.
 		out.Found = false
 		return out, nil
 	}
+	ok, err := s.keepFiles(ctx, r.id, v)
+	if err != nil || !ok { // what is gone with its run is to be made again
+		out.Found = false
+		return out, err
+	}
 	out.Outputs, _ = v.(map[string]any)
 	return out, nil
+}
+
+// keepFiles has the files in a value stay for a run that did not make them. It
+// reports whether all are still there.
+func (s *Server) keepFiles(ctx context.Context, run string, v workflow.Value) (bool, error) {
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			if ok, err := s.keepFiles(ctx, run, e); err != nil || !ok {
+				return false, err
+			}
+		}
+	case map[string]any:
+		for _, e := range v {
+			if ok, err := s.keepFiles(ctx, run, e); err != nil || !ok {
+				return false, err
+			}
+		}
+	case *workflow.File:
+		digest := v.Digest
+		if v.Source != nil && v.Source.Kind == "part" {
+			digest = v.Source.URL
+		}
+		if digest == "" {
+			return true, nil
+		}
+		if s.d.Blobs == nil {
+			return false, nil
+		}
+		return s.d.Blobs.Keep(ctx, run, digest)
+	}
+	return true, nil
 }
 
 func (s *Server) pause(ctx context.Context, d time.Duration) error {

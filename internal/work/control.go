@@ -99,7 +99,14 @@ func (s *Server) Resubmit(ctx context.Context, id, by string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return s.Submit(ctx, r.graph, by, Options{Namespace: r.namespace, Name: r.graph.Name, Args: r.m.Args(), Pool: r.pool})
+	args := r.m.Args()
+	return s.Submit(ctx, r.graph, by, Options{Namespace: r.namespace, Name: r.graph.Name, Args: args, Pool: r.pool, Before: func(ctx context.Context, id string) error {
+		ok, err := s.keepFiles(ctx, id, map[string]any(args))
+		if err == nil && !ok {
+			err = fmt.Errorf("%w: a file that run %s was given is gone: submit it anew", ErrConflict, r.id)
+		}
+		return err
+	}})
 }
 
 // Delete forgets an ended run.

@@ -56,6 +56,8 @@ type Blobs interface {
 	Put(ctx context.Context, run string, r io.Reader) (digest string, size int64, err error)
 	// Open reads it.
 	Open(ctx context.Context, digest string) (io.ReadSeekCloser, error)
+	// Keep has it stay for another run as well; false: it is gone.
+	Keep(ctx context.Context, run, digest string) (bool, error)
 }
 
 // Sources lists what is elsewhere.

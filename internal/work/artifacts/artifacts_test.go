@@ -150,10 +150,12 @@ func TestBlobs(t *testing.T) {
 	if q := w.put("b", "data"); q.Digest != p.Digest || w.files() != 1 {
 		t.Errorf("%v, %d files", q, w.files())
 	}
-	if err := w.Share(t.Context(), "c", "a", p.Digest); err != nil {
-		t.Error(err)
+	if ok, err := w.Keep(t.Context(), "c", p.Digest); err != nil || !ok {
+		t.Error(ok, err)
 	}
-	is(t, w.Share(t.Context(), "d", "e", p.Digest), artifacts.ErrNotFound)
+	if ok, err := w.Keep(t.Context(), "c", "sha256:"+strings.Repeat("0", 64)); err != nil || ok {
+		t.Error(ok, err)
+	}
 	for i, run := range []string{"a", "b", "c"} {
 		w.forget(run)
 		w.past()

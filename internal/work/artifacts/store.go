@@ -2,10 +2,12 @@ package artifacts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
 	"cairn.dev/cairn/internal/blob"
+	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/task"
 )
@@ -57,27 +59,22 @@ func (s *Store) open(ctx context.Context, owner, digest string) (blob.Reader, er
 	return f, nil
 }
 
-// Share has the run hold a blob of another run, whose outputs it was given
-// (memoised or resubmitted).
-func (s *Store) Share(ctx context.Context, run, from, digest string) error {
-	if err := checkRun(from); err != nil {
-		return err
-	}
-	return s.share(ctx, run, ownerRun+from, digest)
-}
-
-func (s *Store) share(ctx context.Context, run, owner, digest string) error {
+// Keep has the run hold what another one has, such as what was remembered of
+// it; false when nobody has it any more. Like [Store.Open] it is for the work
+// server itself: whoever names a digest gets what is under it.
+func (s *Store) Keep(ctx context.Context, run, digest string) (bool, error) {
 	if err := checkRun(run); err != nil {
-		return err
+		return false, err
 	}
 	d, err := image.ParseDigest(digest)
 	if err != nil {
-		return fmt.Errorf("take over a file: %w: %w", ErrInvalid, err)
+		return false, fmt.Errorf("keep a file: %w: %w", ErrInvalid, err)
 	}
-	if _, err := s.d.Content.HoldDigest(ctx, ownerRun+run, owner, d); err != nil {
-		return fmt.Errorf("take over a file: %w", notHeld(err))
+	_, err = s.d.Content.HoldDigest(ctx, ownerRun+run, "", d)
+	if errors.Is(err, content.ErrBlobUnknown) || errors.Is(err, content.ErrCorrupt) {
+		return false, nil
 	}
-	return nil
+	return err == nil, err
 }
 
 // checkRun keeps what is no run from naming another owner.

@@ -33,6 +33,21 @@ func (b *Blobs) Put(_ context.Context, _ string, r io.Reader) (string, int64, er
 	return digest, int64(len(data)), nil
 }
 
+// Keep reports whether the blob is there.
+func (b *Blobs) Keep(_ context.Context, _, digest string) (bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, ok := b.m[digest]
+	return ok, nil
+}
+
+// Drop removes a blob, as if its runs were gone.
+func (b *Blobs) Drop(digest string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.m, digest)
+}
+
 // Open reads a blob.
 func (b *Blobs) Open(_ context.Context, digest string) (io.ReadSeekCloser, error) {
 	b.mu.Lock()
