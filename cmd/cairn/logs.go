@@ -34,12 +34,15 @@ than one.`,
 			if err != nil {
 				return err
 			}
+			several := true
 			if len(args) > 1 {
-				if q.Task, err = findTask(cmd.Context(), cl, args[0], args[1]); err != nil {
+				n, err := findTask(cmd.Context(), cl, args[0], args[1])
+				if err != nil {
 					return err
 				}
+				q.Task, several = n.ID, n.Kind != "task"
 			}
-			return a.follow(cmd.Context(), cl, args[0], q, !strings.Contains(q.Task, ".") && !plain)
+			return a.follow(cmd.Context(), cl, args[0], q, several && !plain)
 		},
 	}
 	f := c.Flags()
@@ -53,34 +56,30 @@ than one.`,
 	return c
 }
 
-// findTask is the ID of a task or node that is named by it or by its name.
-func findTask(ctx context.Context, cl *client.Client, id, task string) (string, error) {
+// findTask finds a task or node by its number or its name.
+func findTask(ctx context.Context, cl *client.Client, id, task string) (wire.RunNode, error) {
 	if task != "" && task[0] >= '0' && task[0] <= '9' {
-		return task, nil
+		return cl.Node(ctx, id, task)
+	}
+	left := maxNodes
+	nodes, err := tree(ctx, cl, id, "", 0, &left)
+	if err != nil {
+		return wire.RunNode{}, err
 	}
 	var known []string
-	for q := (client.NodeQuery{}); ; {
-		page, err := cl.Nodes(ctx, id, q)
-		if err != nil {
-			return "", err
+	for _, n := range inside(nodes) {
+		if n.Name == task && n.ID != "" {
+			return n.RunNode, nil
 		}
-		for _, n := range page.Nodes {
-			if n.Name == task && n.ID != "" {
-				return n.ID, nil
-			}
-			known = append(known, n.Name)
-		}
-		if q.After = page.Next; q.After == "" {
-			break
-		}
+		known = append(known, n.Name)
 	}
-	return "", &hinted{fmt.Errorf("run %s has no task %q; at the top are: %s", id, task, brief(strings.Join(known, ", "))), "`cairn runs get " + id + "` shows all; name those below by their numbers"}
+	return wire.RunNode{}, &hinted{fmt.Errorf("run %s has no task %q; at the top are: %s", id, task, brief(strings.Join(known, ", "))), "`cairn runs get " + id + "` shows all; name those below by their numbers"}
 }
 
 // follow prints lines of logs.
 func (a *app) follow(ctx context.Context, cl *client.Client, id string, q client.LogQuery, named bool) error {
 	open := map[string]string{} // by stream, the task in the middle of whose line it is
-	return cl.Logs(ctx, id, q, func(l wire.LogLine) error {
+	err := cl.Logs(ctx, id, q, func(l wire.LogLine) error {
 		w := a.stdout
 		if l.Stream == "stderr" {
 			w = a.stderr
@@ -107,4 +106,11 @@ func (a *app) follow(ctx context.Context, cl *client.Client, id string, q client
 		_, err := w.Write(b)
 		return err
 	})
+	if named && open["stdout"] != "" {
+		fmt.Fprintln(a.stdout)
+	}
+	if named && open["stderr"] != "" {
+		fmt.Fprintln(a.stderr)
+	}
+	return err
 }

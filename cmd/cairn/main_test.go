@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.yaml.in/yaml/v3"
 
+	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/serve/servetest"
@@ -43,6 +44,8 @@ func TestMain(m *testing.M) {
 //	exits CODE cairn …              run and compare the exit code
 //	ready URL                       wait until a server is
 //	fill FILE                       replace $HOSTPORT in a file
+//	fromfile NAME FILE              set a variable to a file's text, or stdout's
+//	find NAME                       set $RUN to the newest run whose name begins so
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",
@@ -109,6 +112,21 @@ func TestScripts(t *testing.T) {
 				ts.Check(err)
 				ts.Check(os.WriteFile(name, bytes.ReplaceAll(b, []byte("$HOSTPORT"), []byte(ts.Getenv("HOSTPORT"))), 0o666))
 			},
+			"fromfile": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
+			},
+			"find": func(ts *testscript.TestScript, _ bool, args []string) {
+				s, t := of(ts)
+				var l wire.RunList
+				ts.Check(json.Unmarshal([]byte(s.Do(t, http.MethodGet, "/api/v1/runs", "", nil).Body), &l))
+				for _, r := range l.Runs {
+					if strings.HasPrefix(r.Name, args[0]) {
+						ts.Setenv("RUN", r.ID)
+						return
+					}
+				}
+				ts.Fatalf("there is no run %s among %+v", args[0], l.Runs)
+			},
 			"ready": func(ts *testscript.TestScript, _ bool, args []string) {
 				for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 					if r, err := http.Get(args[0] + "/readyz"); err == nil {
@@ -148,6 +166,7 @@ func cmdServer(ts *testscript.TestScript, _ bool, args []string) {
 	}
 	s.server = servetest.Start(s, now, func(c *config.Config) {
 		c.Open = len(args) == 0 || args[0] != "closed"
+		c.Work.Pool = "off" // scripts start workers themselves
 		if c.Retention.Explicit = len(args) > 1; c.Retention.Explicit {
 			ts.Check(c.Retention.Policies[0].After.UnmarshalText([]byte(args[1])))
 		}

@@ -182,6 +182,9 @@ func (a *app) runFile(ctx context.Context, s *sources, args []string, o wire.Sub
 		}
 		return s.wrong(problems)
 	}
+	if all := front.Workflows(s.name(), s.text); len(all) > 1 {
+		return usagef("there are %d workflows: %s; start each by itself, or put what they share into a WorkflowTemplate", len(all), brief(strings.Join(all, ", ")))
+	}
 	given := map[string]string{}
 	for _, kv := range args {
 		k, v, ok := strings.Cut(kv, "=")
@@ -215,6 +218,9 @@ func (a *app) runFile(ctx context.Context, s *sources, args []string, o wire.Sub
 // started says how to go on. The ID alone goes to stdout, so that a script can
 // take it.
 func (a *app) started(r wire.Submitted) {
+	for _, w := range r.Warnings {
+		fmt.Fprintf(a.stderr, "note: %s\n", w)
+	}
 	fmt.Fprintln(a.stdout, r.ID)
 	fmt.Fprintf(a.stderr, "%s/%s was started; follow it by: cairn logs -f %s, look at it by: cairn runs get %s\n", r.Namespace, r.Name, r.ID, r.ID)
 }
@@ -240,11 +246,11 @@ func (a *app) outcome(ctx context.Context, cl *client.Client, r wire.Run) error 
 	if r.Phase != "failed" {
 		return ended(r)
 	}
-	l, err := cl.Nodes(ctx, r.ID, client.NodeQuery{Phases: []string{"failed"}})
-	if err != nil {
+	var failed []wire.RunNode
+	if err := failedTasks(ctx, cl, r.ID, "", 0, &failed); err != nil {
 		return err
 	}
-	for _, n := range l.Nodes {
+	for _, n := range failed {
 		if n.Kind == "task" && n.Exit > 0 && n.Exit < 256 {
 			return &programError{run: r.ID, code: n.Exit, message: n.Message}
 		}

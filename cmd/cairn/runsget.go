@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -55,10 +56,19 @@ func (a *app) runsGet() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			var outputs map[string]any
+			if len(nodes) > 0 && r.Done() { // those of the box that holds all others are the run's
+				n, err := cl.Node(cmd.Context(), r.ID, nodes[0].ID)
+				if err != nil {
+					return err
+				}
+				outputs, nodes[0].Outputs = n.Outputs, n.Outputs
+			}
 			if a.output != "table" {
 				return a.print(runView{r, nodes}, nil)
 			}
-			a.showRun(r, nodes, time.Now())
+			nodes = inside(nodes)
+			a.showRun(r, outputs, nodes, time.Now())
 			if left == 0 {
 				fmt.Fprintf(a.stdout, "… and more: -o json and the API show all\n")
 			}
@@ -100,8 +110,17 @@ func tree(ctx context.Context, cl *client.Client, id, parent string, depth int, 
 	return out, nil
 }
 
+// inside leaves the box out that holds all others, which says no more than the
+// run does.
+func inside(nodes []nodeView) []nodeView {
+	if len(nodes) == 0 || nodes[0].Kind != "dag" {
+		return nodes
+	}
+	return append(slices.Clone(nodes[0].Below), nodes[1:]...)
+}
+
 // showRun prints a run and its tree.
-func (a *app) showRun(r wire.Run, nodes []nodeView, now time.Time) {
+func (a *app) showRun(r wire.Run, outputs map[string]any, nodes []nodeView, now time.Time) {
 	w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
 	row := func(k, v string) { fmt.Fprintf(w, "%s\t%s\n", k, v) }
 	row("run", r.ID)
@@ -129,6 +148,15 @@ func (a *app) showRun(r wire.Run, nodes []nodeView, now time.Time) {
 		}
 		row("isolation", strings.Join(out, ", "))
 	}
+	for _, kind := range slices.Sorted(maps.Keys(outputs)) {
+		values, ok := outputs[kind].(map[string]any)
+		if !ok {
+			values = map[string]any{kind: outputs[kind]}
+		}
+		for _, k := range slices.Sorted(maps.Keys(values)) {
+			row("output "+k, brief(valueText(values[k])))
+		}
+	}
 	_ = w.Flush()
 	if len(nodes) == 0 {
 		return
@@ -152,6 +180,18 @@ func nodeTook(n wire.RunNode) string {
 		return "-"
 	}
 	return roughly(n.Ended.Sub(n.Started))
+}
+
+// valueText is an output in a line.
+func valueText(v any) string {
+	if s, ok := v.(string); ok {
+		return s
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
 }
 
 // nodeText is what there is to say of a node.

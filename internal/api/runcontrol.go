@@ -2,11 +2,13 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"cairn.dev/cairn/internal/api/wire"
+	"cairn.dev/cairn/internal/work"
 	"cairn.dev/cairn/internal/workflow"
 )
 
@@ -34,13 +36,17 @@ func (a *API) controlRoutes() {
 
 // controlled does something to a run and answers with how it is then.
 func (a *API) controlled(ctx context.Context, id, verb string, f func() error) (*output[wire.Run], error) {
-	if _, err := a.seen(ctx, id, verb+" run"); err != nil {
+	i, err := a.seen(ctx, id, verb+" run")
+	if err != nil {
 		return nil, err
 	}
 	if err := f(); err != nil {
+		if errors.Is(err, work.ErrNotFound) && !i.Ended.IsZero() { // it is none of those that can be controlled
+			return nil, refuse(http.StatusConflict, "", "%s run %s: it has ended: %s", verb, id, i.Phase)
+		}
 		return nil, a.runProblem(err, verb+" run "+id)
 	}
-	i, err := a.Work.Get(ctx, id)
+	i, err = a.Work.Get(ctx, id)
 	if err != nil {
 		return nil, a.runProblem(err, "look at run "+id)
 	}

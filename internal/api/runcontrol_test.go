@@ -105,6 +105,14 @@ func TestControl(t *testing.T) {
 	if x, err := c.Cancel(t.Context(), again.ID, true); err != nil || x.Phase != "canceled" {
 		t.Errorf("canceled: %+v, %v", x, err)
 	}
+	for what, f := range map[string]func() error{
+		"cancel":  func() error { _, err := c.Cancel(t.Context(), again.ID, false); return err },
+		"suspend": func() error { _, err := c.Suspend(t.Context(), again.ID); return err },
+	} {
+		if p, ok := f().(*wire.Problem); !ok || p.Status != http.StatusConflict || !strings.Contains(p.Detail, "has ended") {
+			t.Errorf("%s of a run that has ended is answered %+v", what, p)
+		}
+	}
 	for _, f := range []func() error{
 		func() error { _, err := c.Cancel(t.Context(), "none", false); return err },
 		func() error { _, err := c.Retry(t.Context(), "none"); return err },

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -136,7 +137,11 @@ func (a *API) submitRun(r *http.Request) (*wire.Submitted, error) {
 	if err != nil {
 		return nil, a.runProblem(err, "look at run "+id)
 	}
-	return &wire.Submitted{ID: id, Name: i.Name, Namespace: i.Namespace}, nil
+	out := &wire.Submitted{ID: id, Name: i.Name, Namespace: i.Namespace}
+	if all := front.Workflows(s.Name, []byte(s.Text)); len(all) > 1 {
+		out.Warnings = []string{fmt.Sprintf("only the first workflow was started; these were not: %s", strings.Join(all[1:], ", "))}
+	}
+	return out, nil
 }
 
 // defaultNamespace is that of runs which name none.

@@ -431,6 +431,7 @@ func TestSubmissionsAreChecked(t *testing.T) {
 		{"a document in JSON", "/api/v1/runs", "application/json", `{"apiVersion":"cairn.dev/v1alpha1","kind":"Workflow","metadata":{"name":"j"},"spec":{"tasks":[{"name":"a","image":"busybox"}]}}`, 200, []string{`"name":"j"`}},
 		{"a submission", "/api/v1/runs", "application/json", `{"text":` + quote(hello) + `,"args":{"who":"x"},"run":{"name":"s"}}`, 200, []string{`"name":"s"`}},
 		{"Argo's", "/api/v1/runs", "application/yaml", "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {generateName: a-}\nspec: {entrypoint: m, templates: [{name: m, container: {image: busybox}}]}\n", 200, []string{`"name":"a-`}},
+		{"two workflows", "/api/v1/runs", "application/yaml", hello + "---\n" + strings.Replace(hello, "hello-", "other", 1), 200, []string{`"name":"hello-`, "these were not: other"}},
 		{"a field too many", "/api/v1/runs", "application/json", `{"text":"", "argz":{}}`, 400, []string{"argz"}},
 		{"no JSON", "/api/v1/runs", "application/json", `{"text":`, 400, nil},
 		{"an argument without a value", "/api/v1/runs?arg=who", "application/yaml", hello, 400, []string{"arg=NAME=VALUE"}},

@@ -34,6 +34,8 @@ type Submitted struct {
 	ID        string `json:"id"`
 	Name      string `json:"name"`
 	Namespace string `json:"namespace"`
+	// Warnings say what of the documents was not made use of.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Checked is what is wrong with documents, and what they make when nothing is.

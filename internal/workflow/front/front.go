@@ -131,6 +131,18 @@ func Kind(file string, doc []byte) (string, []workflow.Problem) {
 	return "Workflow", problems
 }
 
+// Workflows are the names of those in a file, of which [Compile] takes the
+// first.
+func Workflows(file string, doc []byte) (names []string) {
+	headers, _ := workflow.Headers(file, doc)
+	for _, h := range headers {
+		if h.Kind == "Workflow" {
+			names = append(names, h.Name)
+		}
+	}
+	return names
+}
+
 // reader says whose documents these are.
 func reader(file string, doc []byte) (who string, problems []workflow.Problem) {
 	headers, problems := workflow.Headers(file, doc)
