@@ -39,7 +39,17 @@ func main() {
 	single := flag.Int("single", 500, "programs that are run one by one")
 	rounds := flag.Int("rounds", 3, "rounds, of which the median counts")
 	flag.StringVar(&scratch, "scratch", "/var/tmp", "folder for roots: what a folder costs differs much between places of one disk")
+	only := flag.String("only", "", "shared or overlay: only that, for a profile")
 	flag.Parse()
+	if *only != "" {
+		r, err := rate(scratch, *tasks, runtime.NumCPU(), *only)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench/work/process:", err)
+			os.Exit(1)
+		}
+		fmt.Printf("%.0f programs a second\n", r)
+		return
+	}
 	if err := run(scratch, *tasks, *single, *rounds); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/work/process:", err)
 		os.Exit(1)
