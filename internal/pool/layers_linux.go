@@ -320,6 +320,11 @@ func (l *layers) apply(k *keep.Keeper, name string, d description, i int) (files
 
 // seal makes a folder a layer: after a loss of power it is whole or none.
 func (l *layers) seal(dir string, f facts) error {
+	for _, sub := range []string{"w", "r"} {
+		if err := l.users.remove(filepath.Join(dir, sub)); err != nil {
+			return err
+		}
+	}
 	b, err := json.Marshal(f)
 	if err != nil {
 		return err

@@ -143,8 +143,9 @@ func (u *users) check(path string) error {
 // namespace to remove.
 func (u *users) remove(name string) error {
 	path := filepath.Join(u.dir, name)
-	if !u.delegated {
-		return os.RemoveAll(path)
+	err := isolate.Clear(path)
+	if err == nil || !u.delegated {
+		return err
 	}
 	k, err := keep.New(u.namespaces)
 	if err != nil {

@@ -68,7 +68,7 @@ func NewLocal(cfg LocalConfig, s Server, c clock.Clock, log *slog.Logger) (*Loca
 	}
 	left, err := os.ReadDir(cfg.Place.Scratch)
 	for _, e := range left { // the folder itself may be a mount point, which stays
-		err = errors.Join(err, os.RemoveAll(filepath.Join(cfg.Place.Scratch, e.Name())))
+		err = errors.Join(err, isolate.Clear(filepath.Join(cfg.Place.Scratch, e.Name())))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("clear the scratch folder: %w", err)
@@ -235,7 +235,7 @@ func (l *Local) leave(s *slot, p *place, level isolate.Level) error {
 
 func (l *Local) clear(p *place) {
 	p.keeper.Close()
-	if err := os.RemoveAll(p.dir); err != nil {
+	if err := isolate.Clear(p.dir); err != nil {
 		l.log.Error("remove what a task left", "err", err)
 	}
 }

@@ -246,7 +246,7 @@ func (k *kept) run(p Program, files []*os.File) End {
 		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 	}
 	if me := self(); k.who.UID != me.UID || k.who.GID != me.GID || len(k.who.Groups) > 0 {
-		attr.Sys.Credential = &syscall.Credential{Uid: k.who.UID, Gid: k.who.GID, Groups: k.who.Groups}
+		attr.Sys.Credential = &syscall.Credential{Uid: k.who.UID, Gid: k.who.GID, Groups: k.who.Groups, NoSetGroups: groupless()}
 	}
 	if p.Processes > 0 {
 		if err := syscall.Setrlimit(unix.RLIMIT_NPROC, &syscall.Rlimit{Cur: p.Processes, Max: p.Processes}); err != nil {

@@ -3,6 +3,7 @@ package keep
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,7 +27,37 @@ func user(root *files.Root, s string) (Who, error) {
 	if who.Home == "" {
 		who.Home = "/"
 	}
-	return who, err
+	if err != nil || s == "" {
+		return who, err
+	}
+	if !known("/proc/self/uid_map", who.UID) || !known("/proc/self/gid_map", who.GID) {
+		return who, fmt.Errorf("user %q: %w: %d:%d is not among the users and groups that tasks have here", s, ErrUser, who.UID, who.GID)
+	}
+	who.Groups = slices.DeleteFunc(who.Groups, func(g uint32) bool { return !known("/proc/self/gid_map", g) })
+	return who, nil
+}
+
+// known reports whether a user or group is one of this namespace
+// (user_namespaces(7)). Where that cannot be read the kernel says so later.
+func known(file string, id uint32) bool {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return true
+	}
+	for line := range strings.Lines(string(text)) {
+		var first, outside, n uint64
+		if _, err := fmt.Sscan(line, &first, &outside, &n); err == nil && uint64(id) >= first && uint64(id) < first+n {
+			return true
+		}
+	}
+	return false
+}
+
+// groupless reports whether nobody may say in this namespace which groups he is
+// in.
+func groupless() bool {
+	b, err := os.ReadFile("/proc/self/setgroups")
+	return err == nil && strings.TrimSpace(string(b)) == "deny"
 }
 
 func named(root *files.Root, s string) (Who, error) {
