@@ -17,6 +17,7 @@ func TestExamples(t *testing.T) {
 	if len(files) < 60 {
 		t.Fatalf("only %d examples", len(files))
 	}
+	web := internet(t)
 	var docs []document
 	for _, f := range files {
 		text, err := os.ReadFile(f)
@@ -24,9 +25,14 @@ func TestExamples(t *testing.T) {
 			t.Fatal(err)
 		}
 		first, _, _ := strings.Cut(string(text), "\n")
-		phase := strings.ToLower(strings.TrimPrefix(first, "# expect: "))
-		if slices.Contains([]string{"succeeded", "failed", "error"}, phase) {
-			docs = append(docs, document{filepath.Base(f), text, outcome{phases: []string{phase}}})
+		expect := strings.TrimPrefix(first, "# expect: ")
+		phase, _, _ := strings.Cut(expect, ";")
+		if slices.Contains([]string{"Succeeded", "Failed", "Error"}, phase) {
+			x, err := parseOutcome(strings.Replace(expect, phase, strings.ToLower(phase), 1))
+			if err != nil {
+				t.Fatalf("%s: %v", f, err)
+			}
+			docs = append(docs, document{filepath.Base(f), web.replace(text), x})
 		}
 	}
 	start(t).all(t, docs)

@@ -126,7 +126,7 @@ func internet(t *testing.T) elsewhere {
 		case strings.Contains(r.URL.Path, "thisisnotahash"):
 			http.NotFound(w, r)
 		default:
-			fmt.Fprint(w, "{}")
+			fmt.Fprint(w, `{"ok": true}`)
 		}
 	}))
 	t.Cleanup(s.Close)
@@ -135,5 +135,5 @@ func internet(t *testing.T) elsewhere {
 
 // replace writes the stand-in where a document names another host.
 func (e elsewhere) replace(doc []byte) []byte {
-	return []byte(strings.NewReplacer("https://raw.githubusercontent.com", e.url, "https://storage.googleapis.com", e.url, "YOUR_WEBHOOK_URL_HERE", e.url).Replace(string(doc)))
+	return []byte(strings.NewReplacer("http://127.0.0.1:1/", e.url+"/", "https://raw.githubusercontent.com", e.url, "https://storage.googleapis.com", e.url, "YOUR_WEBHOOK_URL_HERE", e.url).Replace(string(doc)))
 }

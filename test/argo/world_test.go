@@ -171,6 +171,26 @@ func (w *world) answer(ctx context.Context, id, parent string, answers map[strin
 	return nil
 }
 
+// named is the node that is called so, at the top or right below it, with its
+// outputs.
+func (w *world) named(ctx context.Context, id, parent, name string) (wire.RunNode, error) {
+	l, err := w.Nodes(ctx, id, client.NodeQuery{Parent: parent})
+	if err != nil {
+		return wire.RunNode{}, err
+	}
+	for _, n := range l.Nodes {
+		if n.Name == name {
+			return w.Node(ctx, id, n.ID)
+		}
+		if parent == "" {
+			if x, err := w.named(ctx, id, n.ID, name); err == nil {
+				return x, nil
+			}
+		}
+	}
+	return wire.RunNode{}, fmt.Errorf("run %s has no node %s", id, name)
+}
+
 // tree is what became of each node, and what was printed: for people.
 func (w *world) tree(id string) string {
 	var b strings.Builder

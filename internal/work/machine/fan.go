@@ -136,6 +136,7 @@ func (m *Machine) listed(e Listed) {
 func (m *Machine) spread(n *node, l list) {
 	n.list = &l
 	if l.n == 0 {
+		n.outputs = nothing(n.tmpl)
 		m.finish(n, Skipped, "there are no items")
 		return
 	}
@@ -301,8 +302,30 @@ func (m *Machine) fanDone(n *node) {
 		n.stage = stageGathering
 		m.effects = append(m.effects, Gather{n.id})
 	default:
+		n.outputs = nothing(n.tmpl)
 		m.finish(n, Succeeded, "")
 	}
+}
+
+// nothing is the outputs of no items: a list of nothing each.
+func nothing(t *workflow.Template) map[string]workflow.Value {
+	if t == nil || len(t.Outputs) == 0 {
+		return nil
+	}
+	all, params, files := map[string]workflow.Value{}, map[string]any{}, map[string]any{}
+	for i := range t.Outputs {
+		switch o := &t.Outputs[i]; {
+		case o.Result:
+			all["result"] = []any{}
+		case o.Artifact:
+			files[o.Name] = []any{}
+			all["artifacts"] = files
+		default:
+			params[o.Name] = []any{}
+			all["parameters"] = params
+		}
+	}
+	return all
 }
 
 // worst is how the items ended that did not go well.

@@ -398,10 +398,13 @@ func (m *Machine) groupDone(n *node) {
 			why += fmt.Sprintf(", %d were not begun", int(g.n)-g.done())
 		}
 	}
-	if p == Succeeded && n.each && g.kept > 0 {
-		n.stage = stageGathering
-		m.effects = append(m.effects, Gather{n.id})
-		return
+	if p == Succeeded && n.each {
+		if g.kept > 0 {
+			n.stage = stageGathering
+			m.effects = append(m.effects, Gather{n.id})
+			return
+		}
+		n.outputs = nothing(n.tmpl)
 	}
 	m.finish(n, p, why)
 }
