@@ -32,7 +32,18 @@ func TestAsUser(t *testing.T) {
 	if err := os.CopyFS(filepath.Join(cache, filepath.Base(from)), os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
-	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+	parts.Apt(t, "uidmap", "util-linux")
+	passwd, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := "cairntest:1900000000:65536\n"
+	for name, text := range map[string]string{"subuid": given, "subgid": given, "passwd": string(passwd) + "cairntest:x:" + strconv.Itoa(someone) + ":" + strconv.Itoa(someone) + "::/:/bin/sh\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err = filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 		if err == nil {
 			err = os.Lchown(path, someone, someone)
 		}
@@ -46,13 +57,24 @@ func TestAsUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := exec.Command(program, "-test.run", "^TestUnprivileged", "-test.v", "-test.timeout", "60s")
-	c.Dir = dir
-	c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "CAIRN_PARTS=" + cache, "CAIRN_TEST_USER=1", "CAIRN_E2E=" + os.Getenv("CAIRN_E2E")}
-	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: someone, Gid: someone}}
-	out, err := c.CombinedOutput()
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestUnprivileged") {
-		t.Errorf("%v\n%s", err, out)
+	for test, command := range map[string][]string{
+		"TestUnprivileged": {program},
+		// One whom the machine gave users, in files that only this process sees.
+		"TestDelegated": {"unshare", "--mount", "sh", "-ec", `for f in subuid subgid passwd; do mount --bind "$0/$f" /etc/$f; done; exec setpriv --reuid ` + strconv.Itoa(someone) +
+			` --regid ` + strconv.Itoa(someone) + ` --clear-groups "$@"`, dir, program},
+	} {
+		t.Run(test, func(t *testing.T) {
+			c := exec.Command(command[0], append(command[1:], "-test.run", "^"+test+"$", "-test.v", "-test.timeout", "60s")...)
+			c.Dir = dir
+			c.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir, "CAIRN_PARTS=" + cache, "CAIRN_TEST_USER=1", "CAIRN_E2E=" + os.Getenv("CAIRN_E2E")}
+			if len(command) == 1 {
+				c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: someone, Gid: someone}}
+			}
+			out, err := c.CombinedOutput()
+			if err != nil || !strings.Contains(string(out), "--- PASS: "+test) {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
 }
 
@@ -114,5 +136,34 @@ func TestUnprivileged(t *testing.T) {
 	w.open(nil)
 	if e := w.sh("echo again"); e.result() != "again" {
 		t.Errorf("%+v", e.Outcome)
+	}
+}
+
+func TestDelegated(t *testing.T) {
+	if os.Getenv("CAIRN_TEST_USER") == "" {
+		return // TestAsUser runs it
+	}
+	w := newWorld(t, nil)
+	w.busybox()
+	if e := w.sh("cat /proc/self/uid_map | tr -s ' '; id -u"); e.result() != " 0 "+strconv.Itoa(someone)+" 1\n 1 1900000000 65535\n0" {
+		t.Errorf("%+v %q", e.Outcome, e.result())
+	}
+	nobody := with(sh("id -u; mkdir /tmp/d; echo x > /tmp/d/x; chmod 700 /tmp/d; cat /in"), func(t *task.Task) {
+		t.User, t.Inputs = "nobody", []task.Input{{Name: "x", Path: "/in", Mode: 0o400, Content: []byte("x")}}
+		t.Outputs = append(t.Outputs, task.Output{Name: "d", Kind: task.Artifact, Path: "/tmp/d"})
+	})
+	if e := w.do(t.Context(), nobody); e.result() != "65534\nx" || !has(string(w.bytes.blobs[e.Outputs["d"].Digest]), "x\n") {
+		t.Errorf("%+v %q %q", e.Outcome, e.result(), e.err)
+	}
+	// What others own is removed all the same.
+	w.Close()
+	if left, err := filepath.Glob(filepath.Join(w.dir, tasksDir, "*")); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v\n%s", left, err, w.log)
+	}
+	for chain, y := range w.layers.known {
+		w.layers.forget(chain, y)
+		if err := w.layers.drop(y); err != nil {
+			t.Error(err)
+		}
 	}
 }
