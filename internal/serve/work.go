@@ -78,7 +78,7 @@ func (s *Server) openWork(ctx context.Context, openDB func(string, []string, db.
 		return err
 	}
 	w.logs, err = logs.Open(ctx, logs.Config{Dir: dir, Limit: int64(c.LogLimit)}, logs.Deps{Blobs: w.files, Clock: s.deps.Clock, Log: s.log,
-		Live: w.server.Live})
+		Live: w.server.Live, Known: w.known})
 	if err != nil {
 		return fmt.Errorf("open the logs of runs: %w", err)
 	}
@@ -94,6 +94,15 @@ func (s *Server) loopback() bool { return access.CheckOpen(s.listener.Addr().Str
 func (w *works) forgotten(run string) {
 	w.logs.Forget(run)
 	w.files.Forget(run)
+}
+
+// known reports whether a run is still there, ended or not.
+func (w *works) known(ctx context.Context, run string) (bool, error) {
+	_, err := w.server.Get(ctx, run)
+	if errors.Is(err, work.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // parts are the loops of work.

@@ -65,8 +65,34 @@ func BenchmarkAppend(b *testing.B) {
 	b.ReportMetric(float64(slowest.Load())/1e6, "slowest-ms")
 }
 
-// BenchmarkRead searches the logs of a run of 1,000 tasks: of 100 MB, and of
-// one GB, as they are packed.
+// BenchmarkOpen reads a journal again of which nothing is packed.
+func BenchmarkOpen(b *testing.B) {
+	cfg := Config{Dir: b.TempDir(), SegmentBytes: 8 << 20}
+	d := Deps{Blobs: folder(cfg.Dir), Clock: clock.Real(), Live: func(string) bool { return true }}
+	s, err := Open(b.Context(), cfg, d)
+	must(b, err)
+	text := bytes.Repeat([]byte("a line of a hundred bytes is not more than a line of a hundred bytes may be, and not less than that\n"), 40)
+	for round := range int64(33) {
+		var frames []task.Frame
+		for k := range 1000 {
+			frames = append(frames, task.Frame{Ref: task.Ref{Run: fmt.Sprint("run", k%100), Task: fmt.Sprint("1.", k), Attempt: 1}, Stream: task.Stdout,
+				Offset: round * int64(len(text)), At: time.Now(), Bytes: text})
+		}
+		_, err := s.Append(b.Context(), frames)
+		must(b, err)
+	}
+	b.SetBytes(s.journal)
+	must(b, s.Close())
+	b.ResetTimer()
+	for range b.N {
+		s, err := Open(b.Context(), cfg, d)
+		must(b, err)
+		must(b, s.Close())
+	}
+}
+
+// BenchmarkRead searches the logs of a run of 1,000 tasks: of ten MiB, and of
+// one GiB, as they are packed.
 func BenchmarkRead(b *testing.B) {
 	for _, size := range []int64{10 << 20, 1 << 30} {
 		s := benchStore(b, Config{JournalBytes: 64 << 20})

@@ -67,6 +67,9 @@ func (s *Store) forgetUnknown(ctx context.Context) error {
 func (s *Store) delete(ctx context.Context, runs []string) error {
 	s.packing.Lock()
 	defer s.packing.Unlock()
+	if s.closed() {
+		return ErrClosed
+	}
 	s.mu.Lock()
 	last := s.files[len(s.files)-1]
 	pos := last.start + last.size
@@ -99,9 +102,15 @@ func (s *Store) delete(ctx context.Context, runs []string) error {
 
 // expire deletes the logs of ended runs that were kept long enough.
 func (s *Store) expire(ctx context.Context) error {
+	s.packing.Lock() // keeps Close away
+	if s.closed() {
+		s.packing.Unlock()
+		return ErrClosed
+	}
 	s.mu.Lock()
 	begin := s.files[0].start
 	s.mu.Unlock()
+	s.packing.Unlock()
 	if err := s.list.remembered(ctx, begin); err != nil || s.cfg.Keep == 0 {
 		return err
 	}

@@ -184,13 +184,23 @@ func Open(ctx context.Context, cfg Config, d Deps) (*Store, error) {
 // ended by their contexts first. What is in the journal is there for the next
 // Open.
 func (s *Store) Close() error {
-	s.stopOnce.Do(func() { close(s.stop) })
-	<-s.done
 	s.packing.Lock() // Run may still be packing
 	defer s.packing.Unlock()
+	s.stopOnce.Do(func() { close(s.stop) })
+	<-s.done
 	s.closeFiles()
 	s.unzip.Close()
 	return s.list.db.Close()
+}
+
+// closed reports whether Close was called. Under packing the answer holds.
+func (s *Store) closed() bool {
+	select {
+	case <-s.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 // Ended is told that a run has ended: followers leave, and what is left of it

@@ -580,6 +580,16 @@ func TestClosed(t *testing.T) {
 	if _, err := r.Append(t.Context(), []task.Frame{frame("r", "1", 0, 4, "two\n")}); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
+	for name, err := range map[string]error{
+		"delete": r.delete(t.Context(), []string{"r"}),
+		"expire": r.expire(t.Context()),
+		"pack":   r.pack(t.Context(), "r"),
+		"run":    r.Run(t.Context()),
+	} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("%s: %v, want ErrClosed", name, err)
+		}
+	}
 	r.open()
 	if _, err := os.Stat(filepath.Join(r.cfg.Dir, "logs.db")); err != nil {
 		t.Error(err)

@@ -62,7 +62,7 @@ func (s *Store) packDue(ctx context.Context) {
 			s.packing.Lock()
 			err := s.pack(ctx, run)
 			s.packing.Unlock()
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || errors.Is(err, ErrClosed) {
 				return
 			}
 			s.mu.Lock()
@@ -110,6 +110,9 @@ func (s *Store) due() []string {
 // pack moves frames of one run from the journal to a segment: as many as make
 // one, or what there is. Under packing.
 func (s *Store) pack(ctx context.Context, run string) error {
+	if s.closed() {
+		return ErrClosed
+	}
 	s.mu.Lock()
 	l := s.live[run]
 	if l == nil {
