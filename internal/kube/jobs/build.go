@@ -279,6 +279,8 @@ func mounts(p *Plan, c *corev1.Container, s *corev1.PodSpec, templates []string)
 		}
 	}
 	if readonly(p) {
+		// A file that everybody may write, for the last words of a container.
+		c.Args = append(c.Args, "-fresh="+corev1.TerminationMessagePathDefault)
 		for i, dir := range dispatch.Fresh {
 			if mounted[dir] {
 				continue

@@ -3,9 +3,14 @@ package isolate
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Found is what this machine allows.
@@ -60,10 +65,30 @@ func (p Place) readonly(slots int) error {
 	if err != nil {
 		return err
 	}
-	if w := p.writable(mounts); len(w) > 0 {
+	if w := slices.DeleteFunc(p.writable(mounts), harmless); len(w) > 0 {
 		return fmt.Errorf("tasks could write %s (set readOnlyRootFilesystem, and name volumes that are new for each task)", strings.Join(w, ", "))
 	}
 	return nil
+}
+
+// harmless says whether nothing can be left behind at what is mounted somewhere,
+// although the mount itself could be written: devices that hide files of /proc
+// keep nothing, and others belong to somebody else. Of folders that is said of
+// the kernel's own alone, because elsewhere some below may be ours.
+func harmless(path string) bool {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return false
+	}
+	kernels := strings.HasPrefix(path, "/proc/") || strings.HasPrefix(path, "/sys/")
+	if info.Mode()&fs.ModeDevice != 0 {
+		return true
+	}
+	if !info.Mode().IsRegular() && !(info.IsDir() && kernels) {
+		return false
+	}
+	s, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(s.Uid) != os.Geteuid() && unix.Access(path, unix.W_OK) != nil
 }
 
 // Fresh reports whether a path lies where tasks may write with Readonly.

@@ -50,7 +50,8 @@ type Place struct {
 	// Scratch is a folder that is the worker's alone: no task sees it.
 	Scratch string
 	// Fresh are folders that tasks may write and that are new for each:
-	// emptyDirs, and with Readonly the working directory, too.
+	// emptyDirs, and with Readonly the working directory, too. Files are
+	// emptied, with Readonly: those that a container runtime puts there.
 	Fresh []string
 	// Keep are folders that tasks share on purpose: persistent volumes.
 	Keep []string

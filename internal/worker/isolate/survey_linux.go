@@ -365,9 +365,15 @@ func (p Place) writable(mounts []mountPoint) []string {
 	return found
 }
 
-// Wipe empties the folders that are new for each task, for Readonly.
+// Wipe empties the folders and files that are new for each task, for Readonly.
 func (p Place) Wipe() error {
 	for _, dir := range append(slices.Clone(p.Fresh), "/dev/shm") {
+		if info, err := os.Lstat(dir); err == nil && info.Mode().IsRegular() {
+			if err := os.Truncate(dir, 0); err != nil {
+				return fmt.Errorf("empty: %w", err)
+			}
+			continue
+		}
 		root, err := os.OpenRoot(dir)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
