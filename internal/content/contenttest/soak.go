@@ -21,7 +21,8 @@ import (
 // quickly. What must hold: a client that was told of every blob of an image
 // within the grace period can push its manifest; a manifest that was accepted
 // is readable with all its blobs until somebody deletes it; and in the end,
-// when all are swept, no file is left.
+// when all are swept, no file is left. Others hold the same bytes for owners of
+// their own, which must be able to read them until they let go.
 //
 // images is how many each of the clients pushes.
 func Soak(t *testing.T, open Open, images int) {
@@ -34,6 +35,9 @@ func Soak(t *testing.T, open Open, images int) {
 	upkeep.Go(s.collector)
 	for c := range 8 {
 		clients.Go(func() { s.client(c, images) })
+	}
+	for c := range 4 {
+		clients.Go(func() { s.holder(c, 4*images) })
 	}
 	clients.Wait()
 	close(s.stop)
@@ -131,6 +135,37 @@ func (s *soak) client(c, images int) {
 			fallthrough
 		default:
 			s.removeImage(r, im)
+		}
+	}
+}
+
+// holder holds what others push as layers, hands it on, and lets go of it.
+func (s *soak) holder(c, n int) {
+	r := rand.New(rand.NewPCG(uint64(c), 2))
+	first, second := fmt.Sprintf("run/%d", c), fmt.Sprintf("upload/%d", c)
+	for range n {
+		data := fmt.Sprintf("layer %d", r.IntN(12))
+		d := Dig([]byte(data))
+		read := func(owner string) {
+			got, err := s.readHeld(owner, d)
+			if err != nil || got != data {
+				s.Errorf("%s holds %q and reads %q, %v", owner, data, got, err)
+			}
+		}
+		_, err := s.Hold(s.ctx, first, strings.NewReader(data))
+		if !s.op(err) {
+			return
+		}
+		read(first)
+		if r.IntN(2) == 0 {
+			_, err := s.HoldDigest(s.ctx, second, first, d)
+			if !s.op(err) || !s.op(s.Release(s.ctx, first)) {
+				return
+			}
+			read(second)
+		}
+		if !s.op(errors.Join(s.Release(s.ctx, first), s.Release(s.ctx, second))) {
+			return
 		}
 	}
 }
