@@ -2,6 +2,7 @@ package workflow
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/cel-go/cel"
@@ -109,7 +110,12 @@ func (c *compiler) each(f *flow, t *taskDoc, call *Call) (*celEnv, []string, boo
 			}
 		}
 	}
-	env, err := f.env.with([]name{item})
+	names := []name{item}
+	if item.typ == fileType {
+		names = append(names, name{text: item.text + ".name", typ: cel.StringType, path: append(slices.Clone(item.path), "name")},
+			name{text: item.text + ".size", typ: cel.IntType, path: append(slices.Clone(item.path), "size")})
+	}
+	env, err := f.env.with(names)
 	if err != nil {
 		n.Fail("%v", err)
 		return nil, nil, false

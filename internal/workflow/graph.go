@@ -29,6 +29,17 @@ type File struct {
 	Source *task.Source `json:"source,omitempty"`
 }
 
+// Field is what a Scope has below a file: its name and its size.
+func (f *File) Field(name string) (Value, bool) {
+	switch name {
+	case "name":
+		return f.Name, true
+	case "size":
+		return float64(f.Size), true
+	}
+	return nil, false
+}
+
 // A Scope is what an expression may see. The engine builds it; its names are
 // those of Argo, which ours are a part of:
 //

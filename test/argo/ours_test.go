@@ -14,13 +14,14 @@ import (
 func TestOurs(t *testing.T) {
 	w := start(t)
 	for _, c := range []struct{ name, task, want string }{
-		{"folder", "sum", "210"},
-		{"thousand", "sum", "332833500"},
-		{"nested", "report", `[["north/a","north/b","north/c"],["south/d"],[]]`},
+		{"examples/folder", "sum", "210"},
+		{"test/argo/testdata/items", "report", `[["a.txt 2 a","b c.txt 3 bb"],["[1,2]","{\"a\":{\"b\":[3]}}","a \"quote\"\nand {{more}}","4.5","true"]]`},
+		{"examples/thousand", "sum", "332833500"},
+		{"examples/nested", "report", `[["north/a","north/b","north/c"],["south/d"],[]]`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			text, err := os.ReadFile("../../examples/" + c.name + ".yaml")
+			text, err := os.ReadFile("../../" + c.name + ".yaml")
 			if err != nil {
 				t.Fatal(err)
 			}

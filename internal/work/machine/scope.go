@@ -170,6 +170,8 @@ func descend(v workflow.Value, ok bool, path []string) (workflow.Value, bool) {
 			if ok = err == nil && i >= 0 && i < len(x); ok {
 				v = x[i]
 			}
+		case *workflow.File:
+			v, ok = x.Field(p)
 		default:
 			return nil, false
 		}

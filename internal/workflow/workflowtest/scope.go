@@ -31,6 +31,12 @@ func (s Scope) Lookup(path ...string) (workflow.Value, bool) {
 				return nil, false
 			}
 			v = x[i]
+		case *workflow.File:
+			next, ok := x.Field(p)
+			if !ok {
+				return nil, false
+			}
+			v = next
 		default:
 			return nil, false
 		}
