@@ -195,6 +195,9 @@ func named(err error) error {
 func Parse(s string) (host string, r image.Reference, err error) {
 	if first, rest, ok := strings.Cut(s, "/"); ok && (strings.ContainsAny(first, ".:") || first == "localhost") {
 		host, s = strings.ToLower(first), rest
+		if strings.HasPrefix(host, ".") {
+			return "", r, fmt.Errorf("%.80q is no name of a registry", first)
+		}
 	}
 	r, err = image.ParseReference(s)
 	if host == "index.docker.io" || host == "registry-1.docker.io" {
