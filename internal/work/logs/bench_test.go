@@ -65,6 +65,27 @@ func BenchmarkAppend(b *testing.B) {
 	b.ReportMetric(float64(slowest.Load())/1e6, "slowest-ms")
 }
 
+// BenchmarkEnded packs runs that printed a little and have ended.
+func BenchmarkEnded(b *testing.B) {
+	s := benchStore(b, Config{})
+	var frames []task.Frame
+	for i := range b.N {
+		frames = append(frames, task.Frame{Ref: task.Ref{Run: fmt.Sprint("run", i), Task: "0", Attempt: 1}, Stream: task.Stdout, At: time.Now(), Bytes: []byte("hello\n")})
+	}
+	_, err := s.Append(b.Context(), frames)
+	must(b, err)
+	for i := range b.N {
+		s.Ended(fmt.Sprint("run", i))
+	}
+	b.ResetTimer()
+	s.packDue(b.Context())
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "runs/s")
+	b.StopTimer()
+	if len(s.live) != 0 {
+		b.Errorf("%d runs are left", len(s.live))
+	}
+}
+
 // BenchmarkOpen reads a journal again of which nothing is packed.
 func BenchmarkOpen(b *testing.B) {
 	cfg := Config{Dir: b.TempDir(), SegmentBytes: 8 << 20}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -18,6 +19,9 @@ const (
 	tick = 10 * time.Second
 	// patience is how long a run that could not be packed is left alone.
 	patience = 15 * time.Second
+	// together is how many runs of at most smallRun bytes are packed at a time.
+	together = 64
+	smallRun = 64 << 10
 )
 
 // Run packs and deletes until ctx ends.
@@ -48,45 +52,60 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// packDue packs what is due, until nothing is.
+// packDue packs what is due, until nothing is. Small runs are packed side by
+// side, so that they share commits of the list.
 func (s *Store) packDue(ctx context.Context) {
-	for ctx.Err() == nil {
+	for {
 		due := s.due()
 		if len(due) == 0 {
 			return
 		}
-		for _, run := range due {
-			if ctx.Err() != nil {
+		for len(due) > 0 {
+			n := 1
+			if due[0].bytes <= smallRun {
+				n = min(len(due), together)
+			}
+			if s.packAll(ctx, due[:n]); ctx.Err() != nil || s.closed() {
 				return
 			}
-			s.packing.Lock()
-			err := s.pack(ctx, run)
-			s.packing.Unlock()
-			if ctx.Err() != nil || errors.Is(err, ErrClosed) {
-				return
-			}
-			s.mu.Lock()
-			s.trouble = err
-			if err != nil {
-				if l := s.live[run]; l != nil {
-					l.after = s.d.Clock.Mono() + patience
-				}
-			}
-			s.mu.Unlock()
-			if err != nil {
-				s.log.Error("cannot pack the logs of a run; they stay in the journal", "run", run, "err", err, "again_in", patience)
-			}
+			due = due[n:]
 		}
 	}
 }
 
-// due are runs to be packed now, the largest first.
-func (s *Store) due() []string {
-	type one struct {
-		run   string
-		bytes int64
+// packAll packs runs side by side.
+func (s *Store) packAll(ctx context.Context, runs []dueRun) {
+	s.packing.Lock()
+	defer s.packing.Unlock()
+	var all sync.WaitGroup
+	for _, r := range runs {
+		all.Go(func() {
+			err := s.pack(ctx, r.run)
+			if ctx.Err() != nil || errors.Is(err, ErrClosed) {
+				return
+			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.trouble = err; err == nil {
+				return
+			}
+			if l := s.live[r.run]; l != nil {
+				l.after = s.d.Clock.Mono() + patience
+			}
+			s.log.Error("cannot pack the logs of a run; they stay in the journal", "run", r.run, "err", err, "again_in", patience)
+		})
 	}
-	var all []one
+	all.Wait()
+}
+
+// dueRun is a run to be packed, and how much the journal has of it.
+type dueRun struct {
+	run   string
+	bytes int64
+}
+
+// due are runs to be packed now, the largest first.
+func (s *Store) due() (all []dueRun) {
 	s.mu.Lock()
 	now := s.d.Clock.Mono()
 	crowded := s.journal > s.cfg.JournalBytes
@@ -95,16 +114,12 @@ func (s *Store) due() []string {
 			continue
 		}
 		if l.bytes >= s.cfg.SegmentBytes || l.ended || now-l.since >= s.cfg.PackAfter || crowded && l.extents[0].file == s.files[0] {
-			all = append(all, one{run, l.bytes})
+			all = append(all, dueRun{run, l.bytes})
 		}
 	}
 	s.mu.Unlock()
-	slices.SortFunc(all, func(a, b one) int { return cmp.Or(cmp.Compare(b.bytes, a.bytes), cmp.Compare(a.run, b.run)) })
-	out := make([]string, len(all))
-	for i, o := range all {
-		out[i] = o.run
-	}
-	return out
+	slices.SortFunc(all, func(a, b dueRun) int { return cmp.Or(cmp.Compare(b.bytes, a.bytes), cmp.Compare(a.run, b.run)) })
+	return all
 }
 
 // pack moves frames of one run from the journal to a segment: as many as make
