@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -124,8 +125,11 @@ func (s *Survey) entry(path string, kind fs.FileMode) error {
 	case s.hidden[path]:
 		return s.empty(path, kind.IsDir())
 	case s.fresh[path] && kind.IsDir():
-		return s.like(path)
-	case s.mounted(path):
+		if err := s.like(path); err != nil {
+			return err
+		}
+		return s.keepBelow(path)
+	case s.mounted(path) || s.keep[path] && kind.IsDir():
 		// What nobody said is shared must not carry anything from one task to
 		// the next.
 		s.binds = append(s.binds, Bind{Path: path, ReadOnly: !s.keep[path]})
@@ -150,6 +154,23 @@ func (s *Survey) entry(path string, kind fs.FileMode) error {
 	return nil // pipes, sockets, devices
 }
 
+// keepBelow shows the shared folders that lie in one that is new for each task.
+func (s *Survey) keepBelow(fresh string) error {
+	for _, dir := range slices.Sorted(maps.Keys(s.keep)) {
+		if !strings.HasPrefix(dir, fresh+"/") {
+			continue
+		}
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			continue
+		}
+		s.binds = append(s.binds, Bind{Path: dir})
+		if err := s.empty(dir, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // special reports whether something below a folder is not to be seen as it is.
 func (s *Survey) special(dir string) bool {
 	below := func(p string) bool { return strings.HasPrefix(p, dir+"/") }
@@ -159,6 +180,11 @@ func (s *Survey) special(dir string) bool {
 		}
 	}
 	for p := range s.fresh {
+		if below(p) {
+			return true
+		}
+	}
+	for p := range s.keep {
 		if below(p) {
 			return true
 		}
