@@ -39,7 +39,7 @@ func (d *desk) admit(ctx context.Context, t task.Task, run func(name string, im 
 		if d.deps.HTTP == nil {
 			return failed(errors.New("this pool makes no requests: it was not configured to"), false)
 		}
-		return d.deps.HTTP(ctx, t.HTTP)
+		return d.deps.HTTP(ctx, t.HTTP, t.Timeout)
 	}
 	want := amount{cpu: t.CPU, memory: t.Memory}
 	if err := d.refuse(t, want); err != nil {

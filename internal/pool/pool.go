@@ -112,8 +112,9 @@ type Deps struct {
 	Exchange worker.Exchange
 	Clock    clock.Clock
 	Log      *slog.Logger
-	// HTTP runs tasks that are requests; they are refused when it is nil.
-	HTTP func(ctx context.Context, h *task.HTTP) task.Outcome
+	// HTTP runs tasks that are requests; they are refused when it is nil. A
+	// timeout of 0 is its own to choose.
+	HTTP func(ctx context.Context, h *task.HTTP, timeout time.Duration) task.Outcome
 }
 
 func (c *Config) complete() error {

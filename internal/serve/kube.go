@@ -14,7 +14,6 @@ import (
 	"cairn.dev/cairn/internal/kube/images"
 	"cairn.dev/cairn/internal/kube/jobs"
 	"cairn.dev/cairn/internal/pool/source"
-	"cairn.dev/cairn/internal/task"
 )
 
 // cluster is what looks after one Kubernetes cluster: its custom resources
@@ -55,7 +54,7 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 	c := &cluster{name: k.Name}
 	w := s.work
 	c.dispatch, err = dispatch.New(dispatch.Config{Cluster: k.Name, Secret: secret}, dispatch.Deps{Server: w.server, Clock: s.deps.Clock, Log: s.log,
-		HTTP: func(ctx context.Context, h *task.HTTP) task.Outcome { return w.requests.Do(ctx, h, 0) }})
+		HTTP: w.requests.Do})
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,6 @@ import (
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/pool"
 	"cairn.dev/cairn/internal/pool/source"
-	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/usage"
 	"cairn.dev/cairn/internal/work"
 	"cairn.dev/cairn/internal/worker"
@@ -64,7 +63,7 @@ func (s *Server) openContainers(mode string, x worker.Exchange) (worker.Runner, 
 	}
 	c := pool.Config{Dir: s.dir.Path("pool"), MaxBytes: int64(s.cfg.Work.Images)}
 	d := pool.Deps{Images: images, Exchange: x, Clock: s.deps.Clock, Log: s.log,
-		HTTP: func(ctx context.Context, h *task.HTTP) task.Outcome { return s.work.requests.Do(ctx, h, 0) }}
+		HTTP: s.work.requests.Do}
 	if mode == "docker" || mode == "podman" {
 		return pool.NewEngine(context.Background(), pool.EngineConfig{Command: []string{mode}, Config: c}, d)
 	}

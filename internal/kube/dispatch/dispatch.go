@@ -60,8 +60,9 @@ type Deps struct {
 	Server Server
 	Clock  clock.Clock
 	Log    *slog.Logger
-	// HTTP makes the request of a task; nil: such tasks are refused.
-	HTTP func(ctx context.Context, r *task.HTTP) task.Outcome
+	// HTTP makes the request of a task; nil: such tasks are refused. A timeout
+	// of 0 is its own to choose.
+	HTTP func(ctx context.Context, r *task.HTTP, timeout time.Duration) task.Outcome
 }
 
 // maxShapes bounds the shapes of one run: each has a Job of its own.

@@ -41,7 +41,7 @@ type rig struct {
 	graphs worktest.Graphs
 	path   string
 	cfg    dispatch.Config
-	http   func(context.Context, *task.HTTP) task.Outcome
+	http   func(context.Context, *task.HTTP, time.Duration) task.Outcome
 
 	s     *work.Server
 	d     *dispatch.Dispatcher
@@ -464,7 +464,7 @@ func TestDrain(t *testing.T) {
 func TestRequests(t *testing.T) {
 	asked := make(chan string, 1)
 	r := &rig{t: t, cfg: dispatch.Config{Cluster: "prod", Secret: secret}, clock: clock.NewFake(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)), graphs: worktest.Graphs{}, path: filepath.Join(t.TempDir(), "work.db"),
-		http: func(_ context.Context, h *task.HTTP) task.Outcome {
+		http: func(_ context.Context, h *task.HTTP, _ time.Duration) task.Outcome {
 			asked <- h.URL
 			return task.Outcome{Phase: task.Succeeded}
 		}}

@@ -146,7 +146,7 @@ func (d *Dispatcher) request(ctx context.Context, x *item) {
 		var o task.Outcome
 		select {
 		case d.making <- struct{}{}:
-			o = d.d.HTTP(ctx, x.body.HTTP)
+			o = d.d.HTTP(ctx, x.body.HTTP, x.body.Timeout)
 			<-d.making
 		case <-ctx.Done():
 		}
