@@ -42,6 +42,7 @@ func TestMain(m *testing.M) {
 //	pass DURATION                   let time pass, loops included
 //	jump [-]DURATION                set the clock without time passing
 //	exits CODE cairn …              run and compare the exit code
+//	waits REGEXP cairn …            run again and again until its output matches
 //	ready URL                       wait until a server is
 //	fill FILE                       replace $HOSTPORT in a file
 //	fromfile NAME FILE              set a variable to a file's text, or stdout's
@@ -105,6 +106,16 @@ func TestScripts(t *testing.T) {
 				if got != want {
 					ts.Fatalf("exit code %d, want %d", got, want)
 				}
+			},
+			"waits": func(ts *testscript.TestScript, _ bool, args []string) {
+				re := regexp.MustCompile(args[0])
+				for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+					ts.Check(ts.Exec(args[1], args[2:]...))
+					if re.MatchString(ts.ReadFile("stdout")) {
+						return
+					}
+				}
+				ts.Fatalf("no match for %q after 20 s", args[0])
 			},
 			"fill": func(ts *testscript.TestScript, _ bool, args []string) {
 				name := ts.MkAbs(args[0])

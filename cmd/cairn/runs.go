@@ -33,6 +33,10 @@ func (a *app) runsLs() *cobra.Command {
 			if most < 0 {
 				return usagef("--limit cannot be negative; 0 lists all")
 			}
+			if q.Schedule != "" {
+				namespace, name := scheduleName(q.Schedule)
+				q.Schedule = namespace + "/" + name
+			}
 			cl, err := a.client()
 			if err != nil {
 				return err
@@ -71,7 +75,7 @@ func (a *app) runsLs() *cobra.Command {
 	f.StringVarP(&q.Namespace, "namespace", "n", "", "only of this namespace")
 	f.StringVar(&q.Phase, "phase", "", "only in this phase: live (not ended), running, succeeded, failed, error or canceled")
 	f.StringVar(&q.Name, "name", "", "only of this name")
-	f.StringVar(&q.Schedule, "schedule", "", "only those that this schedule began")
+	f.StringVar(&q.Schedule, "schedule", "", "only those that this schedule began: [NAMESPACE/]NAME")
 	f.IntVar(&most, "limit", 100, "at most so many; 0: all")
 	_ = c.RegisterFlagCompletionFunc("phase", cobra.FixedCompletions([]string{"live", "running", "succeeded", "failed", "error", "canceled"}, cobra.ShellCompDirectiveNoFileComp))
 	return a.withOutput(c)

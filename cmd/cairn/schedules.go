@@ -98,6 +98,14 @@ func (a *app) schedulesPut() *cobra.Command {
 	return c
 }
 
+// scheduleName reads NAMESPACE/NAME, or NAME alone.
+func scheduleName(s string) (namespace, name string) {
+	if namespace, name, ok := strings.Cut(s, "/"); ok {
+		return namespace, name
+	}
+	return "default", s
+}
+
 // setSchedule is a command that does something to a schedule.
 func (a *app) setSchedule(use, short, done string, f func(ctx context.Context, cl *client.Client, namespace, name string) error) *cobra.Command {
 	return &cobra.Command{
@@ -105,10 +113,7 @@ func (a *app) setSchedule(use, short, done string, f func(ctx context.Context, c
 		Short: short,
 		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			namespace, name, ok := strings.Cut(args[0], "/")
-			if !ok {
-				namespace, name = "default", args[0]
-			}
+			namespace, name := scheduleName(args[0])
 			cl, err := a.client()
 			if err != nil {
 				return err

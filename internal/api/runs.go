@@ -227,7 +227,7 @@ func (a *API) checkDocuments(ctx context.Context, in *input[wire.Document]) (*ou
 type runsInput struct {
 	Namespace string `query:"namespace" maxLength:"253" doc:"only of this namespace"`
 	Name      string `query:"name" maxLength:"253"`
-	Schedule  string `query:"schedule" maxLength:"600" doc:"only those that this schedule began"`
+	Schedule  string `query:"schedule" maxLength:"600" doc:"only those that this schedule began: NAMESPACE/NAME"`
 	Phase     string `query:"phase" enum:"live,waiting,running,succeeded,failed,error,canceled" doc:"live: all that have not ended"`
 	After     string `query:"after" maxLength:"64" doc:"\"next\" of the page before"`
 	Limit     int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`

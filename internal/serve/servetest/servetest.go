@@ -207,7 +207,7 @@ func (s *Server) Pass(t testing.TB, d time.Duration) {
 
 func (s *Server) settle(t testing.TB) {
 	t.Helper()
-	const soon, late = 5, 200
+	const soon, late = 5, 300
 	for same, last, tries := 0, -1, 0; ; tries++ {
 		time.Sleep(time.Millisecond)
 		n := s.Clock.Waiting()
