@@ -55,7 +55,7 @@ race: compiler ## the race detector over the rooms that are pure or concurrent
 	CGO_ENABLED=1 $(CI) test race -- -race -short -timeout 15m $(RACE)
 
 real: ## tests against real programs: conformance, clients, kills, documentation
-	$(CI) test real -- -count=1 -timeout 15m -skip '^TestPublished$$' $$($(GO) list ./test/... | grep -v -e /test/cluster -e /test/agent -e /test/e2e -e /test/gitea -e /test/catalog -e /test/bump)
+	$(CI) test real -- -count=1 -timeout 15m -skip '^TestPublished$$' $$($(GO) list ./test/... | grep -v -e /test/cluster -e /test/agent -e /test/e2e -e /test/gitea -e /test/catalog -e /test/bump -e /test/objects)
 
 soak: compiler ## the long loops: all kill rounds, all simulation steps, again for SOAK_MINUTES=0
 	@test -n '$(SOAK)' || { echo 'no test reads CAIRN_SOAK'; exit 1; }
@@ -68,7 +68,7 @@ soak: compiler ## the long loops: all kill rounds, all simulation steps, again f
 # One target each, so that with -k a part that fails does not hide the others.
 E2E = CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test
 
-e2e: e2e-clients e2e-cluster e2e-agent e2e-stories e2e-argo e2e-kube e2e-bump e2e-demo ## real clients, real clusters, and the demo as a stranger runs it: from a fresh clone
+e2e: e2e-clients e2e-cluster e2e-agent e2e-stories e2e-argo e2e-objects e2e-kube e2e-bump e2e-demo ## real clients, real clusters, and the demo as a stranger runs it: from a fresh clone
 
 e2e-clients:
 	$(E2E) clients -- -count=1 -timeout 15m ./test/clients/...
@@ -94,6 +94,10 @@ e2e-kube: cluster-parts
 
 e2e-argo:
 	$(E2E) argo -- -count=1 -timeout 10m ./test/argo/...
+
+e2e-objects:
+	$(CI) step objects-parts -- $(GO) run ./test/parts/build versitygw
+	$(E2E) objects -- -count=1 -timeout 5m ./test/objects/...
 
 e2e-demo:
 	$(CI) step demo -- test/stranger
@@ -138,4 +142,4 @@ bench-process: ## programs that a worker starts, beside xargs, and what isolatio
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: help build worker bench-process demo test setup compiler lint unit race real soak e2e e2e-clients cluster-parts e2e-cluster e2e-agent e2e-stories e2e-argo e2e-kube e2e-bump e2e-demo parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work clean
+.PHONY: help build worker bench-process demo test setup compiler lint unit race real soak e2e e2e-clients cluster-parts e2e-cluster e2e-agent e2e-stories e2e-argo e2e-objects e2e-kube e2e-bump e2e-demo parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work clean

@@ -83,6 +83,7 @@ func Table() []Part {
 		{Name: "renovate", Npm: []string{"node@24", "renovate@44.121.2"}, Version: "v44.121.2", Cold: 4 * time.Minute, Purpose: "updater to measure against"},
 		part("terraform-provider-kubectl", "github.com/gavinbunney/terraform-provider-kubectl", "v1.19.0", 4*time.Minute, "what those plans are made with"),
 
+		part("versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0", 5*time.Minute, "object store: artifacts come from it and go to it"),
 		{Name: "gitea", Package: "code.gitea.io/gitea", Version: "v1.26.4", Cold: 17 * time.Minute, Purpose: "forge: repositories, pull requests and webhooks",
 			Set: []string{"main.Version=1.26.4"}, Tags: "sqlite,sqlite_unlock_notify", Cgo: true, Folders: []string{"options", "templates", "public", "assets"}},
 	}
