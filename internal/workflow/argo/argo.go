@@ -96,6 +96,8 @@ type compiler struct {
 	// defaults are templateDefaults of the workflow: they are of all templates
 	// that it runs, those of other documents, too.
 	defaults *document.Node
+	// spec finds a field of the workflow that is compiled.
+	spec func(string) *document.Node
 	// results are names of calls whose standard output somebody asks for.
 	results map[string]bool
 	params  map[string]bool // of the run
@@ -106,7 +108,7 @@ type compiler struct {
 const maxDocuments = 100
 
 func newCompiler(file string, doc []byte, o Options) *compiler {
-	c := &compiler{opts: o, log: &document.Log{}, configs: map[string]map[string]string{}, bundles: map[string]*bundle{}, results: map[string]bool{}, params: map[string]bool{}, asked: map[string]string{}}
+	c := &compiler{opts: o, log: &document.Log{}, configs: map[string]map[string]string{}, bundles: map[string]*bundle{}, spec: func(string) *document.Node { return nil }, results: map[string]bool{}, params: map[string]bool{}, asked: map[string]string{}}
 	c.read(file, doc)
 	return c
 }

@@ -4,22 +4,24 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
-	"strings"
 
 	"cairn.dev/cairn/internal/workflow/document"
 )
 
 // What becomes of a field: "" is carried out; one that begins with "~" is
-// accepted without effect, for the reason behind it; one that begins with "#"
-// needs Kubernetes, one with "-" is refused, each for the reason behind it.
+// accepted without effect, for the reason behind it; one that begins with "-" is
+// refused, for the reason behind it. Where tasks run in pods, what begins with
+// "#" or "@" is handed on to Kubernetes; elsewhere "#" is refused and "@" is
+// accepted without effect.
 type fate string
 
 const (
 	pod       fate = "#is about pods: it needs Kubernetes"
 	noPods    fate = "~no pods are left behind"
 	inStore   fate = "~the server's own store keeps artifacts, by their content, as long as the run"
+	labels    fate = "@there is no pod that bears it"
 	noMetrics fate = "~the server's own metrics count all runs and tasks"
-	accounts  fate = "~outside of a cluster a task speaks for no account"
+	accounts  fate = "@outside of a cluster a task speaks for no account"
 	shown     fate = "~is shown to people, and means nothing"
 	sources   fate = "-is a store that the server does not speak to: use s3, http, git or raw"
 )
@@ -33,8 +35,8 @@ var tables = map[string]map[string]fate{
 		"entrypoint": "", "arguments": "", "templates": "", "onExit": "", "hooks": "", "parallelism": "", "activeDeadlineSeconds": "", "priority": "",
 		"suspend": "", "ttlStrategy": "", "volumes": "", "synchronization": "", "workflowTemplateRef": "", "templateDefaults": "", "workflowMetadata": "",
 		"podGC": noPods, "artifactGC": inStore, "artifactRepositoryRef": inStore, "archiveLogs": "~the logs of all tasks are kept", "metrics": noMetrics,
-		"serviceAccountName": accounts, "automountServiceAccountToken": accounts, "executor": accounts, "imagePullSecrets": "~images are pulled with the server's accounts at registries",
-		"podMetadata": noPods, "podDisruptionBudget": noPods, "podPriorityClassName": pod, "podPriority": pod, "schedulerName": pod,
+		"serviceAccountName": accounts, "automountServiceAccountToken": accounts, "executor": "~nothing of Argo's runs beside a task", "imagePullSecrets": "@images are pulled with the server's accounts at registries",
+		"podMetadata": labels, "podDisruptionBudget": noPods, "podPriorityClassName": pod, "podPriority": pod, "schedulerName": pod,
 		"volumeClaimTemplates": pod, "volumeClaimGC": pod, "nodeSelector": pod, "affinity": pod, "tolerations": pod, "hostAliases": pod, "hostNetwork": pod, "dnsPolicy": pod, "dnsConfig": pod,
 		"securityContext": pod, "podSpecPatch": pod, "podResources": pod, "resourceClaims": pod,
 		"retryStrategy": "-applies to all templates at once: write it in templateDefaults", "shutdown": "-stops a run: use cairn runs cancel", "artifactStorage": inStore,
@@ -52,9 +54,9 @@ var tables = map[string]map[string]fate{
 	"template": {
 		"name": "", "inputs": "", "outputs": "", "container": "", "script": "", "steps": "", "dag": "", "suspend": "", "http": "",
 		"retryStrategy": "", "timeout": "", "activeDeadlineSeconds": "", "parallelism": "", "failFast": "", "synchronization": "", "memoize": "", "volumes": "",
-		"metrics": noMetrics, "metadata": noPods, "annotations": shown, "archiveLocation": inStore, "serviceAccountName": accounts, "automountServiceAccountToken": accounts, "executor": accounts,
-		"containerSet": "#runs several containers in one pod: it needs Kubernetes", "sidecars": "#runs containers beside each other in one pod: it needs Kubernetes",
-		"initContainers": "#runs containers one after the other in one pod: it needs Kubernetes", "daemon": "#leaves a pod running that others find by its address: it needs Kubernetes",
+		"metrics": noMetrics, "metadata": labels, "annotations": shown, "archiveLocation": inStore, "serviceAccountName": accounts, "automountServiceAccountToken": accounts, "executor": "~nothing of Argo's runs beside a task",
+		"containerSet": "-runs several containers in one pod, which is not supported: make them steps", "sidecars": "#runs containers beside each other in one pod: it needs Kubernetes",
+		"initContainers": "#runs containers one after the other in one pod: it needs Kubernetes", "daemon": "-leaves a pod running that others find by its address, which is not supported: make it a sidecar",
 		"resource": "-applies objects to a cluster: it needs Kubernetes", "data": "-lists a bucket in a pod: use withParam over an output", "plugin": "-runs a plugin of Argo's executor, which is not here",
 		"nodeSelector": pod, "affinity": pod, "tolerations": pod, "hostAliases": pod, "securityContext": pod, "podSpecPatch": pod, "podResources": pod, "resourceClaims": pod,
 		"schedulerName": pod, "priorityClassName": pod, "priority": pod, "pendingTimeout": pod, "inline": "-stands in a call, not in a template",
@@ -92,17 +94,17 @@ var tables = map[string]map[string]fate{
 	"secretRef": {"name": "", "key": "", "optional": ""},
 	"container": {
 		"image": "", "command": "", "args": "", "env": "", "workingDir": "", "resources": "", "volumeMounts": "", "securityContext": "",
-		"name": shown, "imagePullPolicy": "~a tag is looked up when a task is started, and pulled once", "ports": "~on the host's network each port is open", "tty": "-wants a terminal, which is not there", "stdin": "-wants standard input, which is not there",
-		"envFrom": "-takes secrets or maps of a cluster: write env", "readinessProbe": "#is asked of a pod: it needs Kubernetes", "livenessProbe": "#is asked of a pod: it needs Kubernetes", "startupProbe": "#is asked of a pod: it needs Kubernetes",
+		"name": shown, "imagePullPolicy": "@a tag is looked up when a task is started, and pulled once", "ports": "@on the host's network each port is open", "tty": "-wants a terminal, which is not there", "stdin": "-wants standard input, which is not there",
+		"envFrom": "#takes secrets or maps of a cluster: it needs Kubernetes; or write env", "readinessProbe": "#is asked of a pod: it needs Kubernetes", "livenessProbe": "#is asked of a pod: it needs Kubernetes", "startupProbe": "#is asked of a pod: it needs Kubernetes",
 		"lifecycle": "#is a hook of a pod: it needs Kubernetes", "terminationMessagePath": noPods, "terminationMessagePolicy": noPods, "volumeDevices": pod, "resizePolicy": pod, "restartPolicy": pod, "source": "-belongs to a script",
 	},
 	"env":         {"name": "", "value": "", "valueFrom": ""},
-	"envFrom":     {"configMapKeyRef": "", "secretKeyRef": "-takes a secret of a cluster: it needs Kubernetes", "fieldRef": "-reads a pod: it needs Kubernetes", "resourceFieldRef": "-reads a pod: it needs Kubernetes"},
+	"envFrom":     {"configMapKeyRef": "", "secretKeyRef": "#takes a secret of a cluster: it needs Kubernetes", "fieldRef": "#reads a pod: it needs Kubernetes", "resourceFieldRef": "#reads a pod: it needs Kubernetes"},
 	"resources":   {"requests": "", "limits": "", "claims": pod},
 	"quantities":  {"cpu": "", "memory": "", "ephemeral-storage": "~disk is not counted"},
 	"security":    {"runAsUser": "", "runAsGroup": "", "runAsNonRoot": "~a task is never root of the host", "allowPrivilegeEscalation": "~no task gains privileges", "privileged": pod, "capabilities": pod, "readOnlyRootFilesystem": pod, "seccompProfile": pod, "seLinuxOptions": pod, "appArmorProfile": pod, "procMount": pod, "windowsOptions": pod},
-	"volumeMount": {"name": "", "mountPath": "", "readOnly": "", "subPath": "-names a part of a volume, which cannot be mounted: mount it whole", "mountPropagation": pod, "subPathExpr": pod, "recursiveReadOnly": pod},
-	"volume":      {"name": "", "emptyDir": "", "persistentVolumeClaim": pod, "secret": "-holds a secret of a cluster: it needs Kubernetes", "configMap": pod, "projected": pod, "hostPath": pod, "nfs": pod, "csi": pod, "ephemeral": pod, "downwardAPI": pod, "image": pod},
+	"volumeMount": {"name": "", "mountPath": "", "readOnly": "", "subPath": "#names a part of a volume: it needs Kubernetes; or mount it whole", "mountPropagation": pod, "subPathExpr": pod, "recursiveReadOnly": pod},
+	"volume":      {"name": "", "emptyDir": "", "persistentVolumeClaim": pod, "secret": "#holds a secret of a cluster: it needs Kubernetes", "configMap": pod, "projected": pod, "hostPath": pod, "nfs": pod, "csi": pod, "ephemeral": pod, "downwardAPI": pod, "image": pod},
 	"step": {
 		"name": "", "template": "", "templateRef": "", "inline": "", "arguments": "", "when": "", "withItems": "", "withParam": "", "withSequence": "", "continueOn": "", "onExit": "", "hooks": "",
 	},
@@ -134,21 +136,13 @@ func (c *compiler) check(n *document.Node, table string) {
 	for _, e := range n.Entries() {
 		f, ok := known[e.Key]
 		switch {
+		case !ok && table == "quantities" && c.opts.Cluster: // devices have names of their own
 		case !ok:
 			e.Node.FailKey("unknown field %q%s", e.Key, document.Meant(e.Key, slices.Sorted(maps.Keys(known))))
-		case e.Node.IsNull() || f == "" || strings.HasPrefix(string(f), "~"):
+		case e.Node.IsNull() || f == "" || f[0] == '~' || f[0] == '@':
 		case f[0] == '#' && c.opts.Cluster:
 		default:
 			e.Node.FailKey("%s %s", e.Key, f[1:])
-		}
-	}
-}
-
-// podFields are those of a template or spec that go to Kubernetes as they are.
-func podFields(n *document.Node, table string, into map[string]any) {
-	for _, e := range n.Entries() {
-		if strings.HasPrefix(string(tables[table][e.Key]), "#") && !e.Node.IsNull() {
-			into[e.Key] = e.Node.Value()
 		}
 	}
 }

@@ -28,6 +28,7 @@ type leaf struct {
 	outputPaths []workflow.Expr // of base.Outputs
 	timeout     workflow.Expr
 	request     *request
+	pod         map[string]workflow.Expr // Task.Pod
 }
 
 type variable struct {
@@ -97,6 +98,9 @@ func (c *compiler) leaf(b *bundle, tmpl *document.Node, t *workflow.Template, p 
 		v := variable{e.Get("name").Text(), c.textOf(e.Get("value"), p)}
 		if from := e.Get("valueFrom"); from != nil {
 			c.check(from, "envFrom")
+			if c.opts.Cluster && has(from, "envFrom") {
+				continue // the pod has it
+			}
 			if ref := from.Get("configMapKeyRef"); ref != nil {
 				s, ok := c.config(ref)
 				if !ok && !ref.Get("optional").Bool() {
@@ -144,14 +148,7 @@ func (c *compiler) leaf(b *bundle, tmpl *document.Node, t *workflow.Template, p 
 		}
 		l.inputs = append(l.inputs, in)
 	}
-	if c.opts.Cluster {
-		l.base.Pod = map[string]any{}
-		podFields(b.spec, "spec", l.base.Pod)
-		podFields(tmpl, "template", l.base.Pod)
-		if len(l.base.Pod) == 0 {
-			l.base.Pod = nil
-		}
-	}
+	l.pod = c.pod(tmpl, n, p)
 	return l
 }
 
@@ -251,6 +248,14 @@ func (l *leaf) Render(s workflow.Scope) (*task.Task, error) {
 	}
 	for _, v := range l.env {
 		t.Env = append(t.Env, task.Env{Name: v.name, Value: r.argument("env "+v.name, v.value)})
+	}
+	for k, e := range l.pod {
+		v, err := e.Eval(s)
+		r.note(k, err)
+		if t.Pod == nil {
+			t.Pod = map[string]any{}
+		}
+		t.Pod[k] = v
 	}
 	t.WorkDir, t.Script = r.argument("workingDir", l.workdir), r.text("source", l.script)
 	for _, in := range l.inputs {

@@ -133,6 +133,7 @@ func (c *compiler) graph(o *object, spec *document.Node) *workflow.Graph {
 		}
 		args = []*document.Node{b.spec.Get("arguments"), spec.Get("arguments")}
 	}
+	c.spec = merged
 	c.arguments(args)
 	if strings.HasSuffix(o.kind, "Template") {
 		c.params = nil // whoever refers to it may have others
