@@ -19,7 +19,9 @@ type podFields struct {
 }
 
 // handed reports whether a field goes to Kubernetes.
-func handed(f fate) bool { return strings.HasPrefix(string(f), "#") || strings.HasPrefix(string(f), "@") }
+func handed(f fate) bool {
+	return strings.HasPrefix(string(f), "#") || strings.HasPrefix(string(f), "@")
+}
 
 // pod collects what there is for a pod; nil where tasks do not run in pods.
 func (c *compiler) pod(tmpl, container *document.Node, p *place) map[string]workflow.Expr {
