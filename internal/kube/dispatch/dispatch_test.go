@@ -592,7 +592,6 @@ func TestIdentity(t *testing.T) {
 		"daemon":                           {"daemon": true},
 		"initContainers":                   {"initContainers": l{m{}}},
 		"metadata":                         {"metadata": m{"labels": m{"a": "b"}}},
-		"podMetadata":                      {"podMetadata": m{"labels": m{"a": "b"}}},
 		"sidecars":                         {"sidecars": l{m{}}},
 		"retryAffinity":                    {"retryAffinity": m{"nodeAntiAffinity": m{"x": 1}}},
 		"container.lifecycle":              {"container": m{"lifecycle": m{"preStop": m{}}}},
@@ -605,7 +604,7 @@ func TestIdentity(t *testing.T) {
 		"volumes.downwardAPI":                      {"volumes": l{m{"downwardAPI": m{}}}},
 		"volumes.ephemeral":                        {"volumes": l{m{"ephemeral": m{}}}},
 		"volumes.projected.sources.downwardAPI":    {"volumes": l{m{"projected": m{"sources": l{m{"downwardAPI": m{}}}}}}},
-		"": {"daemon": false, "sidecars": l{}, "nodeSelector": m{"a": "b"}, "serviceAccountName": "x", "podSpecPatch": "{}",
+		"": {"daemon": false, "sidecars": l{}, "nodeSelector": m{"a": "b"}, "serviceAccountName": "x", "podSpecPatch": "{}", "podMetadata": m{"labels": m{"a": "b"}},
 			"container": m{"env": l{m{"name": "A", "valueFrom": m{"secretKeyRef": m{"name": "s", "key": "k"}}}}}, "volumes": l{m{"secret": m{}}, m{"emptyDir": m{}}}},
 	} {
 		if got := strings.Join(dispatch.Identity(pod), " "); got != want {

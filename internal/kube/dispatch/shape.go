@@ -67,7 +67,6 @@ var alone = map[string]string{
 	"daemon":         "others find the pod by its address",
 	"initContainers": "they run once for each pod",
 	"metadata":       "labels and annotations name the task's pod",
-	"podMetadata":    "labels and annotations name the task's pod",
 	"sidecars":       "they live as long as one task",
 	"retryAffinity":  "the next attempt keeps away from this pod's node",
 }

@@ -258,24 +258,32 @@ func mounts(p *Plan, c *corev1.Container, s *corev1.PodSpec, templates []string)
 		if name == "" {
 			name = "volume-" + strconv.Itoa(i)
 		}
-		k := known(name)
-		if k == nil {
+		if known(name) == nil {
 			source := corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
 			switch {
 			case slices.Contains(templates, name):
-				source = corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: ClaimName(p.Demand.Run, name)}}
+				source = claimOf(p.Demand.Run, name)
 			case v.Claim != "":
 				source = corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: v.Claim, ReadOnly: v.ReadOnly}}
 			}
 			s.Volumes = append(s.Volumes, corev1.Volume{Name: name, VolumeSource: source})
-			k = known(name)
 		}
 		add(name, v.Path, v.ReadOnly)
-		switch kept, fresh := fateOf(k); {
+	}
+	for _, m := range c.VolumeMounts {
+		v := known(m.Name)
+		if v == nil && slices.Contains(templates, m.Name) {
+			s.Volumes = append(s.Volumes, corev1.Volume{Name: m.Name, VolumeSource: claimOf(p.Demand.Run, m.Name)})
+			v = known(m.Name)
+		}
+		if v == nil || strings.HasPrefix(m.Name, "cairn-") {
+			continue
+		}
+		switch kept, fresh := fateOf(v); {
 		case fresh:
-			c.Args = append(c.Args, "-fresh="+escaped(v.Path))
-		case kept && !v.ReadOnly:
-			c.Args = append(c.Args, "-keep="+escaped(v.Path))
+			c.Args = append(c.Args, "-fresh="+escaped(m.MountPath))
+		case kept && !m.ReadOnly:
+			c.Args = append(c.Args, "-keep="+escaped(m.MountPath))
 		}
 	}
 	if readonly(p) {
@@ -362,6 +370,30 @@ func root(user string) bool {
 	uid, _, _ := strings.Cut(user, ":")
 	n, err := strconv.ParseInt(uid, 10, 64)
 	return err != nil || n == 0
+}
+
+func claimOf(run, name string) corev1.VolumeSource {
+	return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: ClaimName(run, name)}}
+}
+
+// Claims are the claims that the run has to itself, as its task describes them:
+// they are made before the first pod, and deleted when the run has ended.
+func Claims(p Plan) ([]*corev1.PersistentVolumeClaim, error) {
+	u, err := read(p.Demand.Shape.Pod)
+	if err != nil {
+		return nil, err
+	}
+	var out []*corev1.PersistentVolumeClaim
+	for _, c := range u.claims {
+		labels := maps.Clone(c.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		maps.Copy(labels, map[string]string{LabelCluster: p.Cluster, LabelRun: p.Demand.Run, "app.kubernetes.io/managed-by": "cairn"})
+		out = append(out, &corev1.PersistentVolumeClaim{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
+			ObjectMeta: metav1.ObjectMeta{Name: ClaimName(p.Demand.Run, c.Name), Namespace: p.Demand.Namespace, Labels: labels, Annotations: c.Annotations}, Spec: c.Spec})
+	}
+	return out, nil
 }
 
 // ClaimName is the name of a claim that a run has to itself.

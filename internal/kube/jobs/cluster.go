@@ -26,9 +26,13 @@ type cluster struct {
 	core, batch rest.Interface
 	codec       runtime.ParameterCodec
 	selector    string // of what is ours
+
+	namespace string // to which Jobs belong; "" for none
+	mu        sync.Mutex
+	owner     *metav1.OwnerReference // that namespace, once it was asked for
 }
 
-func newCluster(cfg *rest.Config, name string) (*cluster, error) {
+func newCluster(cfg *rest.Config, name, namespace string) (*cluster, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, batchv1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -56,7 +60,7 @@ func newCluster(cfg *rest.Config, name string) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cluster{core: core, batch: batch, codec: runtime.NewParameterCodec(scheme), selector: LabelCluster + "=" + name}, nil
+	return &cluster{core: core, batch: batch, codec: runtime.NewParameterCodec(scheme), selector: LabelCluster + "=" + name, namespace: namespace}, nil
 }
 
 // callTimeout bounds one request that is no watch.
@@ -65,8 +69,67 @@ const callTimeout = 20 * time.Second
 func (c *cluster) createJob(ctx context.Context, j *batchv1.Job) (*batchv1.Job, error) {
 	ctx, end := context.WithTimeout(ctx, callTimeout)
 	defer end()
+	owner, err := c.owned(ctx)
+	if err != nil {
+		return nil, err
+	}
+	j.OwnerReferences = owner
 	out := &batchv1.Job{}
 	return out, c.batch.Post().Namespace(j.Namespace).Resource("jobs").Body(j).Do(ctx).Into(out)
+}
+
+// owned says to whom Jobs belong. A namespace may own what is in others: it is
+// in none itself.
+func (c *cluster) owned(ctx context.Context) ([]metav1.OwnerReference, error) {
+	if c.namespace == "" {
+		return nil, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.owner == nil {
+		var n corev1.Namespace
+		if err := c.core.Get().Resource("namespaces").Name(c.namespace).Do(ctx).Into(&n); err != nil {
+			return nil, fmt.Errorf("look up the namespace of this server: %w", err)
+		}
+		c.owner = &metav1.OwnerReference{APIVersion: "v1", Kind: "Namespace", Name: n.Name, UID: n.UID}
+	}
+	return []metav1.OwnerReference{*c.owner}, nil
+}
+
+// createClaim makes a claim that may be there already.
+func (c *cluster) createClaim(ctx context.Context, p *corev1.PersistentVolumeClaim) error {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	owner, err := c.owned(ctx)
+	if err != nil {
+		return err
+	}
+	p.OwnerReferences = owner
+	err = c.core.Post().Namespace(p.Namespace).Resource("persistentvolumeclaims").Body(p).Do(ctx).Error()
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// listClaims are those of runs, in any namespace.
+func (c *cluster) listClaims(ctx context.Context) ([]corev1.PersistentVolumeClaim, error) {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	var l corev1.PersistentVolumeClaimList
+	o := metav1.ListOptions{LabelSelector: c.selector}
+	err := c.core.Get().Resource("persistentvolumeclaims").VersionedParams(&o, c.codec).Do(ctx).Into(&l)
+	return l.Items, err
+}
+
+func (c *cluster) deleteClaim(ctx context.Context, namespace, name string) error {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	err := c.core.Delete().Namespace(namespace).Resource("persistentvolumeclaims").Name(name).Do(ctx).Error()
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // getJob is a Job that may have been made by a call whose answer got lost.

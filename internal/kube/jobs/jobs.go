@@ -58,6 +58,9 @@ type Config struct {
 	Linger time.Duration
 	// Queue of Kueue that Jobs are given to; "" for none.
 	Queue string
+	// Namespace of the server, where it runs in the cluster: Jobs belong to it,
+	// so that none is left when it is deleted. "" where it runs elsewhere.
+	Namespace string
 }
 
 // Demander says what pods are wanted; [dispatch.Dispatcher] is one.
@@ -116,6 +119,7 @@ type Controller struct {
 	bucket  bucket
 	hold    time.Duration // no request that makes anything before
 	fails   int           // in a row, of the API server
+	claimed time.Duration // when the claims of runs were last looked at
 }
 
 // key is the pods of one run and shape.
@@ -123,12 +127,20 @@ type key struct{ run, class string }
 
 // api is what is asked of the API server.
 type api interface {
+	claims
 	createJob(ctx context.Context, j *batchv1.Job) (*batchv1.Job, error)
 	getJob(ctx context.Context, namespace, name string) (*batchv1.Job, error)
 	resizeJob(ctx context.Context, namespace, name string, n int32) (*batchv1.Job, error)
 	deleteJob(ctx context.Context, namespace, name string) error
 	restricted(ctx context.Context, namespace string) (bool, error)
 	events(ctx context.Context, namespace, job string) (string, error)
+}
+
+// claims is the part of it that is about volumes.
+type claims interface {
+	createClaim(ctx context.Context, p *corev1.PersistentVolumeClaim) error
+	listClaims(ctx context.Context) ([]corev1.PersistentVolumeClaim, error)
+	deleteClaim(ctx context.Context, namespace, name string) error
 }
 
 // New makes a controller. It contacts nobody.
@@ -153,7 +165,7 @@ func New(cfg Config, d Deps) (*Controller, error) {
 		finding: map[want]*finding{}, spaces: map[string]space{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
 	if cfg.REST != nil {
 		var err error
-		if c.real, err = newCluster(cfg.REST, cfg.Cluster); err != nil {
+		if c.real, err = newCluster(cfg.REST, cfg.Cluster, cfg.Namespace); err != nil {
 			return nil, err
 		}
 		c.api = c.real

@@ -53,6 +53,7 @@ func (c *Controller) step(ctx context.Context) {
 		return
 	}
 	c.sweep(ctx)
+	c.sweepClaims(ctx)
 	wanted := map[key]bool{}
 	for _, x := range c.d.Demander.Demand() {
 		wanted[key{x.Run, x.Class}] = true
@@ -162,9 +163,20 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 	if old != nil {
 		n = old.number + 1
 	}
+	plan := Plan{Cluster: c.cfg.Cluster, Demand: *x, Image: img, Size: size, Server: c.cfg.Server, Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker,
+		ImageVolume: c.cfg.ImageVolume, PullSecrets: c.cfg.PullSecrets, Restricted: restricted, Queue: c.cfg.Queue, Linger: int32(c.cfg.Linger.Seconds())}
+	claims, err := Claims(plan)
+	if err != nil {
+		return err
+	}
+	for _, p := range claims {
+		if err := c.api.createClaim(ctx, p); err != nil {
+			return err
+		}
+	}
 	for {
-		built, err := Build(Plan{Name: fmt.Sprintf("cairn-%s-%s-%d", x.Run, x.Class, n), Cluster: c.cfg.Cluster, Demand: *x, Image: img, Size: size, Server: c.cfg.Server,
-			Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker, ImageVolume: c.cfg.ImageVolume, PullSecrets: c.cfg.PullSecrets, Restricted: restricted, Queue: c.cfg.Queue, Linger: int32(c.cfg.Linger.Seconds())})
+		plan.Name = fmt.Sprintf("cairn-%s-%s-%d", x.Run, x.Class, n)
+		built, err := Build(plan)
 		if err != nil {
 			return err
 		}
@@ -313,6 +325,34 @@ func (c *Controller) sweep(ctx context.Context) {
 	}
 	for _, j := range old {
 		c.remove(ctx, j)
+	}
+}
+
+// sweepClaims deletes the claims of runs that have ended.
+func (c *Controller) sweepClaims(ctx context.Context) {
+	c.mu.Lock()
+	now := c.d.Clock.Mono()
+	due := c.claimed == 0 || now-c.claimed > checkEvery
+	if due {
+		c.claimed = now
+	}
+	c.mu.Unlock()
+	if !due {
+		return
+	}
+	all, err := c.api.listClaims(ctx)
+	if err != nil {
+		c.log.Warn("the claims of runs could not be listed", "error", err)
+		return
+	}
+	for i := range all {
+		p := &all[i]
+		if live, err := c.d.Live(ctx, p.Labels[LabelRun]); err != nil || live || p.DeletionTimestamp != nil {
+			continue
+		}
+		if err := c.api.deleteClaim(ctx, p.Namespace, p.Name); err != nil {
+			c.log.Warn("a claim could not be deleted", "claim", p.Name, "error", err)
+		}
 	}
 }
 
