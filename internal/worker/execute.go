@@ -31,7 +31,12 @@ type Executor struct {
 	Exchange Exchange
 	Clock    clock.Clock
 	Limits   files.Limits // of folders that are unpacked
+
+	buffers sync.Pool // of *[pumpBytes]byte
 }
+
+// pumpBytes is how much of what is printed is read at once.
+const pumpBytes = 32 << 10
 
 // A Tree is the root of a task, as files come into it and out. What the
 // methods promise is written at those of a [files.Root].
@@ -72,6 +77,8 @@ type Setting struct {
 	Processes uint64
 	// Killed counts the processes that the kernel killed for want of memory.
 	Killed func() int
+
+	home string // of the user, where OwnHome is not set
 }
 
 // Run runs a task to its end.
@@ -83,21 +90,23 @@ func (x *Executor) Run(ctx context.Context, s Setting, j Job) task.Outcome {
 		return Ended(ctx, o)
 	}
 	setup, program := s.prepare(j.Task)
-	who, err := s.Keeper.Setup(setup)
-	if errors.Is(err, keep.ErrUser) {
-		err = fmt.Errorf("%w: %w", errTask, err)
+	if s.OwnHome && len(j.Task.Inputs) == 0 {
+		program.Setup = &setup // nothing comes between
+	} else {
+		who, err := s.Keeper.Setup(setup)
+		if err != nil {
+			return failed(whose(err))
+		}
+		s.home = who.Home
+		if err := x.inputs(ctx, s.Keeper, j); err != nil {
+			return failed(err)
+		}
 	}
-	if err != nil {
-		return failed(err)
-	}
-	program.Env = s.env(j, who)
-	if err := x.inputs(ctx, s.Keeper, j); err != nil {
-		return failed(err)
-	}
+	program.Env = s.env(j)
 	result := &capture{limit: MaxText}
 	end, why, err := x.watch(ctx, s, program, j, result)
 	if err != nil {
-		return failed(err)
+		return failed(whose(err))
 	}
 	o := outcome(end, why)
 	if ctx.Err() != nil {
@@ -106,13 +115,16 @@ func (x *Executor) Run(ctx context.Context, s Setting, j Job) task.Outcome {
 	if end.Failure == "" {
 		x.outputs(ctx, s.Keeper, j, result, &o)
 	}
+	if ctx.Err() != nil && o.Phase == task.Errored {
+		return Ended(ctx, o)
+	}
 	return o
 }
 
 // prepare is what has to be there, and what is started then, but for its
 // environment.
 func (s *Setting) prepare(t task.Task) (keep.Setup, keep.Program) {
-	setup := keep.Setup{User: t.User}
+	setup := keep.Setup{User: t.User, Home: !s.OwnHome}
 	if setup.User == "" {
 		setup.User = s.User
 	}
@@ -136,6 +148,14 @@ func (s *Setting) prepare(t task.Task) (keep.Setup, keep.Program) {
 // errTask marks what is the task's own fault.
 var errTask = errors.New("task")
 
+// whose marks an error of a keeper if the task is to blame.
+func whose(err error) error {
+	if errors.Is(err, keep.ErrUser) {
+		return fmt.Errorf("%w: %w", errTask, err)
+	}
+	return err
+}
+
 // command is the program and its arguments: what Kubernetes makes of them.
 func (s *Setting) command(t task.Task) []string {
 	var args []string
@@ -151,12 +171,10 @@ func (s *Setting) command(t task.Task) []string {
 }
 
 // env is the program's environment.
-func (s *Setting) env(j Job, who keep.Who) []string {
+func (s *Setting) env(j Job) []string {
 	var env []string
-	if !s.OwnHome {
-		if who.Home != "" {
-			env = append(env, "HOME="+who.Home)
-		}
+	if s.home != "" {
+		env = append(env, "HOME="+s.home)
 	}
 	env = append(env, s.Env...)
 	if s.OwnHome {
@@ -204,8 +222,8 @@ func (x *Executor) watch(ctx context.Context, s Setting, p keep.Program, j Job, 
 	err = k.Start(p, outW, errW)
 	_, _ = outW.Close(), errW.Close()
 	var readers sync.WaitGroup
-	readers.Go(func() { pump(outR, func(b []byte) { result.take(b); j.Print(task.Stdout, b) }) })
-	readers.Go(func() { pump(errR, func(b []byte) { j.Print(task.Stderr, b) }) })
+	readers.Go(func() { x.pump(outR, func(b []byte) { result.take(b); j.Print(task.Stdout, b) }) })
+	readers.Go(func() { x.pump(errR, func(b []byte) { j.Print(task.Stderr, b) }) })
 	if err != nil {
 		readers.Wait()
 		return end, nil, err
@@ -262,9 +280,14 @@ func (x *Executor) guard(ctx context.Context, k Process, t task.Task, over <-cha
 }
 
 // pump hands on what is printed, until the end of it.
-func pump(r *os.File, take func([]byte)) {
+func (x *Executor) pump(r *os.File, take func([]byte)) {
 	defer r.Close()
-	b := make([]byte, 32<<10)
+	buffer, ok := x.buffers.Get().(*[pumpBytes]byte)
+	if !ok {
+		buffer = new([pumpBytes]byte)
+	}
+	defer x.buffers.Put(buffer)
+	b := buffer[:]
 	for {
 		n, err := r.Read(b)
 		if n > 0 {

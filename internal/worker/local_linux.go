@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -50,6 +51,7 @@ type Local struct {
 type slot struct {
 	keeper *keep.Keeper // for tasks without a root of their own
 	next   chan *place  // being made, for the next task; nil for none
+	user   string       // of the last task that ran in the container itself
 }
 
 // NewLocal finds out what isolation can be had. Who calls it has called
@@ -93,6 +95,7 @@ func (l *Local) Close() {
 		s := &l.slots[i]
 		if s.keeper != nil {
 			s.keeper.Close()
+			_ = os.RemoveAll(l.private(i))
 		}
 		if s.next != nil {
 			if p := <-s.next; p != nil {
@@ -150,6 +153,7 @@ func (l *Local) level(t task.Task) (isolate.Level, error) {
 type place struct {
 	keeper *keep.Keeper
 	dir    string // of scratch, to be removed; "" for none
+	shared bool
 }
 
 // place finds one for the next task. One with a root of its own was made while
@@ -196,7 +200,31 @@ func (l *Local) place(s *slot, level isolate.Level, volumes []task.Volume) (*pla
 		}
 		s.keeper = k
 	}
-	return &place{keeper: s.keeper}, nil
+	return &place{keeper: s.keeper, shared: level == isolate.Shared}, nil
+}
+
+// private is the folder of a slot.
+func (l *Local) private(n int) string { return "/tmp/.cairn-" + strconv.Itoa(n) }
+
+// untouched reports whether nothing is in the folders that were a task's own,
+// so that they may be the next one's. It costs less than to make them anew.
+func untouched(private string) bool {
+	for dir, within := range map[string]int{private: 2, private + "/home": 0, private + "/tmp": 0} {
+		info, err := os.Lstat(dir)
+		if err != nil || !info.IsDir() || dir != private && info.Mode().Perm() != 0o700 {
+			return false
+		}
+		f, err := os.Open(dir)
+		if err != nil {
+			return false
+		}
+		names, err := f.Readdirnames(within + 1)
+		_ = f.Close()
+		if len(names) != within || err != nil && err != io.EOF {
+			return false
+		}
+	}
+	return true
 }
 
 // fresh makes a root that no task has had.
@@ -242,12 +270,18 @@ func (l *Local) clear(p *place) {
 
 // run runs a task's program in a place.
 func (l *Local) run(ctx context.Context, p *place, n int, j Job) task.Outcome {
-	private := "/tmp/.cairn-" + strconv.Itoa(n) // of this slot, and removed with the task
+	private := l.private(n)
 	if p.dir == "" {
-		if err := os.RemoveAll(private); err != nil {
-			return task.Outcome{Phase: task.Errored, Exit: -1, Message: err.Error(), Infrastructure: true}
+		again := p.shared && j.Task.User == l.slots[n].user && untouched(private)
+		if !again {
+			if err := os.RemoveAll(private); err != nil {
+				return task.Outcome{Phase: task.Errored, Exit: -1, Message: err.Error(), Infrastructure: true}
+			}
 		}
-		defer os.RemoveAll(private)
+		l.slots[n].user = j.Task.User
+		if !p.shared {
+			defer os.RemoveAll(private)
+		}
 	}
 	dir, err := os.Getwd()
 	if err != nil {

@@ -77,6 +77,9 @@ func (r *Root) folder(name string, mode fs.FileMode, o *Owner, depth int) (*os.R
 
 // Mkdir makes the folder and those it lies in. One that is there stays as it is.
 func (r *Root) Mkdir(name string, mode fs.FileMode, o *Owner) error {
+	if fd, err := r.find(name); err == nil { // as it mostly is
+		return unix.Close(fd)
+	}
 	dir, err := r.folder(name, mode, o, 0)
 	if err != nil {
 		return failed("make the folder", name, err)

@@ -33,25 +33,32 @@ func (k *kept) owner() *files.Owner {
 
 // setup makes what the next program finds.
 func (k *kept) setup(s Setup) report {
-	root, err := k.root()
-	if err != nil {
+	if err := k.furnish(s); err != nil {
 		return failure(err)
 	}
+	return report{Who: &k.who}
+}
+
+func (k *kept) furnish(s Setup) error {
+	root, err := k.root()
+	if err != nil {
+		return err
+	}
 	k.who = self()
-	if k.who, err = user(root, s.User); err != nil {
-		return failure(err)
+	if k.who, err = user(root, s.User, s.Home); err != nil {
+		return err
 	}
 	for _, f := range s.Folders {
 		if err := root.Mkdir(f.Path, f.Mode, k.owner()); err != nil && !f.Try {
-			return failure(err)
+			return err
 		}
 	}
 	for _, f := range s.Files {
 		if err := root.Write(f.Path, f.Mode, k.owner(), bytes.NewReader(f.Content)); err != nil {
-			return failure(err)
+			return err
 		}
 	}
-	return report{Who: &k.who}
+	return nil
 }
 
 // put writes what comes through a pipe.

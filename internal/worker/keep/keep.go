@@ -30,6 +30,8 @@ type Program struct {
 	Args []string `json:"args"`
 	Env  []string `json:"env,omitempty"`
 	Dir  string   `json:"dir,omitempty"`
+	// Setup, if it was not asked for before.
+	Setup *Setup `json:"setup,omitempty"`
 	// Processes bounds how many there may be of one user at a time, threads
 	// included; 0 for the keeper's own limit.
 	Processes uint64 `json:"processes,omitempty"`
@@ -40,6 +42,8 @@ type Setup struct {
 	// User is uid[:gid], or names of the root's own /etc/passwd and /etc/group;
 	// the keeper's own user when empty.
 	User string `json:"user,omitempty"`
+	// Home has the user's home looked for; else [Who] has none.
+	Home bool `json:"home,omitempty"`
 	// Folders and Files belong to the user.
 	Folders []Folder `json:"folders,omitempty"`
 	Files   []File   `json:"files,omitempty"`

@@ -150,6 +150,12 @@ func (k *kept) listen(starts chan<- begin) {
 func (k *kept) carryOut(o order, files []*os.File) report {
 	switch {
 	case o.Start != nil:
+		if s := o.Start.Setup; s != nil {
+			if err := k.furnish(*s); err != nil {
+				closeAll(files)
+				return failure(err)
+			}
+		}
 		end := k.run(*o.Start, files)
 		return report{End: &end}
 	case o.Setup != nil:

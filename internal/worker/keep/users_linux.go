@@ -22,7 +22,10 @@ func self() Who {
 
 // user reads uid[:gid], or names that the root knows. Who has no home is at
 // home in the root.
-func user(root *files.Root, s string) (Who, error) {
+func user(root *files.Root, s string, home bool) (Who, error) {
+	if s == "" && !home {
+		return self(), nil
+	}
 	who, err := named(root, s)
 	if who.Home == "" {
 		who.Home = "/"
