@@ -249,6 +249,7 @@ func (s *Store) write(runs map[string][]entry, order []string) error {
 			return fmt.Errorf("begin a file of the journal: %w", err)
 		}
 		s.mu.Lock()
+		s.sweepFiles() // the one before may have nothing
 		j = s.files[len(s.files)-1]
 		s.mu.Unlock()
 		w.torn = 0

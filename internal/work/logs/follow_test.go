@@ -97,7 +97,18 @@ func TestFollowEnds(t *testing.T) {
 	if err := <-end; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	// Its run is deleted.
 	lines, end = r.follow(t.Context(), Query{Run: "r"})
+	next(t, lines)
+	r.Forget("r")
+	r.pass(0)
+	r.end("r")
+	if got := next(t, lines); got != "the end" {
+		t.Error(got)
+	}
+	must(t, <-end)
+	r.print("q", "1", 0, 0, "one\n")
+	lines, end = r.follow(t.Context(), Query{Run: "q"})
 	next(t, lines)
 	must(t, r.Close())
 	if err := <-end; !errors.Is(err, ErrClosed) {

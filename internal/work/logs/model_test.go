@@ -14,7 +14,7 @@ import (
 // TestModel prints, repeats, packs, starts anew, ends, forgets and reads in
 // random order, and compares what is read with what was acknowledged.
 func TestModel(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(10) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { model(t, rand.New(rand.NewPCG(seed, 1)), 300) })
 	}
 }

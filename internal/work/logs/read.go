@@ -23,7 +23,7 @@ const (
 	// liveBytes is how much of the journal a reader takes at a time: what a
 	// follower holds in memory.
 	liveBytes = 1 << 20
-	// maxAhead is how many segments a reader holds at most.
+	// maxAhead is how many segments a search holds at most.
 	maxAhead = 4
 )
 
@@ -84,8 +84,8 @@ func Pattern(expr string) (*regexp.Regexp, error) {
 // segment's worth at a time: what a worker brings much later than others bring
 // theirs stands where it came. When f returns an error it ends with that.
 //
-// Nothing waits for f but the call itself: a slow one holds a segment in memory,
-// and a slow follower does not even hold up the packing of what it has not seen.
+// Nothing waits for f but the call itself: a slow one holds a segment in memory
+// (a search, a few), and does not hold up the packing of what it has not seen.
 // A run of which nothing was printed, or that is not known, has no lines.
 func (s *Store) Read(ctx context.Context, q Query, f func(Line) error) error {
 	if q.Run == "" {
@@ -143,6 +143,7 @@ func (r *reader) filter(q Query) {
 
 // forward reads from pos on.
 func (r *reader) forward(ctx context.Context) error {
+	upto := int64(0)
 	for packed := true; ; {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -151,12 +152,14 @@ func (r *reader) forward(ctx context.Context) error {
 			if err := r.segments(ctx); err != nil {
 				return err
 			}
+			r.pos = max(r.pos, upto) // what is not listed was deleted
 		}
 		// Asked before it is looked whether there is more, so that nothing
 		// that came before the end is missed.
 		live := r.q.Follow && r.s.d.Live(r.q.Run)
 		r.s.mu.Lock()
-		packed = r.live.upto > r.pos
+		upto = r.live.upto
+		packed = upto > r.pos
 		var extents []extent
 		var changed <-chan struct{}
 		if !packed {
@@ -209,8 +212,9 @@ func (r *reader) segments(ctx context.Context) error {
 	}
 }
 
-// ahead reads rows in order, and has the next ones unpacked and searched while
-// one is handed on.
+// ahead reads rows in order. Where it searches, the next ones are unpacked and
+// searched meanwhile; else one is held at a time, because whoever takes them all
+// may take long.
 func (r *reader) ahead(ctx context.Context, rows []row) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -227,7 +231,11 @@ func (r *reader) ahead(ctx context.Context, rows []row) error {
 		records, err := r.s.rowRecords(ctx, w, func(rec *record) bool { return rec.pos >= pos && r.wants(rec) })
 		return loaded{w, r.matching(records), err}
 	}
-	next := make(chan chan loaded, min(runtime.GOMAXPROCS(0), maxAhead)-1)
+	held := 1
+	if r.q.Grep != nil {
+		held = min(runtime.GOMAXPROCS(0), maxAhead)
+	}
+	next := make(chan chan loaded, held-1)
 	go func() {
 		defer close(next)
 		for i := range rows {
