@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/worker/files"
 )
@@ -31,12 +32,13 @@ func (x *Executor) input(ctx context.Context, to Tree, holder task.Ref, in task.
 	var from io.Reader = bytes.NewReader(in.Content)
 	folder := in.Folder
 	if in.Digest != "" || in.Source != nil {
-		body, unpack, err := x.Exchange.Fetch(ctx, holder, in)
+		var body io.ReadCloser
+		err := x.again(ctx, func() (err error) { body, folder, err = x.Exchange.Fetch(ctx, holder, in); return err })
 		if err != nil {
 			return err
 		}
 		defer body.Close()
-		from, folder = body, unpack
+		from = body
 	}
 	if !folder {
 		return to.Write(in.Path, mode, from)
@@ -96,22 +98,41 @@ func (x *Executor) parameter(from Tree, path string) (string, error) {
 	return strings.TrimSuffix(text, "\n"), err
 }
 
-func (x *Executor) artifact(ctx context.Context, from Tree, holder task.Ref, out task.Output) (task.Produced, error) {
+// artifact hands over a file or folder. A server that is away is waited for: what
+// a program made in hours is not to be lost by a restart.
+func (x *Executor) artifact(ctx context.Context, from Tree, holder task.Ref, out task.Output) (p task.Produced, err error) {
+	err = x.again(ctx, func() error { p, err = x.store(ctx, from, holder, out); return err })
+	return p, err
+}
+
+// again calls f until it fails of something else than that the server is away,
+// or the task has to end.
+func (x *Executor) again(ctx context.Context, f func() error) error {
+	for wait := minBackoff; ; wait = min(2*wait, maxBackoff) {
+		if err := f(); !away(err) || clock.Sleep(ctx, x.Clock, jitter(wait)) != nil {
+			return err
+		}
+	}
+}
+
+func (x *Executor) store(ctx context.Context, from Tree, holder task.Ref, out task.Output) (task.Produced, error) {
 	f, err := from.Open(out.Path)
 	if err != nil {
 		return task.Produced{}, err
 	}
 	defer f.Close()
 	r, w := io.Pipe()
-	written := make(chan struct{})
+	read := make(chan error, 1)
 	go func() {
-		defer close(written)
 		_, err := f.WriteTo(w)
 		_ = w.CloseWithError(err)
+		read <- err
 	}()
 	p, err := x.Exchange.Store(ctx, holder, out, f.Folder, r)
 	_ = r.Close()
-	<-written
+	if own := <-read; own != nil && !errors.Is(own, io.ErrClosedPipe) {
+		err = own // which is why the call failed
+	}
 	p.Folder = f.Folder
 	return p, err
 }

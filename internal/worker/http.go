@@ -118,7 +118,7 @@ func (h *HTTP) answer(ctx context.Context, method, path string, header http.Head
 	}
 	defer resp.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(out); err != nil && err != io.EOF {
-		return fmt.Errorf("%s %s: read the answer: %w", method, path, err)
+		return fmt.Errorf("%w: %s %s: read the answer: %w", ErrAway, method, path, err)
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<10)) // so that the connection is used again
 	return nil
@@ -133,6 +133,18 @@ type Refusal struct {
 
 func (r *Refusal) Error() string {
 	return fmt.Sprintf("%s %s: the server answers %d %s %s", r.Method, r.Path, r.Status, http.StatusText(r.Status), r.Text)
+}
+
+// ErrAway means that a call may not have come to the server, or its answer not
+// from there.
+var ErrAway = errors.New("the work server did not answer")
+
+// away reports whether the server may take later what it did not take now.
+func away(err error) bool {
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		return r.Status == http.StatusServiceUnavailable || r.Status == http.StatusInsufficientStorage
+	}
+	return errors.Is(err, ErrAway)
 }
 
 func (h *HTTP) do(ctx context.Context, method, path string, header http.Header, body io.Reader) (*http.Response, error) {
@@ -155,7 +167,7 @@ func (h *HTTP) do(ctx context.Context, method, path string, header http.Header, 
 	}
 	resp, err := h.Client.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}
 	if resp.StatusCode/100 != 2 {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))

@@ -209,3 +209,31 @@ func TestSharedTaints(t *testing.T) {
 		t.Errorf("%+v", out)
 	}
 }
+
+// A server that is away when bytes come or go is waited for; one that says no is not.
+func TestBytesWait(t *testing.T) {
+	down := fmt.Errorf("%w: connection reset", ErrAway)
+	for _, c := range []struct {
+		name   string
+		breaks []error
+		ok     bool
+	}{
+		{"never", nil, true},
+		{"away", []error{down, &Refusal{Status: 503}, down, &Refusal{Status: 507}}, true}, // the first one is an input's
+		{"refused", []error{nil, &Refusal{Status: 409}}, false},
+	} {
+		b := newBook(with(sh("cat /in > /out"), func(t *task.Task) {
+			t.Isolation = "overlay"
+			t.Inputs = []task.Input{{Name: "in", Path: "/in", Digest: "sha256:aa"}}
+			t.Outputs = []task.Output{{Name: "out", Kind: task.Artifact, Path: "/out"}}
+		}))
+		b.blobs["sha256:aa"], b.breaks = []byte("all of it"), c.breaks
+		o := runs(t, 1, b, 1)[0]
+		if got := string(b.blobs[o.Outputs["out"].Digest]); (o.Phase == task.Succeeded && got == "all of it") != c.ok {
+			t.Errorf("%s: %+v, %q", c.name, o, got)
+		}
+		if len(b.breaks) > 0 {
+			t.Errorf("%s: given up before %v", c.name, b.breaks)
+		}
+	}
+}

@@ -39,6 +39,7 @@ type book struct {
 	beat     func(task.Beat) task.Beaten
 	beats    []task.Beat
 	down     bool
+	breaks   []error // of the next calls that carry bytes, in the middle
 	drain    bool
 	calls    int
 }
@@ -159,7 +160,20 @@ func (b *book) Logs(_ context.Context, frames []byte) (l task.Logged, err error)
 	return l, err
 }
 
+// broken is why the next call that carries bytes fails.
+func (b *book) broken() (err error) {
+	b.with(func() {
+		if len(b.breaks) > 0 {
+			err, b.breaks = b.breaks[0], b.breaks[1:]
+		}
+	})
+	return err
+}
+
 func (b *book) Fetch(_ context.Context, _ task.Ref, in task.Input) (io.ReadCloser, bool, error) {
+	if err := b.broken(); err != nil {
+		return nil, false, err
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	blob, ok := b.blobs[in.Digest]
@@ -170,6 +184,10 @@ func (b *book) Fetch(_ context.Context, _ task.Ref, in task.Input) (io.ReadClose
 }
 
 func (b *book) Store(_ context.Context, _ task.Ref, _ task.Output, _ bool, from io.Reader) (p task.Produced, err error) {
+	if err := b.broken(); err != nil {
+		_, _ = io.ReadFull(from, make([]byte, 2))
+		return p, err
+	}
 	all, err := io.ReadAll(from)
 	if err != nil {
 		return p, err
