@@ -9,6 +9,8 @@ package kube
 
 import (
 	"fmt"
+	"os"
+	"strings"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -32,4 +34,17 @@ func Connect(kubeconfig, context string) (*rest.Config, error) {
 		return nil, fmt.Errorf("read the kubeconfig %s: %w", kubeconfig, err)
 	}
 	return cfg, nil
+}
+
+// account is where Kubernetes tells a pod what it is.
+const account = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// Namespace is the one in which this process runs; "" where it runs in no
+// cluster, or is not told.
+func Namespace() string {
+	b, err := os.ReadFile(account)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
 }

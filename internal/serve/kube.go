@@ -58,7 +58,11 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.jobs, err = jobs.New(jobs.Config{Cluster: k.Name, REST: api, Server: k.Server, Worker: k.Worker, Queue: k.Queue}, jobs.Deps{Demander: c.dispatch, Teller: c.dispatch,
+	jc := jobs.Config{Cluster: k.Name, REST: api, Server: k.Server, Worker: k.Worker, Queue: k.Queue}
+	if k.Kubeconfig == "" { // the cluster in which it runs itself
+		jc.Namespace = kube.Namespace()
+	}
+	c.jobs, err = jobs.New(jc, jobs.Deps{Demander: c.dispatch, Teller: c.dispatch,
 		Images: images.New(images.Config{Own: own, Secrets: c, Clock: s.deps.Clock}), Clock: s.deps.Clock, Log: s.log,
 		Live: func(_ context.Context, run string) (bool, error) { return w.server.Live(run), nil }})
 	if err != nil {

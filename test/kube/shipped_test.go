@@ -126,13 +126,19 @@ func TestShipped(t *testing.T) {
 	if got := c.Kubectl("get", "wf", "first", "-n", "shop", "-o", "jsonpath={.status.progress}"); got != "10/10" {
 		t.Errorf("progress %s", got)
 	}
-	c.Kubectl("delete", "namespace", "shop", "--timeout=60s")
+	// What runs when Cairn goes does not stay either.
+	c.Apply("apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: long}\nspec: {tasks: [{name: a, image: alpine:3.23, command: [sleep, 1000]}]}\n")
+	c.Kubectl("wait", "--for=condition=Running", "--timeout=60s", "wf/long")
+	await(t, "its pod runs", func() (string, bool) {
+		out := c.Kubectl("get", "pods", "-o", "jsonpath={.items[*].status.phase}")
+		return out, out == "Running"
+	})
 	if out, err := c.RunKubectl(t.Context(), string(removed), "delete", "--timeout=90s", "-f", "-"); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	for _, x := range everything(t, c) {
-		if !slices.Contains(before, x) && x != "PersistentVolume//here" {
-			t.Errorf("left behind: %s", x)
-		}
-	}
+	c.Kubectl("delete", "namespace", "shop", "--timeout=60s")
+	await(t, "nothing is left behind", func() (string, bool) {
+		left := slices.DeleteFunc(everything(t, c), func(x string) bool { return slices.Contains(before, x) || x == "PersistentVolume//here" })
+		return strings.Join(left, " "), len(left) == 0
+	})
 }
