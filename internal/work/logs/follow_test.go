@@ -100,6 +100,7 @@ func TestFollowEnds(t *testing.T) {
 	// Its run is deleted.
 	lines, end = r.follow(t.Context(), Query{Run: "r"})
 	next(t, lines)
+	r.print("q", "1", 0, 0, "one\n") // it has not seen the journal to its end
 	r.Forget("r")
 	r.pass(0)
 	r.end("r")
@@ -107,7 +108,6 @@ func TestFollowEnds(t *testing.T) {
 		t.Error(got)
 	}
 	must(t, <-end)
-	r.print("q", "1", 0, 0, "one\n")
 	lines, end = r.follow(t.Context(), Query{Run: "q"})
 	next(t, lines)
 	must(t, r.Close())
