@@ -87,6 +87,14 @@ func NewEngine(ctx context.Context, cfg EngineConfig, d Deps) (*Engine, error) {
 	return e, nil
 }
 
+// engineChoice says what of an engine is to be had, and how.
+func engineChoice(name string) error {
+	if err := findEngine(name); err != nil {
+		return err
+	}
+	return fmt.Errorf("it is there: say work.pool: %s", name)
+}
+
 // findEngine says why a program is not to be had.
 func findEngine(name string) error {
 	if _, err := exec.LookPath(name); err != nil {

@@ -261,7 +261,7 @@ func (l *layers) unpack(name string, d description, i int, lower []string) (_ *l
 	if err := l.users.alike(filepath.Join(l.dir, lower[0]), filepath.Join(l.dir, dir, treeDir)); err != nil {
 		return nil, err
 	}
-	k, err := keep.New(l.users.namespaces)
+	k, err := l.users.keeper()
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,6 @@ import (
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/worker"
 	"cairn.dev/cairn/internal/worker/isolate"
-	"cairn.dev/cairn/internal/worker/keep"
 )
 
 // upkeep is how often what waits unused is looked at.
@@ -50,25 +49,15 @@ func New(cfg Config, d Deps) (*Pool, error) {
 	if err := d.complete(); err != nil {
 		return nil, err
 	}
-	dir, err := filepath.Abs(cfg.Dir)
+	u, err := prepare(&cfg)
 	if err != nil {
 		return nil, err
-	}
-	cfg.Dir = dir
-	u, err := findUsers(cfg)
-	if err != nil {
-		return nil, err
-	}
-	if err := furnish(cfg.Dir, u); err != nil {
-		return nil, fmt.Errorf("the pool's folder: %w", err)
-	}
-	if err := try(cfg.Dir, u); err != nil {
-		return nil, refuse(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	p := &Pool{cfg: cfg, clock: d.Clock, users: u, stop: stop, executor: &worker.Executor{Exchange: d.Exchange, Clock: d.Clock, Limits: cfg.Inputs}}
 	if p.layers, err = openLayers(ctx, cfg, u, d.Clock, d.Log); err != nil {
 		stop()
+		u.close()
 		return nil, err
 	}
 	p.roots = &roots{users: u, layers: p.layers, dir: cfg.Dir, clock: d.Clock, log: d.Log, ctx: ctx,
@@ -84,34 +73,40 @@ func New(cfg Config, d Deps) (*Pool, error) {
 }
 
 // Probe says why containers cannot be had here, and what the choices are; nil
-// when they can. It needs a folder of the configuration.
+// when they can. Its folder must not be that of a pool that runs.
 func Probe(cfg Config) error {
 	if err := cfg.complete(); err != nil {
 		return err
 	}
-	u, err := findUsers(cfg)
+	u, err := prepare(&cfg)
+	if err == nil {
+		u.close()
+	}
+	return err
+}
+
+// prepare finds out whether containers can be had.
+func prepare(cfg *Config) (*users, error) {
+	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
-		return refuse(err)
+		return nil, err
 	}
-	if err := furnish(cfg.Dir, u); err != nil {
-		return refuse(err)
+	cfg.Dir = dir
+	u, err := findUsers(*cfg)
+	if err == nil {
+		if err = furnish(cfg.Dir, u); err != nil {
+			err = fmt.Errorf("make the pool's folder: %w", err)
+		} else {
+			err = try(cfg.Dir, u)
+		}
+		if err != nil {
+			u.close()
+		}
 	}
-	if err := try(cfg.Dir, u); err != nil {
-		return refuse(err)
+	if err != nil {
+		return nil, choices(choice{"on its own", err}, choice{"docker", engineChoice("docker")}, choice{"podman", engineChoice("podman")})
 	}
-	return nil
-}
-
-func refuse(err error) error {
-	return choices(choice{"on its own", err}, choice{"docker", engineError("docker")}, choice{"podman", engineError("podman")})
-}
-
-// engineError says what is to be said to use another program.
-func engineError(name string) error {
-	if err := findEngine(name); err != nil {
-		return err
-	}
-	return fmt.Errorf("it is there: say work.pool: %s", name)
+	return u, nil
 }
 
 // memory is all that this machine has, in bytes.
@@ -156,8 +151,13 @@ func try(dir string, u *users) error {
 			return err
 		}
 	}
-	err := keep.Try(u.namespaces, &isolate.Root{At: filepath.Join(at, "r"), Image: true, Host: hostName,
+	k, err := u.keeper()
+	if err != nil {
+		return errors.Join(err, u.remove(at))
+	}
+	err = k.Enter(isolate.Root{At: filepath.Join(at, "r"), Image: true, Host: hostName,
 		Layers: []isolate.Layer{{Path: "/", Lower: []string{emptyDir}, Upper: filepath.Join(at, "u"), Work: filepath.Join(at, "w")}}})
+	k.Close()
 	return errors.Join(err, u.remove(at))
 }
 
@@ -175,6 +175,7 @@ func (p *Pool) Close() {
 		p.services.Wait()
 		p.roots.close()
 		p.groups.close()
+		p.users.close()
 	})
 }
 

@@ -18,9 +18,9 @@ var errLinux = errors.New("containers of Cairn's own are for Linux")
 // New fails and says what the choices are.
 func New(Config, Deps) (*Pool, error) { return nil, Probe(Config{}) }
 
-// Probe says why tasks cannot run in containers of Cairn's own here.
+// Probe says what the choices are.
 func Probe(Config) error {
-	return choices(choice{"on its own", errLinux}, choice{"docker", errors.New("say work.pool: docker")}, choice{"podman", errors.New("say work.pool: podman")})
+	return choices(choice{"on its own", errLinux}, choice{"docker", engineChoice("docker")}, choice{"podman", engineChoice("podman")})
 }
 
 // Run implements [worker.Runner].

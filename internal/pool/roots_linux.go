@@ -179,7 +179,7 @@ func (r *roots) make(ctx context.Context, name string, d description, volumes []
 	r.mu.Unlock()
 	root, err := r.describe(p.dir, lower, volumes)
 	if err == nil {
-		p.keeper, err = keep.New(r.users.namespaces)
+		p.keeper, err = r.users.keeper()
 	}
 	if err != nil {
 		leave()

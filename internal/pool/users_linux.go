@@ -24,6 +24,7 @@ var defaultUsers = Users{First: 2_000_000_000, Size: 65536}
 // users is who tasks are on this machine.
 type users struct {
 	namespaces *isolate.Namespaces
+	nursery    *keep.Nursery
 	dir        string // the pool's
 	root       Users  // who is root in there, and how many there are
 	one        bool   // there is only one
@@ -31,9 +32,21 @@ type users struct {
 	how        string // for the log
 }
 
-// findUsers chooses the users of tasks: for root a range of their own; for
-// others the one that the machine gave them, or else themselves.
+// findUsers chooses the users of tasks, and starts what starts their keepers:
+// it ends with close.
 func findUsers(cfg Config) (*users, error) {
+	u, err := chooseUsers(cfg)
+	if err == nil {
+		u.nursery, err = keep.NewNursery()
+	}
+	return u, err
+}
+
+func (u *users) close() { u.nursery.Close() }
+
+// chooseUsers finds for root a range of their own; for others the one that the
+// machine gave them, or else themselves.
+func chooseUsers(cfg Config) (*users, error) {
 	u := &users{dir: cfg.Dir, root: cfg.Users}
 	if os.Geteuid() == 0 {
 		if u.root == (Users{}) {
@@ -65,6 +78,9 @@ func findUsers(cfg Config) (*users, error) {
 	u.how = fmt.Sprintf("this user as root, and no others, because %v", err)
 	return u, nil
 }
+
+// keeper starts one in the namespaces of tasks.
+func (u *users) keeper() (*keep.Keeper, error) { return u.nursery.New(u.namespaces) }
 
 // delegated reads the range that a file like /etc/subuid (subuid(5)) gives this
 // user.
@@ -147,7 +163,7 @@ func (u *users) remove(name string) error {
 	if err == nil || !u.delegated {
 		return err
 	}
-	k, err := keep.New(u.namespaces)
+	k, err := u.keeper()
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package isolate
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -55,6 +56,28 @@ func identity(file string) ([]syscall.SysProcIDMap, error) {
 		ids = append(ids, syscall.SysProcIDMap{ContainerID: inside, HostID: inside, Size: size})
 	}
 	return ids, nil
+}
+
+// namespaces are Namespaces on their way to another process.
+type namespaces struct {
+	UIDs      []syscall.SysProcIDMap `json:"uids"`
+	GIDs      []syscall.SysProcIDMap `json:"gids"`
+	Foreign   bool                   `json:"foreign,omitempty"`
+	Delegated bool                   `json:"delegated,omitempty"`
+	Dir       string                 `json:"dir,omitempty"`
+}
+
+// MarshalJSON is for who has another process start in them.
+func (n *Namespaces) MarshalJSON() ([]byte, error) {
+	return json.Marshal(namespaces{n.uids, n.gids, n.foreign, n.delegated, n.dir})
+}
+
+// UnmarshalJSON is for that process.
+func (n *Namespaces) UnmarshalJSON(b []byte) error {
+	var w namespaces
+	err := json.Unmarshal(b, &w)
+	*n = Namespaces{w.UIDs, w.GIDs, w.Foreign, w.Delegated, w.Dir}
+	return err
 }
 
 // A Range is one of users or groups: First is who its root is outside.

@@ -276,6 +276,45 @@ func TestEndsWithItsWorker(t *testing.T) {
 	}
 }
 
+// What a nursery starts is as what we start, and does not end with the nursery.
+func TestNursery(t *testing.T) {
+	n, err := NewNursery()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := "34" + strconv.Itoa(os.Getpid())
+	for name, ns := range places(t) {
+		t.Run(name, func(t *testing.T) {
+			k, err := n.New(ns)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out, end := run(t, k, sh("echo on; setsid sleep "+mark+" & exit 3"), nil); out != "on\n" || end.Exit != 3 || !gone(t, mark) {
+				t.Errorf("printed %q and ended %+v", out, end)
+			}
+			k.Close()
+			if err := syscall.Kill(k.Pid(), 0); err == nil {
+				b, _ := os.ReadFile("/proc/" + strconv.Itoa(k.Pid()) + "/stat")
+				if !strings.Contains(string(b), ") Z ") { // its nursery is about to be told
+					t.Errorf("it is closed, and there: %s", b)
+				}
+			}
+		})
+	}
+	k, err := n.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	n.Close()
+	if out, _ := run(t, k, sh("echo on"), nil); out != "on\n" {
+		t.Errorf("without its nursery it printed %q", out)
+	}
+	if _, err := n.New(nil); err == nil {
+		t.Error("a nursery that was closed started a keeper")
+	}
+}
+
 func TestKeeperIsKilled(t *testing.T) {
 	k := start(t, nil)
 	r, w, err := os.Pipe()

@@ -25,44 +25,52 @@ var ErrGone = errors.New("the process that watches the program is gone")
 // and any number one after the other. Its methods are for one goroutine, but
 // for Signal.
 type Keeper struct {
-	cmd  *exec.Cmd
+	pid  int
 	conn *net.UnixConn
-	done chan struct{}
+	done <-chan struct{} // closed when the process is gone
 }
 
 // New starts a keeper, in namespaces of its own when ns is not nil. It ends
 // with Close, or with this process.
 func New(ns *isolate.Namespaces) (*Keeper, error) {
-	if !prepared.Load() {
-		return nil, errors.New("start a keeper: this program does not call keep.Main at the start of its main")
-	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("start a keeper: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "keeper"), os.NewFile(uintptr(fds[1]), "worker")
-	defer ours.Close()
-	defer theirs.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return nil, fmt.Errorf("start a keeper: %w", err)
-	}
-	k := &Keeper{conn: conn.(*net.UnixConn), done: make(chan struct{})}
-	// The file itself and not its name: it may have been replaced, or lie
-	// where a task could write.
-	k.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{name}, Env: []string{"GOMAXPROCS=2", "GODEBUG=" + os.Getenv("GODEBUG")},
+	return startBy(ns, func(theirs *os.File) (int, <-chan struct{}, error) {
+		c := command(ns, theirs)
+		if err := c.Start(); err != nil {
+			return 0, nil, err
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_ = c.Wait()
+		}()
+		return c.Process.Pid, done, nil
+	})
+}
+
+// command is what starts a keeper in this process. It is the file itself and
+// not its name: it may have been replaced, or lie where a task could write.
+func command(ns *isolate.Namespaces, theirs *os.File) *exec.Cmd {
+	c := &exec.Cmd{Path: "/proc/self/exe", Args: []string{name}, Env: []string{"GOMAXPROCS=2", "GODEBUG=" + os.Getenv("GODEBUG")},
 		Stderr: os.Stderr, ExtraFiles: []*os.File{theirs}, SysProcAttr: &syscall.SysProcAttr{Setpgid: true}}
 	if ns != nil {
-		ns.Apply(k.cmd)
+		ns.Apply(c)
 	}
-	if err := k.cmd.Start(); err != nil {
-		_ = k.conn.Close()
+	return c
+}
+
+// startBy has a process begun that speaks to us, and makes it root of its
+// namespaces.
+func startBy(ns *isolate.Namespaces, begin func(theirs *os.File) (int, <-chan struct{}, error)) (*Keeper, error) {
+	conn, theirs, err := pair()
+	if err != nil {
 		return nil, fmt.Errorf("start a keeper: %w", err)
 	}
-	go func() {
-		defer close(k.done)
-		_ = k.cmd.Wait()
-	}()
+	defer theirs.Close()
+	k := &Keeper{conn: conn}
+	if k.pid, k.done, err = begin(theirs); err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("start a keeper: %w", err)
+	}
 	if ns != nil {
 		if err := k.become(ns); err != nil {
 			k.Close()
@@ -70,6 +78,25 @@ func New(ns *isolate.Namespaces) (*Keeper, error) {
 		}
 	}
 	return k, nil
+}
+
+// pair is a connection: one end for us, the other for a process to be started.
+func pair() (*net.UnixConn, *os.File, error) {
+	if !prepared.Load() {
+		return nil, nil, errors.New("this program does not call keep.Main at the start of its main")
+	}
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "keeper"), os.NewFile(uintptr(fds[1]), "worker")
+	defer ours.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		_ = theirs.Close()
+		return nil, nil, err
+	}
+	return conn.(*net.UnixConn), theirs, nil
 }
 
 // become gives the keeper the users of its namespace.
@@ -82,7 +109,7 @@ func (k *Keeper) become(ns *isolate.Namespaces) error {
 }
 
 // Pid is the keeper's.
-func (k *Keeper) Pid() int { return k.cmd.Process.Pid }
+func (k *Keeper) Pid() int { return k.pid }
 
 // Enter makes r the keeper's root.
 func (k *Keeper) Enter(r isolate.Root) error {
@@ -276,7 +303,7 @@ func (k *Keeper) Close() {
 func (k *Keeper) gone(err error) error {
 	_ = k.conn.Close()
 	<-k.done
-	return fmt.Errorf("%w: %s (%w)", ErrGone, k.cmd.ProcessState, err)
+	return fmt.Errorf("%w (%w)", ErrGone, err)
 }
 
 // Try says whether a root can be entered in namespaces.

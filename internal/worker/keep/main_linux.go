@@ -22,9 +22,12 @@ import (
 	"cairn.dev/cairn/internal/worker/isolate"
 )
 
-// name is what a keeper is started as: nobody runs a program by this name by
-// accident.
-const name = "cairn-keeper"
+// What a keeper and a nursery are started as: nobody runs programs by these
+// names by accident.
+const (
+	name        = "cairn-keeper"
+	nurseryName = "cairn-nursery"
+)
 
 // prepared says that Main was called: a program in which it was not would begin
 // anew, whole, in place of each keeper that it starts.
@@ -34,10 +37,13 @@ var prepared atomic.Bool
 // the first call of main.
 func Main() {
 	prepared.Store(true)
-	if len(os.Args) != 1 || os.Args[0] != name {
-		return
+	switch {
+	case len(os.Args) != 1:
+	case os.Args[0] == name:
+		os.Exit(keeper())
+	case os.Args[0] == nurseryName:
+		os.Exit(nursery())
 	}
-	os.Exit(keeper())
 }
 
 // keeper keeps programs one after the other, until its worker goes.

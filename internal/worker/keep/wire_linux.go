@@ -25,6 +25,8 @@ type order struct {
 	Put    *put          `json:"put,omitempty"` // with a file to read from
 	Take   string        `json:"take,omitempty"`
 	Remove string        `json:"remove,omitempty"`
+	// Spawn is for a nursery, with the connection of the keeper to be.
+	Spawn *isolate.Namespaces `json:"spawn,omitempty"`
 }
 
 // put is something that a keeper writes to its root.
@@ -46,6 +48,7 @@ const (
 // A report is what a keeper tells its worker.
 type report struct {
 	Who     *Who           `json:"who,omitempty"`
+	Pid     int            `json:"pid,omitempty"`   // of what was spawned; its pidfd comes as a file
 	Found   *found         `json:"found,omitempty"` // the bytes come through a pipe
 	Applied *files.Applied `json:"applied,omitempty"`
 	End     *End           `json:"end,omitempty"` // nothing of the program is left
