@@ -123,6 +123,8 @@ func internet(t *testing.T) elsewhere {
 		switch {
 		case strings.HasSuffix(r.URL.Path, "/kubectl"):
 			fmt.Fprint(w, "#!/bin/sh\necho a stand-in\n")
+		case strings.HasSuffix(r.URL.Path, "/slow"):
+			<-r.Context().Done()
 		case strings.Contains(r.URL.Path, "thisisnotahash"):
 			http.NotFound(w, r)
 		default:
