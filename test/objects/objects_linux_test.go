@@ -1,6 +1,7 @@
 // Package objects_test has artifacts meet an object store that is not ours.
 //
-// It owns that one program, of which each test has one of its own. What a store
+// It owns that one program, of which each test has one of its own, and stories
+// that go through a whole server. What a store
 // may answer otherwise is tested beside the code, against one that is made for
 // it; here is what both have to agree on: addresses, signatures, lists.
 package objects_test
