@@ -34,13 +34,28 @@ func newFarm(t *testing.T, s *server, workers int) *farm {
 	if err := os.WriteFile(f.ledger(), nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	for i := range workers {
-		w := &worker{name: "w" + strconv.Itoa(i), tap: s.tap()}
-		w.tap.to(s.door.back)
-		f.workers = append(f.workers, w)
-		f.start(w)
+	for range workers {
+		f.add()
 	}
 	return f
+}
+
+// add is one more worker.
+func (f *farm) add() {
+	w := &worker{name: "w" + strconv.Itoa(len(f.workers)), tap: f.s.tap()}
+	w.tap.to(f.s.door.back)
+	f.workers = append(f.workers, w)
+	f.start(w)
+}
+
+// until waits for something to stand in the ledger.
+func (f *farm) until(what string, is func([]entry) bool) {
+	f.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !is(f.entries()); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			f.t.Fatalf("not within 20 s: %s; the workers said:\n%s", what, f.workers[0].life.output())
+		}
+	}
 }
 
 func (f *farm) ledger() string { return filepath.Join(f.dir, "ledger") }
