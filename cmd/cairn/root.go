@@ -72,7 +72,7 @@ last use, in two steps, and says why.
 		root.AddCommand(cmds...)
 	}
 	in("run", a.demoCommand(), a.serveCommand(), a.agentCommand(), a.credentialCommand(), a.configCommand(), a.scrubCommand(), a.installCommand(), a.uninstallCommand())
-	in("work", a.runCommand(), a.runsCommand(), a.logsCommand(), a.lintCommand(), a.schedulesCommand(), a.workerCommand())
+	in("work", a.runCommand(), a.runsCommand(), a.logsCommand(), a.lintCommand(), a.schedulesCommand(), a.templatesCommand(), a.workerCommand())
 	in("images", a.whyCommand(), a.imageCommand(), a.tagCommand(), a.mirrorCommand())
 	in("code", a.scanCommand(), a.bumpCommand())
 	in("manage", a.statusCommand(), a.retentionCommand(), a.reapCommand(), a.clusterCommand(), a.tokenCommand())

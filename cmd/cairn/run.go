@@ -86,9 +86,9 @@ A run goes on when the command that waits is interrupted.`,
 		},
 	}
 	f := c.Flags()
-	f.StringArrayVarP(&files, "file", "f", nil, "file or URL of a workflow, - for standard input; may be repeated")
+	f.StringArrayVarP(&files, "file", "f", nil, "file or URL of a workflow, - for standard input; may be repeated: templates may stand in files of their own")
 	f.StringArrayVar(&args, "arg", nil, "NAME=VALUE of a parameter of the workflow; may be repeated")
-	f.BoolVar(&dryRun, "dry-run", false, "print what would be run, and ask no server")
+	f.BoolVar(&dryRun, "dry-run", false, "print what would be run, and start nothing")
 	f.BoolVarP(&wait, "wait", "w", false, "wait until the run has ended")
 	f.StringVar(&each, "each", "", "run once for each item of this file, of standard input (-), or for each file that a path with wildcards matches")
 	f.StringVar(&j.itemFile, "item-file", "", "path in the container of a file that holds the item")
@@ -175,7 +175,7 @@ func jobProblem(p workflow.Problem) string {
 
 // runFile runs a workflow of files.
 func (a *app) runFile(ctx context.Context, s *sources, args []string, o wire.SubmitOptions, dryRun, wait bool) error {
-	g, problems := front.Compile(s.name(), s.text, front.Options{})
+	g, problems := a.compile(ctx, s, o.Namespace)
 	if len(problems) > 0 {
 		if kind, _ := front.Kind(s.name(), s.text); kind == "CronWorkflow" {
 			return &hinted{fmt.Errorf("%s is a CronWorkflow, which the clock starts", s.name()), "`cairn schedules put " + s.name() + "` hands it to the server"}
@@ -213,6 +213,16 @@ func (a *app) runFile(ctx context.Context, s *sources, args []string, o wire.Sub
 		return nil
 	}
 	return a.watch(ctx, cl, r.ID)
+}
+
+// compile makes the graph of files, or says what is wrong in them.
+func (a *app) compile(ctx context.Context, s *sources, namespace string) (*workflow.Graph, []workflow.Problem) {
+	o, failed := a.options(ctx, namespace)
+	g, problems := front.Compile(s.name(), s.text, o)
+	if err := failed(); err != nil && len(problems) > 0 {
+		problems = append(problems, workflow.Problem{File: s.name(), Text: err.Error()})
+	}
+	return g, problems
 }
 
 // started says how to go on. The ID alone goes to stdout, so that a script can

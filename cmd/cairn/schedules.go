@@ -68,14 +68,15 @@ func (a *app) schedulesPut() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "put FILE",
 		Short: "Store the CronWorkflow of a file, in place of one of its name",
-		Long:  "Store the CronWorkflow of a file, in place of one of its name. FILE may be a URL, or\n- for standard input. Templates that it refers to are to be in the file, too.",
+		Long:  "Store the CronWorkflow of a file, in place of one of its name. FILE may be a URL, or\n- for standard input. Templates that it refers to are in the file, too, or on\nthe server.",
 		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			src, err := a.readFiles(cmd.Context(), args)
 			if err != nil {
 				return err
 			}
-			if _, problems := front.CompileSchedule(src.name(), src.text, front.Options{}); len(problems) > 0 {
+			o, _ := a.options(cmd.Context(), "")
+			if _, problems := front.CompileSchedule(src.name(), src.text, o); len(problems) > 0 {
 				return src.wrong(problems)
 			}
 			cl, err := a.client()

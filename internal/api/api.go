@@ -79,6 +79,7 @@ func New(d Deps) *API {
 	a.runRoutes()
 	a.controlRoutes()
 	a.scheduleRoutes()
+	a.templateRoutes()
 	a.logRoutes()
 	a.fileRoutes()
 	a.mux.HandleFunc("/api/", func(w http.ResponseWriter, r *http.Request) {

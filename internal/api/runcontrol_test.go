@@ -82,9 +82,15 @@ func TestControl(t *testing.T) {
 	if x, err := c.Run(t.Context(), s.ID); err != nil || x.Phase != "failed" || !x.Done() {
 		t.Fatalf("in the end: %+v, %v", x, err)
 	}
-	failed, err := c.Nodes(t.Context(), s.ID, client.NodeQuery{Phases: []string{"failed"}})
+	failed, err := c.Nodes(t.Context(), s.ID, client.NodeQuery{Phases: []string{"error", "failed"}})
 	if err != nil || len(failed.Nodes) == 0 {
 		t.Fatalf("what failed: %+v, %v", failed, err)
+	}
+	if none, err := c.Nodes(t.Context(), s.ID, client.NodeQuery{Phases: []string{"error", "canceled"}}); err != nil || len(none.Nodes) != 0 {
+		t.Errorf("with errors: %+v, %v", none, err)
+	}
+	if _, err := c.Nodes(t.Context(), s.ID, client.NodeQuery{Phases: []string{"dead"}}); err == nil {
+		t.Error("a phase that is none is taken")
 	}
 	if _, err := c.Retry(t.Context(), s.ID); err != nil {
 		t.Fatal(err)

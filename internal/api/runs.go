@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,7 +21,7 @@ import (
 )
 
 // Runs are what is begun and looked at. *work.Server is all of Runs,
-// RunControl and Schedules.
+// RunControl, Schedules and Templates.
 type Runs interface {
 	Submit(ctx context.Context, g *workflow.Graph, by string, o work.Options) (string, error)
 	Get(ctx context.Context, id string) (work.Info, error)
@@ -34,6 +35,7 @@ type Work interface {
 	Runs
 	RunControl
 	Schedules
+	Templates
 }
 
 // maxSubmission bounds the body of a submission, documents and arguments.
@@ -100,7 +102,7 @@ func (a *API) submitRun(r *http.Request) (*wire.Submitted, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, problems := front.Compile(s.Name, []byte(s.Text), a.frontOptions())
+	g, problems := front.Compile(s.Name, []byte(s.Text), a.frontOptions(ctx, s.Run.Namespace))
 	if len(problems) > 0 {
 		if kind, _ := front.Kind(s.Name, []byte(s.Text)); kind == "CronWorkflow" {
 			return nil, refuse(http.StatusUnprocessableEntity, "hand it in with PUT /api/v1/schedules (`cairn schedules put`), or submit a Workflow", "%s: a CronWorkflow is not run, but started by the clock", s.Name)
@@ -147,7 +149,25 @@ func (a *API) submitRun(r *http.Request) (*wire.Submitted, error) {
 // defaultNamespace is that of runs which name none.
 const defaultNamespace = "default"
 
-func (a *API) frontOptions() front.Options { return front.Options{} }
+// frontOptions finds templates that documents refer to: those that the caller
+// may see. In a document without a namespace that is the run's.
+func (a *API) frontOptions(ctx context.Context, namespace string) front.Options {
+	return front.Options{Templates: func(kind, of, name string) []byte {
+		if kind == clusterTemplate {
+			of = ""
+		} else if of = cmp.Or(of, namespace, defaultNamespace); a.mayRun(ctx, of) != nil {
+			return nil
+		}
+		t, err := a.Work.Template(ctx, kind, of, name)
+		if err != nil {
+			if !errors.Is(err, work.ErrNotFound) {
+				a.log.Error("look up a template", "kind", kind, "namespace", of, "name", name, "err", err)
+			}
+			return nil
+		}
+		return t.Document
+	}}
+}
 
 // readSubmission reads the body as what it says it is.
 func readSubmission(r *http.Request) (s wire.Submission, err error) {
@@ -208,11 +228,11 @@ func (a *API) checkDocuments(ctx context.Context, in *input[wire.Document]) (*ou
 		var g *workflow.Graph
 		if kind == "CronWorkflow" {
 			var s *workflow.Schedule
-			if s, problems = front.CompileSchedule(d.Name, []byte(d.Text), a.frontOptions()); s != nil {
+			if s, problems = front.CompileSchedule(d.Name, []byte(d.Text), a.frontOptions(ctx, "")); s != nil {
 				g = s.Graph
 			}
 		} else {
-			g, problems = front.Compile(d.Name, []byte(d.Text), a.frontOptions())
+			g, problems = front.Compile(d.Name, []byte(d.Text), a.frontOptions(ctx, ""))
 		}
 		if g != nil {
 			out.Graph = g.String()
@@ -268,7 +288,7 @@ func (a *API) getRun(ctx context.Context, in *runInput) (*output[wire.Run], erro
 type nodesInput struct {
 	ID     string   `path:"id" maxLength:"64"`
 	Parent string   `query:"parent" maxLength:"64" doc:"right below this node; the top when left out"`
-	Phase  []string `query:"phase" maxItems:"8" doc:"only these phases"`
+	Phase  []string `query:"phase,explode" maxItems:"8" doc:"only these phases"`
 	After  string   `query:"after" maxLength:"64" doc:"\"next\" of the page before"`
 	Limit  int      `query:"limit" minimum:"1" maximum:"1000" default:"100"`
 }

@@ -185,3 +185,25 @@ func limit(v url.Values, n int) {
 		v.Set("limit", strconv.Itoa(n))
 	}
 }
+
+// Templates are those that the caller may see, without their documents.
+func (c *Client) Templates(ctx context.Context, namespace string) (l wire.TemplateList, err error) {
+	return l, c.call(ctx, http.MethodGet, "/api/v1/templates", values("namespace", namespace), nil, &l)
+}
+
+// PutTemplates stores the templates of a file; namespace is of those that name
+// none, "" for "default".
+func (c *Client) PutTemplates(ctx context.Context, d wire.Document, namespace string) (l wire.TemplateList, err error) {
+	return l, c.call(ctx, http.MethodPut, "/api/v1/templates", values("namespace", namespace), d, &l)
+}
+
+// Template is one with its document; kind "" is a WorkflowTemplate, namespace
+// "" is "default".
+func (c *Client) Template(ctx context.Context, kind, namespace, name string) (t wire.Template, err error) {
+	return t, c.call(ctx, http.MethodGet, "/api/v1/template", values("kind", kind, "namespace", namespace, "name", name), nil, &t)
+}
+
+// DeleteTemplate forgets one.
+func (c *Client) DeleteTemplate(ctx context.Context, kind, namespace, name string) error {
+	return c.call(ctx, http.MethodDelete, "/api/v1/template", values("kind", kind, "namespace", namespace, "name", name), nil, nil)
+}

@@ -78,4 +78,15 @@ CREATE TABLE work_schedules (
 	PRIMARY KEY (namespace, name)
 ) WITHOUT ROWID;
 CREATE INDEX work_schedules_documents ON work_schedules(documents);
+
+-- Documents that workflows refer to by their names.
+CREATE TABLE work_templates (
+	namespace TEXT NOT NULL,           -- '' of those for all namespaces
+	kind      TEXT NOT NULL,
+	name      TEXT NOT NULL,
+	by        TEXT NOT NULL,
+	changed   INTEGER NOT NULL,
+	body      BLOB NOT NULL,
+	PRIMARY KEY (namespace, kind, name)
+) WITHOUT ROWID;
 `}

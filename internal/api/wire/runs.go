@@ -186,3 +186,18 @@ type Schedule struct {
 type ScheduleList struct {
 	Schedules []Schedule `json:"schedules"`
 }
+
+// A Template is a document that workflows refer to by its name.
+type Template struct {
+	Kind      string    `json:"kind" enum:"WorkflowTemplate,ClusterWorkflowTemplate"`
+	Namespace string    `json:"namespace,omitempty"` // none of a ClusterWorkflowTemplate
+	Name      string    `json:"name"`
+	By        string    `json:"by"`
+	Changed   time.Time `json:"changed"`
+	Text      string    `json:"text,omitempty"` // of one only
+}
+
+// TemplateList is all of them.
+type TemplateList struct {
+	Templates []Template `json:"templates"`
+}

@@ -16,6 +16,7 @@ import (
 
 	"cairn.dev/cairn/internal/workflow"
 	"cairn.dev/cairn/internal/workflow/argo"
+	"cairn.dev/cairn/internal/workflow/document"
 )
 
 // Options are what the reading of a document may ask for.
@@ -129,6 +130,24 @@ func Kind(file string, doc []byte) (string, []workflow.Problem) {
 		return "CronWorkflow", problems
 	}
 	return "Workflow", problems
+}
+
+// A Template is a document that others refer to by its name.
+type Template struct {
+	workflow.Header
+	Document []byte
+}
+
+// Templates are those in a file, each as a document of its own.
+func Templates(file string, doc []byte) []Template {
+	var out []Template
+	headers, _ := workflow.Headers(file, doc)
+	for i, n := range document.Read(file, doc, &document.Log{}) {
+		if i < len(headers) && (headers[i].Kind == "WorkflowTemplate" || headers[i].Kind == "ClusterWorkflowTemplate") {
+			out = append(out, Template{headers[i], n.YAML()})
+		}
+	}
+	return out
 }
 
 // Workflows are the names of those in a file, of which [Compile] takes the
