@@ -47,7 +47,7 @@ func everything() object {
 			"envFrom":   list{object{"configMapRef": object{"name": "settings"}}},
 			"resources": object{"limits": object{"memory": "1Gi", "cpu": 2.0}},
 			"volumeMounts": list{object{"name": "keys", "mountPath": "/keys", "readOnly": true}, object{"name": "claim", "mountPath": "/shared", "subPath": "a"},
-				object{"name": "work", "mountPath": "/work"}},
+				object{"name": "work", "mountPath": "/bench"}},
 		},
 		"sidecars":     list{object{"name": "db", "image": "redis:7"}},
 		"podSpecPatch": "terminationGracePeriodSeconds: 5\ncontainers:\n- name: main\n  env:\n  - {name: EXTRA, value: $(x)}\n",
