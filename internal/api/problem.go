@@ -11,6 +11,7 @@ import (
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/usage"
+	"cairn.dev/cairn/internal/work"
 )
 
 // problem is err as the answer of a request that tried something, such as
@@ -35,7 +36,7 @@ func (a *API) problem(err error, format string, args ...any) error {
 		p.Status, p.Hint = http.StatusConflict, "somebody pushed, pinned or used it in the same moment; look again"
 	case errors.Is(err, content.ErrTagTaken), errors.Is(err, content.ErrBlobInUse):
 		p.Status = http.StatusConflict
-	case errors.Is(err, content.ErrNoSpace):
+	case errors.Is(err, content.ErrNoSpace), errors.Is(err, work.ErrNoSpace):
 		p.Status, p.Hint = http.StatusInsufficientStorage, "make room on the disk of the data folder"
 	case errors.Is(err, content.ErrReadOnly):
 		p.Status, p.Hint = http.StatusServiceUnavailable, "make the data folder writable again"

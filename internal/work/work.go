@@ -107,6 +107,8 @@ var (
 	ErrInvalid = errors.New("invalid")
 	// ErrBusy means that there are too many runs.
 	ErrBusy = errors.New("too many runs")
+	// ErrNoSpace means that the disk is full: nothing was changed.
+	ErrNoSpace = db.ErrFull
 	// ErrClosed means that the server ends or has ended.
 	ErrClosed = errors.New("the work server has ended")
 )
