@@ -300,6 +300,10 @@ func noSpace(h *H) {
 		}
 		_, err = h.PutBlob(h.ctx, "app", strings.NewReader(data), Dig([]byte(data)))
 		h.is(err, c.want)
+		_, err = h.Hold(h.ctx, "run/a", strings.NewReader(data))
+		h.is(err, c.want)
+		_, err = h.StatHeld(h.ctx, "", Dig([]byte(data)))
+		h.is(err, content.ErrBlobUnknown)
 		_, err = h.StatBlob(h.ctx, "app", Dig([]byte(data)))
 		h.is(err, content.ErrBlobUnknown)
 		nb, nu := h.files()

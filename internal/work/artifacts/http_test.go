@@ -70,7 +70,7 @@ func TestHTTP(t *testing.T) {
 			return
 		}
 		defer c.Close()
-		b.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlonger than it said")
+		b.WriteString("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\nlonger than it said")
 		b.Flush()
 	})
 	answer("/stall", func(w http.ResponseWriter, r *http.Request) {
