@@ -145,6 +145,10 @@ func TestCron(t *testing.T) {
 	if out := c.Kubectl("get", "cronwf"); !strings.Contains(out, "* * * * *") {
 		t.Errorf("get: %s", out)
 	}
+	w.reads("cronwf/often", ".status.lastPhase", "Succeeded") // within a minute
+	if out := c.Kubectl("get", "cronwf"); !strings.Contains(out, "Succeeded") {
+		t.Errorf("get after a run: %s", out)
+	}
 	c.Apply(strings.Replace(doc, "timezone:", "suspended: true, timezone:", 1))
 	w.reads("cronwf/often", ".status.suspended", "true")
 	c.Apply(strings.Replace(doc, "* * * * *", "61 * * * *", 1))

@@ -91,6 +91,7 @@ type Schedules interface {
 	PutSchedule(ctx context.Context, x *workflow.Schedule, by, pool string) error
 	DeleteSchedule(ctx context.Context, namespace, name string) error
 	Schedules() []work.ScheduleInfo
+	Runs(ctx context.Context, f work.RunFilter, after string, limit int) ([]work.Info, string, error)
 }
 
 // Server is what the controller needs of a work server.

@@ -25,11 +25,26 @@ func (c *Controller) dealCron(ctx context.Context, r ref, rec *record, u *unstru
 	if u.GetDeletionTimestamp() != nil {
 		return 0, c.forgetSchedule(ctx, c.key(r.namespace, rec.uid))
 	}
+	if d := c.wait(rec); d > 0 && rec.generation == u.GetGeneration() {
+		return d, nil // its run changes more often than it is told of
+	}
 	refused, err := c.putSchedule(ctx, r, rec, u)
 	if err != nil {
 		return 0, err
 	}
+	rec.generation = u.GetGeneration()
 	info := c.schedule(r, rec.uid)
+	var newest work.Info // of its runs, which has no object of its own
+	if info.Name != "" {
+		runs, _, err := c.d.Server.Runs(ctx, work.RunFilter{Schedule: r.namespace + "/" + r.name}, "", 1)
+		if err != nil {
+			return 0, err
+		}
+		if len(runs) > 0 && !runs[0].Created.Before(info.Created.Truncate(time.Second)) {
+			newest = runs[0]
+			c.belong(r, rec, newest.ID)
+		}
+	}
 	old := rec.status
 	if old == nil {
 		old, _ = u.Object["status"].(map[string]any)
@@ -39,7 +54,7 @@ func (c *Controller) dealCron(ctx context.Context, r ref, rec *record, u *unstru
 		status = argoCronStatus
 	}
 	now := c.d.Clock.Now()
-	again, err := c.write(ctx, r, rec, u, status(info, refused, u.GetGeneration(), now, old), nil)
+	again, err := c.write(ctx, r, rec, u, status(info, newest, refused, u.GetGeneration(), now, old), nil)
 	if again == 0 && !info.Next.IsZero() { // its status tells of the last time
 		again = max(time.Second, info.Next.Sub(now)+time.Second)
 	}
@@ -119,7 +134,7 @@ func (c *Controller) forgetSchedule(ctx context.Context, by string) error {
 }
 
 // cronStatus is the status of a CronWorkflow of ours.
-func cronStatus(x work.ScheduleInfo, refused string, generation int64, now time.Time, old map[string]any) map[string]any {
+func cronStatus(x work.ScheduleInfo, newest work.Info, refused string, generation int64, now time.Time, old map[string]any) map[string]any {
 	cs := conditionsOf(old, now, generation)
 	out := map[string]any{"observedGeneration": generation}
 	accept(cs, refused)
@@ -129,6 +144,9 @@ func cronStatus(x work.ScheduleInfo, refused string, generation int64, now time.
 		out["suspended"] = x.Suspended
 		put(out, "lastScheduleTime", last(x))
 		put(out, "nextScheduleTime", moment(x.Next))
+		if newest.ID != "" {
+			out["lastRun"], out["lastPhase"] = newest.ID, picture{run: newest}.phase()
+		}
 		if refused == "" {
 			put(out, "message", cut(x.Trouble, maxMessage))
 		}
@@ -138,13 +156,20 @@ func cronStatus(x work.ScheduleInfo, refused string, generation int64, now time.
 }
 
 // argoCronStatus says the same in Argo's words.
-func argoCronStatus(x work.ScheduleInfo, refused string, generation int64, now time.Time, old map[string]any) map[string]any {
+func argoCronStatus(x work.ScheduleInfo, newest work.Info, refused string, generation int64, now time.Time, old map[string]any) map[string]any {
 	was, _ := old["cairn"].(map[string]any)
 	cs := conditionsOf(was, now, generation)
 	accept(cs, refused)
 	own := map[string]any{"conditions": cs.list}
 	put(own, "nextScheduleTime", moment(x.Next))
-	out := map[string]any{"phase": "Active", "active": []any{}, "cairn": own}
+	active := []any{}
+	if newest.ID != "" {
+		own["lastRun"], own["lastPhase"] = newest.ID, argoPhase(newest.Phase)
+		if !newest.Phase.Ended() {
+			active = append(active, map[string]any{"apiVersion": crd.ArgoGroup + "/" + crd.Version, "kind": "Workflow", "namespace": newest.Namespace, "name": newest.Name, "uid": newest.ID})
+		}
+	}
+	out := map[string]any{"phase": "Active", "active": active, "cairn": own}
 	put(out, "lastScheduledTime", last(x))
 	list := []any{}
 	for kind, why := range map[string]string{"SpecError": refused, "SubmissionError": x.Trouble} {

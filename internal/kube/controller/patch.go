@@ -33,14 +33,15 @@ type record struct {
 	status   map[string]any // that was written, and is there
 	labels   map[string]string
 
-	spec    string // fingerprint of that which the run is of
-	refused bool   // it may be taken when a template comes
-	steered bool   // suspended is what the spec said last
-	suspend bool
-	stopped string // how the run was told to end
-	samples []sample
-	sampled int    // how many had failed when the samples were taken
-	put     string // hash of the documents of the schedule
+	spec       string // fingerprint of that which the run is of
+	refused    bool   // it may be taken when a template comes
+	steered    bool   // suspended is what the spec said last, at this generation
+	generation int64
+	suspend    bool
+	stopped    string // how the run was told to end
+	samples    []sample
+	sampled    int    // how many had failed when the samples were taken
+	put        string // hash of the documents of the schedule
 }
 
 func (c *Controller) record(r ref) *record {

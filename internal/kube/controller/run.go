@@ -18,6 +18,11 @@ import (
 // reason: what it lacked may be a ConfigMap, and those are not watched.
 const retryRefused = 5 * time.Minute
 
+// settle is how long after its beginning a run is first told of: many have
+// ended by then and need one write, and of many that come at once all are begun
+// before the first is told of.
+const settle = 100 * time.Millisecond
+
 // dealRun begins the run of a Workflow, steers it, and tells how it is.
 func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstructured.Unstructured) (again time.Duration, err error) {
 	p := picture{generation: u.GetGeneration(), now: c.d.Clock.Now()}
@@ -27,7 +32,9 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 	if uid := string(u.GetUID()); rec.uid != uid {
 		c.begin(r, rec, uid)
 	}
-	fresh := false
+	if d := c.wait(rec); d > 0 && rec.steered && rec.generation == p.generation && u.GetDeletionTimestamp() == nil {
+		return d, nil // a busy run changes more often than it is told of
+	}
 	if rec.run == "" {
 		id, spec := stored(u)
 		switch {
@@ -49,8 +56,12 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 				}
 				return again, err
 			}
-			rec.spec, fresh = p.spec, true
+			rec.spec = p.spec
 			c.belong(r, rec, id)
+			// It began as the spec says.
+			w := wishOf(u)
+			rec.steered, rec.suspend, rec.generation = true, w.suspend != nil && *w.suspend, p.generation
+			return settle, nil
 		}
 	}
 	if rec.written == 0 && finished(u) && !c.d.Server.Live(rec.run) {
@@ -67,9 +78,10 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 	case err != nil:
 		return 0, err
 	}
-	if err := c.steer(ctx, rec, u, p.run, fresh); err != nil {
+	if err := c.steer(ctx, rec, u, p.run); err != nil {
 		return 0, err
 	}
+	rec.generation = p.generation
 	if d := c.wait(rec); d > 0 {
 		return d, nil
 	}
@@ -160,25 +172,21 @@ func (c *Controller) submit(ctx context.Context, r ref, u *unstructured.Unstruct
 
 // steer does what the spec says about a run that goes on. What was said by
 // other ways, as by cairn runs, is undone only by a change of the spec.
-func (c *Controller) steer(ctx context.Context, rec *record, u *unstructured.Unstructured, run work.Info, fresh bool) error {
+func (c *Controller) steer(ctx context.Context, rec *record, u *unstructured.Unstructured, run work.Info) error {
 	w := wishOf(u)
 	want := w.suspend != nil && *w.suspend
-	known := rec.steered
 	was := rec.suspend
-	switch {
-	case fresh: // it began as the spec says
-		known, was = true, want
-	case !known:
+	if !rec.steered {
 		// Begun by an earlier process. Ours tells which spec was dealt with;
 		// for the others a word that stands there counts.
 		seen, ok, _ := unstructured.NestedInt64(u.Object, "status", "observedGeneration")
-		known, was = true, want
+		was = want
 		if ok && seen != u.GetGeneration() || !ok && w.suspend != nil {
 			was = !want
 		}
 	}
-	if run.ID == "" || run.Phase.Ended() {
-		rec.steered, rec.suspend = known, want
+	if run.Created.IsZero() || run.Phase.Ended() { // lost, or over
+		rec.steered, rec.suspend = true, want
 		return nil
 	}
 	stopped := ""

@@ -154,15 +154,18 @@ func TestNodeOf(t *testing.T) {
 
 func TestCronStatus(t *testing.T) {
 	x := work.ScheduleInfo{Name: "n", Crons: []string{"0 3 * * *", "@daily"}, Created: noon, Last: noon, Next: noon.Add(time.Hour), Trouble: "run a has not ended"}
-	s := cronStatus(x, "", 2, noon, nil)
+	s := cronStatus(x, work.Info{}, "", 2, noon, nil)
 	if s["schedule"] != "0 3 * * *, @daily" || s["lastScheduleTime"] != nil || s["nextScheduleTime"] != "2026-11-23T13:00:00Z" || s["message"] != "run a has not ended" || s["suspended"] != false {
 		t.Errorf("before its first time: %v", s)
 	}
 	x.Last = noon.Add(time.Minute)
-	if s = cronStatus(x, "spec.schedules: no", 2, noon, s); s["lastScheduleTime"] != "2026-11-23T12:01:00Z" || s["message"] != "spec.schedules: no" || !strings.Contains(brief(s), "Accepted=False/Refused") {
+	if s = cronStatus(x, work.Info{ID: "r", Phase: machine.Failed}, "spec.schedules: no", 2, noon, s); s["lastRun"] != "r" || s["lastPhase"] != "Failed" || s["lastScheduleTime"] != "2026-11-23T12:01:00Z" || s["message"] != "spec.schedules: no" || !strings.Contains(brief(s), "Accepted=False/Refused") {
 		t.Errorf("after it, and refused: %v", s)
 	}
-	a := argoCronStatus(x, "", 2, noon, nil)
+	a := argoCronStatus(x, work.Info{ID: "r", Name: "n-1", Phase: machine.Running}, "", 2, noon, nil)
+	if l := a["active"].([]any); len(l) != 1 || l[0].(map[string]any)["name"] != "n-1" {
+		t.Errorf("active: %v", l)
+	}
 	if cs := a["conditions"].([]any); len(cs) != 1 || cs[0].(map[string]any)["type"] != "SubmissionError" || a["lastScheduledTime"] != "2026-11-23T12:01:00Z" {
 		t.Errorf("argo: %v", a)
 	}

@@ -28,7 +28,7 @@ func Ours() ([]Definition, error) {
 		definition(names{group: Group, kind: "CronWorkflow", singular: "cronworkflow", plural: "cronworkflows", short: []string{"cronwf"}},
 			object("A CronWorkflow starts runs at its times.", cron, cronStatus()), true,
 			column("Schedule", "string", ".status.schedule", 0), column("Suspended", "boolean", ".status.suspended", 0),
-			column("Last", "date", ".status.lastScheduleTime", 0), column("Next", "string", ".status.nextScheduleTime", 1), column("Message", "string", ".status.message", 0)),
+			column("Last", "date", ".status.lastScheduleTime", 0), column("Phase", "string", ".status.lastPhase", 0), column("Next", "string", ".status.nextScheduleTime", 1), column("Message", "string", ".status.message", 0)),
 		definition(names{group: Group, kind: "WorkflowTemplate", singular: "workflowtemplate", plural: "workflowtemplates", short: []string{"wftmpl"}},
 			object("A WorkflowTemplate is used by tasks of other workflows of its namespace.", spec, templateStatus()), true,
 			column("Accepted", "string", `.status.conditions[?(@.type=="Accepted")].status`, 0), column("Message", "string", `.status.conditions[?(@.type=="Accepted")].message`, 0)),

@@ -65,6 +65,8 @@ func cronStatus() map[string]any {
 		"suspended":          map[string]any{"type": "boolean"},
 		"lastScheduleTime":   moment("The newest of its times that was dealt with."),
 		"nextScheduleTime":   moment("When it comes next."),
+		"lastRun":            text("The ID of its newest run: cairn runs get ID."),
+		"lastPhase":          text("What became of that."),
 		"observedGeneration": whole("The generation of the spec that was looked at last."),
 		"conditions":         conditions(),
 	})
