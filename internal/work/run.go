@@ -64,6 +64,9 @@ func (r *run) write(tx *db.Tx, s *Server) error {
 	live, end, gone := 1, int64(0), int64(0)
 	if ended {
 		keep := r.graph.Keep
+		if sum.Phase != machine.Succeeded && r.graph.KeepFailed > 0 {
+			keep = r.graph.KeepFailed
+		}
 		if keep == 0 {
 			keep = s.cfg.Keep
 		}

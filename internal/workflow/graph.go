@@ -84,6 +84,8 @@ type Graph struct {
 	// Keep is how long the finished run, its logs and artifacts stay; 0: the
 	// server's setting.
 	Keep time.Duration
+	// KeepFailed is in its place for a run that did not succeed; 0: Keep.
+	KeepFailed time.Duration
 	// RetryBudget is the share of a run's tasks (in percent) that may be
 	// retried before the run fails; 0: the server's.
 	RetryBudget int

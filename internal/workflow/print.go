@@ -20,7 +20,7 @@ func (g *Graph) String() string {
 	for _, k := range slices.Sorted(maps.Keys(g.Args)) {
 		say("  parameter %s = %s", k, Constant{g.Args[k]})
 	}
-	if p := facts(fact("parallelism", g.Parallelism), fact("priority", g.Priority), fact("deadline", g.Deadline), fact("keep", g.Keep),
+	if p := facts(fact("parallelism", g.Parallelism), fact("priority", g.Priority), fact("deadline", g.Deadline), fact("keep", g.Keep), fact("keep failed", g.KeepFailed),
 		fact("retry budget %", g.RetryBudget), fact("suspended", g.Suspended), fact("isolation", g.Isolation), fact("on exit", g.OnExit), locks(g.Locks)); p != "" {
 		say("  %s", p)
 	}

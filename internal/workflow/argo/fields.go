@@ -47,7 +47,7 @@ var tables = map[string]map[string]fate{
 	},
 	"stopStrategy":     {"expression": "", "condition": ""},
 	"workflowMetadata": {"labels": "", "annotations": shown, "labelsFrom": "-works labels out, which is not supported: write them down"},
-	"ttl":              {"secondsAfterCompletion": "", "secondsAfterSuccess": "-is not supported: one time counts for all outcomes, use secondsAfterCompletion", "secondsAfterFailure": "-is not supported: one time counts for all outcomes, use secondsAfterCompletion"},
+	"ttl":              {"secondsAfterCompletion": "", "secondsAfterSuccess": "", "secondsAfterFailure": ""},
 	"templateRef":      {"name": "", "template": "", "clusterScope": "", "runtimeResolution": "~templates are looked up when the run is started"},
 	"workflowRef":      {"name": "", "clusterScope": ""},
 	"arguments":        {"parameters": "", "artifacts": ""},

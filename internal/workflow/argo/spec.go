@@ -3,6 +3,7 @@ package argo
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"cairn.dev/cairn/internal/workflow"
 	"cairn.dev/cairn/internal/workflow/document"
@@ -145,7 +146,7 @@ func (c *compiler) graph(o *object, spec *document.Node) *workflow.Graph {
 		g.Deadline = c.seconds(n)
 	}
 	c.check(merged("ttlStrategy"), "ttl")
-	g.Keep = merged("ttlStrategy").Get("secondsAfterCompletion").Duration()
+	g.Keep, g.KeepFailed = c.ttl(merged("ttlStrategy"))
 	g.Locks = c.locks(merged("synchronization"), p)
 	wrong := c.log.Len()
 	if c.check(merged("templateDefaults"), "template"); c.log.Len() == wrong { // else each template would tell again
@@ -177,6 +178,28 @@ func (c *compiler) graph(o *object, spec *document.Node) *workflow.Graph {
 	}
 	g.Documents = c.documents()
 	return g
+}
+
+// ttl reads how long a run stays that succeeded, and one that did not, where
+// that is another time.
+func (c *compiler) ttl(n *document.Node) (keep, failed time.Duration) {
+	of := func(key string) time.Duration {
+		x := n.Get(key)
+		if x == nil {
+			if x = n.Get("secondsAfterCompletion"); x == nil {
+				return 0
+			}
+		}
+		return time.Duration(max(x.Int(0, 1<<31), 1)) * time.Second
+	}
+	keep, failed = of("secondsAfterSuccess"), of("secondsAfterFailure")
+	switch {
+	case (keep == 0) != (failed == 0):
+		n.Fail("write secondsAfterCompletion, too: how long does a run stay that ends otherwise?")
+	case keep == failed:
+		failed = 0
+	}
+	return keep, failed
 }
 
 // arguments are those of the run: later ones replace earlier ones.

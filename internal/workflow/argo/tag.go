@@ -3,6 +3,7 @@ package argo
 import (
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -70,6 +71,9 @@ func (r ref) Eval(s workflow.Scope) (workflow.Value, error) {
 	}
 	if n := len(r.path); r.path[n-1] == "parameters" {
 		v = zip(v)
+	}
+	if f, ok := v.(float64); ok && r.path[0] == "lastRetry" {
+		v = math.Trunc(f) // Argo's times have seconds
 	}
 	if _, file := v.(*workflow.File); file || r.raw {
 		return v, nil

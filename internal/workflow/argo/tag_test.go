@@ -330,3 +330,19 @@ func FuzzValue(f *testing.F) {
 		}
 	})
 }
+
+// Argo's times have seconds: what a retry sees of the last attempt is a whole
+// number, which its examples read as one.
+func TestLastRetry(t *testing.T) {
+	doc := "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: a}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n    retryStrategy: {limit: '3', expression: \"asInt(lastRetry.duration) < 3 && asInt(lastRetry.exitCode) == 2\"}\n    container: {image: busybox}\n"
+	g, ps := argo.Compile("a", []byte(doc), argo.Options{})
+	if len(ps) > 0 {
+		t.Fatal(problems(ps))
+	}
+	for duration, want := range map[float64]bool{2.981: true, 3.001: false} {
+		s := scope{"lastRetry": map[string]any{"duration": duration, "exitCode": float64(2)}}
+		if got, err := g.Templates["main"].Retry.When.Eval(s); err != nil || got != want {
+			t.Errorf("after %v s: %v, %v", duration, got, err)
+		}
+	}
+}
