@@ -44,7 +44,7 @@ func start(t *testing.T) *world {
 	t.Helper()
 	c := *config.Default()
 	c.Data, c.Listen, c.Open = t.TempDir(), "127.0.0.1:0", true
-	c.Work.Pool, c.Work.Slots = "on", slots
+	c.Work.Pool, c.Work.Slots, c.Work.Secrets = "on", slots, secrets(t)
 	w := &world{log: &buffer{}}
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	srv, err := serve.New(t.Context(), serve.Config{Config: c}, serve.Deps{Clock: clock.Real(), Log: log, Stdout: w.log, Version: serve.Version("test")})
