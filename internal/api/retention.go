@@ -112,6 +112,9 @@ func (a *API) streamEvery(gap time.Duration, body func(ctx context.Context, line
 		buf := bufio.NewWriterSize(pw, 32<<10)
 		enc := json.NewEncoder(buf)
 		flushed := a.Clock.Mono()
+		if gap == 0 { // it may be long until there is a line
+			_ = rc.Flush()
+		}
 		body(hc.Context(), func(v any) {
 			_ = enc.Encode(v) // a client that went away ends the context
 			if now := a.Clock.Mono(); now-flushed >= gap {

@@ -358,7 +358,6 @@ func (s *Server) build() error {
 		mux.ServeHTTP(w, r)
 	})
 	s.http = &http.Server{
-		Handler: s.accessLog(s.guard.Protect(root)),
 		// No ReadTimeout and no WriteTimeout: they would bound the size of a
 		// blob by the speed of its client. Rooms set deadlines as bytes flow.
 		ReadHeaderTimeout: 20 * time.Second,
@@ -366,6 +365,7 @@ func (s *Server) build() error {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
+	s.http.Handler = s.accessLog(leaving(s.http, s.guard.Protect(root)))
 	if s.cfg.TLS.On() {
 		cert, err := tls.LoadX509KeyPair(s.cfg.TLS.Cert, s.cfg.TLS.Key)
 		if err != nil {
