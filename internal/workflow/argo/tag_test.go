@@ -290,6 +290,7 @@ func FuzzCompile(f *testing.F) {
 		if (g == nil) == (len(ps) == 0) {
 			t.Errorf("a graph %v and %d problems", g != nil, len(ps))
 		}
+		argo.Compile("f", b, argo.Options{Cluster: true})
 		argo.CompileSchedule("f", b, argo.Options{})
 	})
 }
