@@ -69,7 +69,9 @@ func TestKindsOfPods(t *testing.T) {
 	f := newFarm(t, cluster.Options{Nodes: 1}, nil)
 	f.cluster.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: strict, labels: {pod-security.kubernetes.io/enforce: restricted}}}
 ---
-{apiVersion: v1, kind: ConfigMap, metadata: {name: words}, data: {hello: world}}`)
+{apiVersion: v1, kind: ConfigMap, metadata: {name: words}, data: {hello: world}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: keys}, stringData: {p: hush}}`)
 	t.Run("restricted namespace", func(t *testing.T) {
 		id := f.runIn("strict", document("strict", 20, "command: [sh, -c, 'test ! -e /tmp/x && test ! -s /dev/termination-log && echo x > /tmp/x && echo x > /dev/termination-log']"))
 		i := f.succeeds(id, 20, time.Minute)
@@ -97,6 +99,42 @@ func TestKindsOfPods(t *testing.T) {
 	t.Run("images that differ by item", func(t *testing.T) {
 		id := f.run("apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: images}\nspec: {tasks: [{name: a, image: '${{ item }}', command: ['true'], forEach: ['busybox:1', 'alpine:3.23', 'busybox:1']}]}\n")
 		f.succeeds(id, 3, time.Minute)
+	})
+	t.Run("what Kubernetes knows", func(t *testing.T) {
+		id := f.run(`apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {name: knows}
+spec:
+  entrypoint: main
+  volumes: [{name: keys, secret: {secretName: keys}}]
+  templates:
+  - name: main
+    container:
+      image: busybox:1
+      command: [sh, -c, 'test "$PASSWORD" = hush && test "$(cat /keys/p)" = hush && test "$hello" = world && test "$(id -u):$(id -g)" = 1000:2000 && test "${POD#cairn-}" != "$POD"']
+      env:
+      - {name: PASSWORD, valueFrom: {secretKeyRef: {name: keys, key: p}}}
+      - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+      envFrom: [{configMapRef: {name: words}}]
+      securityContext: {runAsUser: 1000, runAsGroup: 2000}
+      volumeMounts: [{name: keys, mountPath: /keys}]
+`)
+		f.succeeds(id, 1, time.Minute)
+	})
+	t.Run("a container beside it", func(t *testing.T) {
+		id := f.run(`apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {name: beside}
+spec:
+  entrypoint: main
+  templates:
+  - name: main
+    sidecars: [{name: web, image: 'busybox:1', command: [sh, -c, 'mkdir /www; echo hello > /www/index.html; exec httpd -f -p 8080 -h /www']}]
+    container:
+      image: busybox:1
+      command: [sh, -c, 'for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:8080/ && exit; sleep 1; done; exit 1']
+`)
+		f.succeeds(id, 1, time.Minute)
 	})
 	t.Run("volumes that are new for each task", func(t *testing.T) {
 		f.succeeds(f.run(document("volumes", 20, "volumes: [{name: v, path: /v}], command: [sh, -c, 'test ! -e /v/left && echo x > /v/left']")), 20, time.Minute)

@@ -147,7 +147,7 @@ func (d *Dispatcher) hand(g *group, p *pod, want int, out *task.Grant) {
 		if !ok {
 			i = len(out.Bodies)
 			bodies[x.body] = i
-			out.Bodies = append(out.Bodies, *x.body)
+			out.Bodies = append(out.Bodies, inPod(x.body))
 		}
 		l := x.Lease
 		l.Body = i

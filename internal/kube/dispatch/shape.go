@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"strconv"
+	"strings"
 
 	"cairn.dev/cairn/internal/task"
 )
@@ -50,6 +52,42 @@ func (s *Shape) fresh(path string) bool {
 
 // Single says that a pod of this shape runs one task and ends.
 func (s *Shape) Single() bool { return s.Isolation == "pod" || len(Identity(s.Pod)) > 0 }
+
+// inPod is a task as a worker gets it in a container that was made for it: what
+// the container has seen to is not the worker's to do.
+func inPod(t *task.Task) task.Task {
+	out := *t
+	out.Pod = nil
+	if uid, _, _ := strings.Cut(t.User, ":"); isNumber(uid) {
+		out.User = "" // the container runs as that
+	}
+	if len(t.Volumes) == 0 || len(t.Pod) == 0 {
+		return out
+	}
+	// Volumes that have something in them are not emptied for each task.
+	full := map[string]bool{}
+	for _, v := range objects(t.Pod["volumes"]) {
+		name, _ := v["name"].(string)
+		full[name] = v["emptyDir"] == nil
+	}
+	for _, v := range objects(t.Pod["volumeClaimTemplates"]) {
+		meta, _ := v["metadata"].(map[string]any)
+		name, _ := meta["name"].(string)
+		full[name] = true
+	}
+	out.Volumes = slices.Clone(t.Volumes)
+	for i := range out.Volumes {
+		if v := &out.Volumes[i]; v.Claim == "" && full[v.Name] {
+			v.Claim = v.Name
+		}
+	}
+	return out
+}
+
+func isNumber(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 32)
+	return err == nil
+}
 
 // Class is the name of a shape: the same for equal ones, of letters and digits.
 func (s *Shape) Class() string {
