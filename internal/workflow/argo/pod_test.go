@@ -44,7 +44,7 @@ spec:
       imagePullPolicy: Always
       volumeMounts:
       - {name: keys, mountPath: /keys, readOnly: true}
-      - {name: work, mountPath: /work, subPath: a}
+      - {name: work, mountPath: /data, subPath: a}
       - {name: scratch, mountPath: /scratch}
 `
 
@@ -56,7 +56,7 @@ const podWant = `{
   "readinessProbe": {"exec": {"command": ["true"]}},
   "resources": {"limits": {"memory": "1Gi", "nvidia.com/gpu": 1}, "requests": {"cpu": "500m"}},
   "securityContext": {"privileged": true, "runAsUser": 5},
-  "volumeMounts": [{"mountPath": "/work", "name": "work", "subPath": "a"}]
+  "volumeMounts": [{"mountPath": "/data", "name": "work", "subPath": "a"}]
  },
  "imagePullSecrets": [{"name": "pull"}],
  "metadata": {"labels": {"app": "x-b"}},
