@@ -53,7 +53,7 @@ func (s *Server) openWork(ctx context.Context, openDB func(string, []string, db.
 			return false, nil
 		}
 		return err == nil, err
-	}})
+	}, Task: func(ctx context.Context, holder task.Ref) (*task.Task, error) { return w.server.Task(ctx, holder) }})
 	if err != nil {
 		return fmt.Errorf("open the files of runs: %w", err)
 	}

@@ -60,3 +60,39 @@ func TestFilesOfOtherRuns(t *testing.T) {
 		t.Errorf("resubmitted what is gone: %v", err)
 	}
 }
+
+// Who hands out what a task names looks at the task, and not at what its worker
+// says of it.
+func TestTaskOfALease(t *testing.T) {
+	r := newRig(t, work.Config{})
+	r.submit(worktest.Fan("fan", 3000))
+	r.settle()
+	g := r.ask(task.Ask{Worker: "w", Want: 1000})
+	g2 := r.ask(task.Ask{Worker: "w", Want: 1000})
+	for _, g := range []task.Grant{g, g2} {
+		if len(g.Leases) == 0 {
+			t.Fatal("nothing to do")
+		}
+		for _, i := range []int{0, len(g.Leases) - 1} {
+			l := g.Leases[i]
+			want := g.Bodies[l.Body].Args
+			if l.Own != nil && l.Own.Args != nil {
+				want = l.Own.Args
+			}
+			got, err := r.s.Task(t.Context(), l.Ref)
+			if err != nil || len(want) == 0 || strings.Join(got.Args, " ") != strings.Join(want, " ") {
+				t.Errorf("%+v %v, want %v", got, err, want)
+			}
+			wrong := l.Ref
+			wrong.Token += "x"
+			if _, err := r.s.Task(t.Context(), wrong); !errors.Is(err, work.ErrNotFound) {
+				t.Errorf("with another token: %v", err)
+			}
+		}
+	}
+	l := g.Leases[0]
+	r.ask(task.Ask{Worker: "w", Outcomes: []task.Outcome{{Ref: l.Ref, Phase: task.Succeeded}}})
+	if _, err := r.s.Task(t.Context(), l.Ref); !errors.Is(err, work.ErrNotFound) {
+		t.Errorf("after its end: %v", err)
+	}
+}

@@ -7,7 +7,8 @@
 // folders in the store. It promises that a run reads what it holds and nothing
 // else, that what was stored is durable, that bytes are streamed and bounded in
 // size and time, that credentials of the server go to the hosts they are meant
-// for and never to a task, and that what a run held is released when the run
+// for and never to a task, that a worker gets from elsewhere what its task names
+// and nothing else, and that what a run held is released when the run
 // is gone, also after a crash between the two. It starts nothing, and does not
 // know who may ask for what (api) or which lease is held (work).
 package artifacts
@@ -26,6 +27,7 @@ import (
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/outbound"
+	"cairn.dev/cairn/internal/task"
 )
 
 // Config of a [Store]. Zero values take the defaults that are named.
@@ -67,6 +69,10 @@ type Deps struct {
 	// Exists says whether there is such a run, ended or not. Without it what
 	// a crash left is not released.
 	Exists func(ctx context.Context, run string) (bool, error)
+	// Task is the task that a lease is for. With it a worker gets the sources
+	// that its task names and no others, and puts its outputs where that says.
+	// Without it workers are believed.
+	Task func(ctx context.Context, holder task.Ref) (*task.Task, error)
 }
 
 // Errors that callers tell apart. Anything else may pass by itself.

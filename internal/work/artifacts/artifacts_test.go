@@ -56,12 +56,19 @@ func newWorld(t testing.TB, cfg artifacts.Config) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.Store, err = artifacts.New(cfg, artifacts.Deps{Content: w.content, Clock: w.clock,
+	w.Store = w.open(cfg, nil)
+	return w
+}
+
+// open opens another store over the same blobs.
+func (w *world) open(cfg artifacts.Config, task func(context.Context, task.Ref) (*task.Task, error)) *artifacts.Store {
+	w.t.Helper()
+	s, err := artifacts.New(cfg, artifacts.Deps{Content: w.content, Clock: w.clock, Task: task,
 		Exists: func(_ context.Context, run string) (bool, error) { return w.runs[run], nil }})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	return w
+	return s
 }
 
 // files counts the blobs on the disk.

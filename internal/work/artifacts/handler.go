@@ -1,6 +1,7 @@
 package artifacts
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -110,6 +111,9 @@ func (h *handler) store(w http.ResponseWriter, r *http.Request, holder task.Ref)
 	if err != nil {
 		return err
 	}
+	if err := h.named(r.Context(), holder, out.To, destinations); err != nil {
+		return err
+	}
 	p, err := h.s.Store(r.Context(), holder.Run, r.Body)
 	if err != nil {
 		return err
@@ -125,6 +129,43 @@ func (h *handler) store(w http.ResponseWriter, r *http.Request, holder task.Ref)
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(b)
 	return nil
+}
+
+// named checks that a place elsewhere is one that the holder's task names. What
+// a worker says is not enough: programs of its task may have got hold of the
+// lease, and the server's secrets open more than one place.
+func (h *handler) named(ctx context.Context, holder task.Ref, at *task.Source, of func(*task.Task) []*task.Source) error {
+	if at == nil || h.s.d.Task == nil {
+		return nil
+	}
+	t, err := h.s.d.Task(ctx, holder)
+	if err != nil {
+		return fmt.Errorf("look what task %s of run %s names: %w", holder.Task, holder.Run, err)
+	}
+	want, err := json.Marshal(at)
+	if err != nil {
+		return err
+	}
+	for _, s := range of(t) {
+		if b, err := json.Marshal(s); err == nil && bytes.Equal(b, want) {
+			return nil
+		}
+	}
+	return fmt.Errorf("task %s of run %s names no such place: %w", holder.Task, holder.Run, ErrRefused)
+}
+
+func sources(t *task.Task) (out []*task.Source) {
+	for _, in := range t.Inputs {
+		out = append(out, in.Source)
+	}
+	return out
+}
+
+func destinations(t *task.Task) (out []*task.Source) {
+	for _, o := range t.Outputs {
+		out = append(out, o.To)
+	}
+	return out
 }
 
 // outputOf is the output that a request says it brings.
@@ -148,6 +189,9 @@ func (h *handler) source(w http.ResponseWriter, r *http.Request, holder task.Ref
 	var in task.Input
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxInput)).Decode(&in); err != nil {
 		return fmt.Errorf("read the input: %w: %w", ErrInvalid, err)
+	}
+	if err := h.named(r.Context(), holder, in.Source, sources); err != nil {
+		return err
 	}
 	f, err := h.s.Fetch(r.Context(), holder.Run, in)
 	if err != nil {

@@ -3,6 +3,7 @@ package artifacts_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"io"
@@ -315,5 +316,58 @@ func TestDoor(t *testing.T) {
 	}
 	if _, body, err := do("GET", task.PathBlob+p.Digest, held, ""); err != nil || body != string(large) {
 		t.Errorf("%d bytes, %v", len(body), err)
+	}
+}
+
+// A program that got hold of its worker's lease reads nothing but what its task
+// was given, and writes nowhere else.
+func TestNamedPlaces(t *testing.T) {
+	asked := 0
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		io.WriteString(w, "bytes")
+	}))
+	defer site.Close()
+	at := func(path string) *task.Source {
+		return &task.Source{Kind: "http", URL: site.URL + path, Headers: map[string]string{"A": "b"}}
+	}
+	w := newWorld(t, artifacts.Config{})
+	held := task.Ref{Run: "a", Task: "1", Attempt: 1, Token: "t"}
+	gone := errors.New("gone")
+	s := w.open(artifacts.Config{AllowPrivate: true}, func(_ context.Context, r task.Ref) (*task.Task, error) {
+		if r != held {
+			return nil, gone
+		}
+		return &task.Task{Inputs: []task.Input{{Content: []byte("x")}, {Source: at("/in")}}, Outputs: []task.Output{{}, {To: at("/out")}}}, nil
+	})
+	h := s.Handler(func(task.Ref) bool { return true }, nil)
+	other := held
+	other.Attempt = 2
+	for _, c := range []struct {
+		holder task.Ref
+		path   string
+		at     *task.Source
+		code   int
+	}{
+		{held, task.PathArtifact, at("/in"), 200}, {held, task.PathArtifact, at("/out"), 403}, {held, task.PathArtifact, at("/else"), 403}, {other, task.PathArtifact, at("/in"), 502},
+		{held, task.PathBlob, at("/out"), 200}, {held, task.PathBlob, at("/in"), 403}, {held, task.PathBlob, at("/else"), 403}, {other, task.PathBlob, at("/out"), 502},
+		{held, task.PathBlob, nil, 200}, {held, task.PathArtifact, nil, 422},
+	} {
+		marshal := func(v any) []byte {
+			b, err := json.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		before := asked
+		req := httptest.NewRequest("POST", c.path, bytes.NewReader(marshal(task.Input{Source: c.at, Digest: "sha256:0"})))
+		req.Header.Set(task.HeaderLease, c.holder.Header())
+		req.Header.Set(task.HeaderOutput, base64.RawURLEncoding.EncodeToString(marshal(task.Output{To: c.at})))
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, req)
+		if rec.Code != c.code || (asked > before) != (c.code == 200 && c.at != nil) {
+			t.Errorf("%s %v of attempt %d: %d %s, asked %d times", c.path, c.at, c.holder.Attempt, rec.Code, rec.Body, asked-before)
+		}
 	}
 }
