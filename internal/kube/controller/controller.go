@@ -124,9 +124,8 @@ type Controller struct {
 	mu      sync.Mutex
 	watches map[*kind]*watch
 	records map[ref]*record
-	runs    map[string]ref // whose run it is
-	gone    map[ref][]string
-	cleaned bool // runs without objects were looked for
+	runs    map[string]ref   // whose run it is
+	gone    map[ref][]string // uids of deleted objects that were not dealt with
 }
 
 // New makes a controller. It does not contact the API server.
@@ -271,9 +270,6 @@ func (c *Controller) clean(ctx context.Context) {
 	for n := 0; ; n++ {
 		err := c.cleanOnce(ctx)
 		if err == nil || ctx.Err() != nil {
-			c.mu.Lock()
-			c.cleaned = true
-			c.mu.Unlock()
 			return
 		}
 		c.log.Warn("runs without objects could not be looked for", "error", err)
