@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -42,7 +43,7 @@ than one.`,
 				}
 				q.Task, several = n.ID, n.Kind != "task"
 			}
-			return a.follow(cmd.Context(), cl, args[0], q, several && !plain)
+			return a.follow(cmd.Context(), cl, args[0], q, several && !plain, new(int))
 		},
 	}
 	f := c.Flags()
@@ -76,10 +77,19 @@ func findTask(ctx context.Context, cl *client.Client, id, task string) (wire.Run
 	return wire.RunNode{}, &hinted{fmt.Errorf("run %s has no task %q; at the top are: %s", id, task, brief(strings.Join(known, ", "))), "`cairn runs get " + id + "` shows all; name those below by their numbers"}
 }
 
-// follow prints lines of logs.
-func (a *app) follow(ctx context.Context, cl *client.Client, id string, q client.LogQuery, named bool) error {
+// errOutput means that our own output takes nothing any more.
+var errOutput = errors.New("cannot write the output")
+
+// follow prints lines of logs but for the first shown ones, and counts in shown
+// how far it came.
+func (a *app) follow(ctx context.Context, cl *client.Client, id string, q client.LogQuery, named bool, shown *int) error {
+	skip := *shown
 	open := map[string]string{} // by stream, the task in the middle of whose line it is
 	err := cl.Logs(ctx, id, q, func(l wire.LogLine) error {
+		if skip > 0 {
+			skip--
+			return nil
+		}
 		w := a.stdout
 		if l.Stream == "stderr" {
 			w = a.stderr
@@ -103,8 +113,11 @@ func (a *app) follow(ctx context.Context, cl *client.Client, id string, q client
 			open[l.Stream] = ""
 			b = append(b, '\n')
 		}
-		_, err := w.Write(b)
-		return err
+		if _, err := w.Write(b); err != nil {
+			return fmt.Errorf("%w: %w", errOutput, err)
+		}
+		*shown++
+		return nil
 	})
 	if named && open["stdout"] != "" {
 		fmt.Fprintln(a.stdout)

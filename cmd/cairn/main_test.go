@@ -127,9 +127,9 @@ func TestScripts(t *testing.T) {
 				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
 			},
 			"find": func(ts *testscript.TestScript, _ bool, args []string) {
-				s, t := of(ts)
 				var l wire.RunList
-				ts.Check(json.Unmarshal([]byte(s.Do(t, http.MethodGet, "/api/v1/runs", "", nil).Body), &l))
+				ts.Check(ts.Exec("cairn", "runs", "ls", "-o", "json"))
+				ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &l))
 				for _, r := range l.Runs {
 					if strings.HasPrefix(r.Name, args[0]) {
 						ts.Setenv("RUN", r.ID)

@@ -12,6 +12,7 @@ import (
 
 	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/client"
+	"cairn.dev/cairn/internal/clock"
 )
 
 // Runs are asked for often while they are young, because most are short.
@@ -30,10 +31,8 @@ func (a *app) await(ctx context.Context, cl *client.Client, id string, see func(
 		case err == nil && see != nil:
 			see(r)
 		}
-		select {
-		case <-ctx.Done():
-			return r, ctx.Err()
-		case <-time.After(gap):
+		if err := clock.Sleep(ctx, clock.Real(), gap); err != nil {
+			return r, err
 		}
 	}
 }
