@@ -104,7 +104,8 @@ var tables = map[string]map[string]fate{
 	"quantities":  {"cpu": "", "memory": "", "ephemeral-storage": "~disk is not counted"},
 	"security":    {"runAsUser": "", "runAsGroup": "", "runAsNonRoot": "~a task is never root of the host", "allowPrivilegeEscalation": "~no task gains privileges", "privileged": pod, "capabilities": pod, "readOnlyRootFilesystem": pod, "seccompProfile": pod, "seLinuxOptions": pod, "appArmorProfile": pod, "procMount": pod, "windowsOptions": pod},
 	"volumeMount": {"name": "", "mountPath": "", "readOnly": "", "subPath": "#names a part of a volume: it needs Kubernetes; or mount it whole", "mountPropagation": pod, "subPathExpr": pod, "recursiveReadOnly": pod},
-	"volume":      {"name": "", "emptyDir": "", "persistentVolumeClaim": pod, "secret": "#holds a secret of a cluster: it needs Kubernetes", "configMap": pod, "projected": pod, "hostPath": pod, "nfs": pod, "csi": pod, "ephemeral": pod, "downwardAPI": pod, "image": pod},
+	"claim":       {"claimName": "", "readOnly": ""},
+	"volume":      {"name": "", "emptyDir": "", "persistentVolumeClaim": "", "secret": "#holds a secret of a cluster: it needs Kubernetes", "configMap": pod, "projected": pod, "hostPath": pod, "nfs": pod, "csi": pod, "ephemeral": pod, "downwardAPI": pod, "image": pod},
 	"step": {
 		"name": "", "template": "", "templateRef": "", "inline": "", "arguments": "", "when": "", "withItems": "", "withParam": "", "withSequence": "", "continueOn": "", "onExit": "", "hooks": "",
 	},

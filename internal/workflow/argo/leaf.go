@@ -163,17 +163,19 @@ func (c *compiler) quantity(n *document.Node) int64 {
 	return v
 }
 
-// volumes compiles mounts of folders that are new for each task.
+// volumes compiles mounts of folders: new ones for each task, and claims, which
+// tasks share.
 func (c *compiler) volumes(b *bundle, tmpl, mounts *document.Node, l *leaf) {
-	known := map[string]bool{}
+	known, claims := map[string]bool{}, map[string]*document.Node{}
 	for _, list := range []*document.Node{b.merged("volumes"), tmpl.Get("volumes")} {
 		for _, v := range list.List() {
 			c.check(v, "volume")
-			known[v.Get("name").Text()] = true
+			name := v.Get("name").Text()
+			known[name], claims[name] = true, v.Get("persistentVolumeClaim")
 		}
 	}
 	for _, v := range b.merged("volumeClaimTemplates").List() {
-		known[v.Get("metadata").Get("name").Text()] = true // refused already
+		known[v.Get("metadata").Get("name").Text()] = true // refused already, or the pod's
 	}
 	for _, m := range mounts.List() {
 		c.check(m, "volumeMount")
@@ -184,7 +186,15 @@ func (c *compiler) volumes(b *bundle, tmpl, mounts *document.Node, l *leaf) {
 		if !path.IsAbs(at) {
 			m.Fail("mountPath %.80q has to be a whole path", at)
 		}
-		l.base.Volumes = append(l.base.Volumes, task.Volume{Name: name, Path: at, ReadOnly: m.Get("readOnly").Bool()})
+		v := task.Volume{Name: name, Path: at, ReadOnly: m.Get("readOnly").Bool()}
+		if claim := claims[name]; claim != nil {
+			c.check(claim, "claim")
+			v.Claim, v.ReadOnly = claim.Get("claimName").Text(), v.ReadOnly || claim.Get("readOnly").Bool()
+			if v.Claim == "" || strings.Contains(v.Claim, "{{") {
+				claim.Fail("claimName has to be the name of a claim, without tags")
+			}
+		}
+		l.base.Volumes = append(l.base.Volumes, v)
 	}
 }
 
