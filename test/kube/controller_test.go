@@ -245,6 +245,9 @@ func TestArgo(t *testing.T) {
 	w.reads("workflows.argoproj.io/mine", ".status.progress", "3/3")
 	w.reads("workflows.argoproj.io/mine", `.metadata.labels.workflows\.argoproj\.io/completed`, "true")
 	w.reads("workflows.argoproj.io/mine", `.status.nodes.mine.phase`, "Succeeded")
+	if n := len(strings.Fields(c.Kubectl("get", "workflows.argoproj.io/mine", "-o", `jsonpath={.status.nodes.mine-3.children[*]}`))); n != 2 {
+		t.Errorf("%d children of a step with two items", n)
+	}
 	c.Kubectl("wait", "--for=condition=Completed", "--timeout=30s", "workflows.argoproj.io/mine")
 	names := c.Kubectl("get", "workflows.argoproj.io/mine", "-o", "jsonpath={.status.nodes.*.name}")
 	for _, want := range []string{"mine", "mine.one", "mine.two(0:x)", "mine.two(1:z)"} {

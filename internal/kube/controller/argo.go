@@ -93,18 +93,33 @@ const maxOutput = 512
 
 // argoNode is a node and what it is called there.
 type argoNode struct {
-	id    string
-	value map[string]any
+	id       string
+	value    map[string]any
+	children []string
 }
 
 // fit takes nodes as long as there is room: those above come before those below.
 func fit(nodes []argoNode, room int) map[string]any {
 	out := map[string]any{}
-	for _, n := range nodes {
-		if room -= size(n.value) + len(n.id) + 4; room < 0 {
+	kept := nodes
+	for i, n := range nodes {
+		// Its name stands in the map, and among the children of another.
+		if room -= size(n.value) + 2*len(n.id) + len(`"":,"",,"children":[]`); room < 0 {
+			kept = nodes[:i]
 			break
 		}
 		out[n.id] = n.value
+	}
+	for _, n := range kept {
+		var list []any
+		for _, c := range n.children {
+			if out[c] != nil { // others were not kept
+				list = append(list, c)
+			}
+		}
+		if len(list) > 0 {
+			n.value["children"] = list
+		}
 	}
 	return out
 }

@@ -297,9 +297,14 @@ func (c *Controller) failures(ctx context.Context, id string) ([]sample, error) 
 
 // nodes are those of a run, as many as a status may have, from the top.
 func (c *Controller) nodes(ctx context.Context, id, name string) ([]argoNode, error) {
-	type level struct{ parent, above, path string }
+	// above is the node that encloses what is below, node the one right above it:
+	// they differ below a fan-out, which encloses nothing.
+	type level struct {
+		parent, above, path string
+		node                int
+	}
 	var out []argoNode
-	for levels, looks := []level{{}}, 0; len(levels) > 0 && len(out) < maxNodes && looks < maxLooks; looks++ {
+	for levels, looks := []level{{node: -1}}, 0; len(levels) > 0 && len(out) < maxNodes && looks < maxLooks; looks++ {
 		l := levels[0]
 		levels = levels[1:]
 		views, _, err := c.d.Server.Nodes(ctx, id, l.parent, "", maxNodes-len(out), machine.Filter{})
@@ -320,12 +325,15 @@ func (c *Controller) nodes(ctx context.Context, id, name string) ([]argoNode, er
 				continue // Argo knows no nodes that have not begun
 			}
 			n := nodeOf(name, above, path, v)
+			if l.node >= 0 {
+				out[l.node].children = append(out[l.node].children, n.id)
+			}
 			out = append(out, n)
 			switch {
 			case v.Kind == "tasks" || v.Kind == "items": // items are called by their whole names
-				levels = append(levels, level{v.ID, above, l.path})
+				levels = append(levels, level{v.ID, above, l.path, len(out) - 1})
 			case v.Children:
-				levels = append(levels, level{v.ID, n.id, path})
+				levels = append(levels, level{v.ID, n.id, path, len(out) - 1})
 			}
 		}
 	}

@@ -83,10 +83,13 @@ func TestStatusIsSmall(t *testing.T) {
 	for i := range 200 {
 		nodes = append(nodes, nodeOf("w", "w", "w."+fmt.Sprint(i), machine.View{ID: fmt.Sprint(i), Name: fmt.Sprint(i), Kind: "task", Phase: machine.Failed, Message: long, Started: noon, Ended: noon, Outputs: map[string]workflow.Value{"result": long}}))
 	}
+	for _, n := range nodes { // all are below the first
+		nodes[0].children = append(nodes[0].children, n.id)
+	}
 	refused := p
 	refused.refused = long
 	argo, _ := argoStatus(p, nodes, nil)
-	argoRefused, _ := argoStatus(refused, nodes, nil)
+	argoRefused, _ := argoStatus(refused, nil, nil)
 	for name, s := range map[string]map[string]any{"ours": runStatus(p, nil), "refused": runStatus(refused, nil), "argo": argo, "argo, refused": argoRefused} {
 		if n := size(s); n > MaxStatus {
 			t.Errorf("%s: %d bytes, at most %d", name, n, MaxStatus)
@@ -95,6 +98,9 @@ func TestStatusIsSmall(t *testing.T) {
 	kept, _ := argo["nodes"].(map[string]any)
 	if len(kept) < 10 || len(kept) == 200 {
 		t.Errorf("%d nodes of 200 were kept", len(kept))
+	}
+	if first, _ := kept["w-0"].(map[string]any); len(first["children"].([]any)) != len(kept) {
+		t.Errorf("of %d nodes that were kept %v are children of the first", len(kept), first["children"])
 	}
 	for _, k := range []string{"w-0", "w-1"} { // the first, whatever the order of a map
 		if kept[k] == nil {
