@@ -33,8 +33,11 @@ const (
 	tasksDir  = "t"
 	claimsDir = "claims"
 	emptyDir  = "l/none" // below the lowest layer
-	factsFile = "layer.json"
-	treeDir   = "fs"
+	// machineDir holds what is on top of all layers.
+	machineDir = "m"
+	mountDir   = "r" // on which each keeper, in namespaces of its own, puts its root together
+	factsFile  = "layer.json"
+	treeDir    = "fs"
 
 	tellEvery = 10 * time.Second // while something is unpacked
 )
@@ -250,7 +253,7 @@ func (l *layers) unpack(name string, d description, i int, lower []string) (_ *l
 			err = errors.Join(err, l.users.remove(dir))
 		}
 	}()
-	for _, sub := range []string{treeDir, "w", "r"} {
+	for _, sub := range []string{treeDir, "w"} {
 		if err := l.users.makeDir(filepath.Join(l.dir, dir, sub)); err != nil {
 			return nil, err
 		}
@@ -266,7 +269,7 @@ func (l *layers) unpack(name string, d description, i int, lower []string) (_ *l
 		return nil, err
 	}
 	defer k.Close()
-	root := isolate.Root{At: filepath.Join(dir, "r"), Bare: true,
+	root := isolate.Root{At: mountDir, Bare: true,
 		Layers: []isolate.Layer{{Path: "/", Lower: lower, Upper: filepath.Join(dir, treeDir), Work: filepath.Join(dir, "w")}}}
 	if err := k.Enter(root); err != nil {
 		return nil, err
@@ -320,10 +323,8 @@ func (l *layers) apply(k *keep.Keeper, name string, d description, i int) (files
 
 // seal makes a folder a layer: after a loss of power it is whole or none.
 func (l *layers) seal(dir string, f facts) error {
-	for _, sub := range []string{"w", "r"} {
-		if err := l.users.remove(filepath.Join(dir, sub)); err != nil {
-			return err
-		}
+	if err := l.users.remove(filepath.Join(dir, "w")); err != nil {
+		return err
 	}
 	b, err := json.Marshal(f)
 	if err != nil {

@@ -143,8 +143,8 @@ func compressed(t testing.TB, b []byte, with func(io.Writer) io.WriteCloser) []b
 
 func TestImages(t *testing.T) {
 	w := newWorld(t, nil)
-	w.image().layer("dir a", "file a/x 1", "file a/y 2", "dir t", "file t/f 1").layer("file a/.wh.x", "file a/z 3", "file t/.wh..wh..opq", "file t/g 2", "hard h a/y", "file tmp/f 1").shelve("layers")
-	if e := w.in("layers", "ls a t; cat h; stat -c %a /tmp /a"); e.result() != "a:\ny\nz\n\nt:\ng\n21777\n755" {
+	w.image().layer("dir a", "file a/x 1", "file a/y 2", "dir t", "file t/f 1").layer("file a/.wh.x", "file a/z 3", "file t/.wh..wh..opq", "file t/g 2", "hard h a/y", "file root/f 1").shelve("layers")
+	if e := w.in("layers", "ls a t; cat h; stat -c %a /root /tmp /a"); e.result() != "a:\ny\nz\n\nt:\ng\n2700\n1777\n755" {
 		t.Errorf("layers make %q (%+v %s)", e.result(), e.Outcome, e.err)
 	}
 	plain := entriesOf(t, "file new 1")

@@ -132,13 +132,18 @@ func furnish(dir string, u *users) error {
 	if err := os.Chmod(dir, 0o710); err != nil {
 		return err
 	}
-	if err := u.remove(tasksDir); err != nil {
-		return err
+	for _, sub := range []string{tasksDir, machineDir} {
+		if err := u.remove(sub); err != nil {
+			return err
+		}
 	}
-	for _, sub := range []string{layersDir, tasksDir, claimsDir} {
+	for _, sub := range []string{layersDir, tasksDir, machineDir, claimsDir} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return err
 		}
+	}
+	if err := u.makeDir(filepath.Join(dir, mountDir)); err != nil {
+		return err
 	}
 	return u.makeDir(filepath.Join(dir, emptyDir))
 }
@@ -146,7 +151,7 @@ func furnish(dir string, u *users) error {
 // try puts a root together as tasks get one, of an image with nothing in it.
 func try(dir string, u *users) error {
 	at := filepath.Join(tasksDir, "try")
-	for _, sub := range []string{"r", "u", "w"} {
+	for _, sub := range []string{"u", "w"} {
 		if err := u.makeDir(filepath.Join(dir, at, sub)); err != nil {
 			return err
 		}
@@ -155,7 +160,7 @@ func try(dir string, u *users) error {
 	if err != nil {
 		return errors.Join(err, u.remove(at))
 	}
-	err = k.Enter(isolate.Root{At: filepath.Join(at, "r"), Image: true, Host: hostName,
+	err = k.Enter(isolate.Root{At: mountDir, Image: true, Host: hostName,
 		Layers: []isolate.Layer{{Path: "/", Lower: []string{emptyDir}, Upper: filepath.Join(at, "u"), Work: filepath.Join(at, "w")}}})
 	k.Close()
 	return errors.Join(err, u.remove(at))

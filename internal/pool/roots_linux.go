@@ -41,6 +41,7 @@ type roots struct {
 	clock  clock.Clock
 	log    *slog.Logger
 	ctx    context.Context
+	shared machine
 
 	mu     sync.Mutex
 	n      int
@@ -196,9 +197,13 @@ func (r *roots) make(ctx context.Context, name string, d description, volumes []
 // paths are relative to the pool's folder, in which a keeper starts: it could
 // not go to it itself.
 func (r *roots) describe(dir string, lower []string, volumes []task.Volume) (isolate.Root, error) {
-	root := isolate.Root{At: filepath.Join(dir, "r"), Image: true, Host: hostName, Files: machineFiles(),
-		Layers: []isolate.Layer{{Path: "/", Lower: lower, Upper: filepath.Join(dir, "u"), Work: filepath.Join(dir, "w")}}}
-	for _, sub := range []string{"r", "u", "w"} {
+	top, err := r.shared.get(r.users)
+	if err != nil {
+		return isolate.Root{}, err
+	}
+	root := isolate.Root{At: mountDir, Image: true, Host: hostName,
+		Layers: []isolate.Layer{{Path: "/", Lower: append([]string{top}, lower...), Upper: filepath.Join(dir, "u"), Work: filepath.Join(dir, "w")}}}
+	for _, sub := range []string{"u", "w"} {
 		if err := r.users.makeDir(filepath.Join(r.dir, dir, sub)); err != nil {
 			return root, err
 		}
@@ -225,14 +230,63 @@ func (r *roots) describe(dir string, lower []string, volumes []task.Volume) (iso
 	return root, nil
 }
 
-// machineFiles are those that every container has of its machine: tasks use its
-// network. They are read anew for each, because networks change.
-func machineFiles() []isolate.File {
+// machine is a layer on top of an image's: what images need not bring, and what
+// every container has of its machine, because tasks use its network. There is
+// one for all roots, and a new one when that changes. It spares each task the
+// making and removing of some twenty files.
+type machine struct {
+	mu    sync.Mutex
+	text  string // that the layer was made of
+	layer string // relative to the pool's folder
+	n     int
+}
+
+// get is the layer as it has to be now.
+func (m *machine) get(u *users) (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	hosts := "127.0.0.1\tlocalhost " + hostName + "\n::1\tlocalhost\n"
 	for line := range strings.Lines(text("/etc/hosts")) {
 		hosts += strings.TrimRight(line, "\n") + "\n"
 	}
-	return []isolate.File{{Path: "/etc/hosts", Text: hosts}, {Path: "/etc/resolv.conf", Text: text("/etc/resolv.conf")}, {Path: "/etc/hostname", Text: hostName + "\n"}}
+	etc := map[string]string{"hosts": hosts, "resolv.conf": text("/etc/resolv.conf"), "hostname": hostName + "\n"}
+	if all := etc["hosts"] + "\x00" + etc["resolv.conf"]; m.layer == "" || m.text != all {
+		m.n++
+		layer := filepath.Join(machineDir, strconv.Itoa(m.n))
+		if err := build(filepath.Join(u.dir, layer), u, etc); err != nil {
+			return "", fmt.Errorf("make what containers have of their machine: %w", err)
+		}
+		m.text, m.layer = all, layer
+	}
+	return m.layer, nil
+}
+
+func build(dir string, u *users, etc map[string]string) error {
+	for _, d := range []struct {
+		path string
+		mode fs.FileMode
+	}{{"", 0o755}, {"proc", 0o555}, {"sys", 0o555}, {"dev", 0o755}, {"etc", 0o755}, {"tmp", 0o777 | fs.ModeSticky}} {
+		at := filepath.Join(dir, d.path)
+		if err := u.makeDir(at); err != nil {
+			return err
+		}
+		if err := os.Chmod(at, d.mode); err != nil {
+			return err
+		}
+	}
+	for name, content := range etc {
+		at := filepath.Join(dir, "etc", name)
+		if err := os.WriteFile(at, []byte(content), 0o644); err != nil {
+			return err
+		}
+		if err := os.Chmod(at, 0o644); err != nil { // whatever the umask
+			return err
+		}
+		if err := u.own(at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // text of a small file; none when it cannot be read.

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -39,13 +38,8 @@ func (r *Root) furnish() error {
 	for _, d := range []struct {
 		path string
 		mode fs.FileMode
-	}{{"/proc", 0o555}, {"/sys", 0o555}, {"/dev", 0o755}, {"/etc", 0o755}, {"/tmp", 0o777 | fs.ModeSticky}, {"/var/tmp", 0o777 | fs.ModeSticky}} {
+	}{{"/proc", 0o555}, {"/sys", 0o555}, {"/dev", 0o755}, {"/tmp", 0o777 | fs.ModeSticky}} {
 		if err := root.Mkdir(d.path, d.mode, nil); err != nil {
-			return err
-		}
-	}
-	for _, f := range r.Files {
-		if err := root.Write(f.Path, 0o644, nil, strings.NewReader(f.Text)); err != nil {
 			return err
 		}
 	}

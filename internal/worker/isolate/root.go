@@ -18,8 +18,6 @@ type Root struct {
 	Image bool `json:"image,omitempty"`
 	// Bare: only the layers, for a process that changes them.
 	Bare bool `json:"bare,omitempty"`
-	// Files of an image's root that are about this machine.
-	Files []File `json:"files,omitempty"`
 	// Host is the name that an image's programs see; none when empty.
 	Host string `json:"host,omitempty"`
 }
@@ -39,10 +37,4 @@ type Bind struct {
 	// Source is what is shown; Path itself when empty.
 	Source   string `json:"source,omitempty"`
 	ReadOnly bool   `json:"read_only,omitempty"`
-}
-
-// A File is a small text.
-type File struct {
-	Path string `json:"path"`
-	Text string `json:"text"`
 }
