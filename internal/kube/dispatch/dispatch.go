@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,6 +40,9 @@ type Config struct {
 	Ahead, MaxQueued int
 	// Idle is how long a pod waits for more before it is told to leave; 10 s.
 	Idle time.Duration
+	// Warm, when it is not 0, has runs of one namespace share pods, which wait so
+	// long for more: many small runs then need no pods of their own.
+	Warm time.Duration
 	// Beat is how often the server hears that what waits here is held; 5 s.
 	Beat time.Duration
 	// TokenLife bounds how long a pod may ask; 30 days. Its run bounds it, too.
@@ -85,6 +89,7 @@ type Dispatcher struct {
 	mu      sync.Mutex
 	term    time.Duration
 	runs    map[string]*run
+	warm    map[string]*run          // what stands in place of one, see [Shared]
 	ended   map[string]time.Duration // runs that have, and when
 	queued  int
 	found   chan struct{} // closed and replaced when there is a new group
@@ -131,6 +136,7 @@ type pod struct {
 	seen    time.Duration
 	served  int
 	waiting int
+	idle    time.Duration // since when it has had nothing; 0: it has
 }
 
 // New makes a dispatcher.
@@ -156,7 +162,7 @@ func New(cfg Config, d Deps) (*Dispatcher, error) {
 	}
 	return &Dispatcher{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), name: PoolPrefix + cfg.Cluster, signer: NewSigner(cfg.Secret),
 		changed: make(chan struct{}, 1), nudge: make(chan struct{}, 1), tell: make(chan struct{}, 1), making: make(chan struct{}, cfg.Requests),
-		term: 30 * time.Second, runs: map[string]*run{}, ended: map[string]time.Duration{}, found: make(chan struct{}), working: map[string]request{}}, nil
+		term: 30 * time.Second, runs: map[string]*run{}, warm: map[string]*run{}, ended: map[string]time.Duration{}, found: make(chan struct{}), working: map[string]request{}}, nil
 }
 
 // Pool is the pool whose tasks it takes.
@@ -278,7 +284,13 @@ func (d *Dispatcher) file(ctx context.Context, g task.Grant) {
 // put files one task; the lock is held.
 func (d *Dispatcher) put(x *item, s Shape) error {
 	r := d.runs[x.Run]
-	g := d.group(r, s.Class())
+	var g *group
+	if d.cfg.Warm > 0 && s.sharable() {
+		g = d.group(d.shared(r.namespace), s.Class())
+	}
+	if g == nil {
+		g = d.group(r, s.Class())
+	}
 	if g == nil {
 		return fmt.Errorf("its tasks need more than %d kinds of pods: images, resources and volumes that differ by item", maxShapes)
 	}
@@ -287,8 +299,7 @@ func (d *Dispatcher) put(x *item, s Shape) error {
 	}
 	g.shape, g.shaped = s, true
 	g.queue = append(g.queue, x)
-	r.queued++
-	d.queued++
+	d.count(x, 1)
 	g.change()
 	return nil
 }
@@ -344,6 +355,11 @@ func (d *Dispatcher) Ended(id string) {
 	for _, g := range r.groups {
 		g.closed, g.queue = true, nil
 		g.change()
+	}
+	if s := d.warm[sharedBy(r.namespace)]; s != nil {
+		for _, g := range s.groups {
+			g.queue = slices.DeleteFunc(g.queue, func(x *item) bool { return x.Run == id })
+		}
 	}
 	d.signal(d.changed)
 }

@@ -670,3 +670,87 @@ func TestInPod(t *testing.T) {
 		t.Errorf("%+v", b)
 	}
 }
+
+// Where pods are warm, runs of one namespace share them, and no others.
+func TestWarm(t *testing.T) {
+	r := newRig(t, dispatch.Config{Warm: 30 * time.Second})
+	a, b := r.submit("a", 2, nil), r.submit("b", 2, nil)
+	var x dispatch.Demand
+	r.until("one demand of both", func() bool {
+		all := r.d.Demand()
+		if len(all) == 1 && all[0].Queued == 4 {
+			x = all[0]
+		}
+		return x.Queued == 4
+	})
+	if !dispatch.Shared(x.Run) || x.Namespace != "default" || dispatch.Shared(a) {
+		t.Errorf("%+v", x)
+	}
+	g := r.ask(x, "pod-1", 64)
+	runs := map[string]int{}
+	var all []task.Outcome
+	for _, l := range g.Leases {
+		runs[l.Run]++
+		all = append(all, ok(l))
+	}
+	if runs[a] != 2 || runs[b] != 2 {
+		t.Errorf("%v", runs)
+	}
+	if g := r.ask(x, "pod-1", 0, all...); len(g.Refused) != 0 {
+		t.Errorf("%+v", g)
+	}
+	for _, id := range []string{a, b} {
+		if i := r.get(id); i.Phase != machine.Succeeded {
+			t.Errorf("%+v", i)
+		}
+	}
+	// The pod stays for the next run.
+	got := make(chan task.Grant)
+	wait := func() {
+		g, err := r.d.Work(t.Context(), claims(x), task.Ask{Worker: "pod-1", Want: 1, Wait: 20 * time.Second})
+		if err != nil {
+			t.Error(err)
+		}
+		got <- g
+	}
+	go wait()
+	c := r.submit("c", 1, nil)
+	next := <-got
+	if len(next.Leases) != 1 || next.Leases[0].Run != c {
+		t.Fatalf("%+v", next)
+	}
+	r.ask(x, "pod-1", 0, ok(next.Leases[0]))
+	// What waits goes with its run.
+	held := r.submit("d", 3, nil)
+	r.demand(x.Run, 3)
+	if err := r.s.Cancel(t.Context(), held, "ann", true); err != nil {
+		t.Fatal(err)
+	}
+	r.until("its end", func() bool { r.tick(); return !r.get(held).Ended.IsZero() })
+	if n := r.d.Demand(); len(n) != 0 {
+		t.Errorf("%+v", n)
+	}
+	// A shape that is one run's own has pods of its own.
+	single := r.submit("single", 1, func(workflow.Scope) task.Task { return task.Task{Image: "a", Isolation: "pod"} })
+	r.demand(single, 1)
+	// And when nothing comes it leaves.
+	for drained := false; !drained; {
+		go wait()
+		r.until("an answer", func() bool {
+			select {
+			case g := <-got:
+				drained = g.Drain
+				return true
+			default:
+				r.tick()
+				return false
+			}
+		})
+	}
+	// Another namespace's token is none of this one's.
+	other := claims(x)
+	other.Namespace = "other"
+	if g, err := r.d.Work(t.Context(), other, task.Ask{Worker: "pod-9", Want: 1}); err != nil || len(g.Leases) != 0 {
+		t.Errorf("%+v %v", g, err)
+	}
+}

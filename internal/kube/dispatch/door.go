@@ -49,7 +49,7 @@ func Door(next http.Handler, clusters ...*Dispatcher) http.Handler {
 			next.ServeHTTP(w, r)
 		case p == task.PathArtifact || strings.HasPrefix(p, task.PathBlob):
 			l, err := task.ParseLease(r.Header.Get(task.HeaderLease))
-			if err == nil && l.Run != c.Run {
+			if err == nil && !c.covers(l) {
 				err = errors.New("the lease is of another run than the token")
 			}
 			if err != nil {

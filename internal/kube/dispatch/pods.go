@@ -19,7 +19,8 @@ func (d *Dispatcher) Work(ctx context.Context, c Claims, a task.Ask) (task.Grant
 	if err != nil || a.Want <= 0 {
 		return out, err
 	}
-	idle := d.d.Clock.After(min(a.Wait, d.cfg.Idle))
+	begun := d.d.Clock.Mono()
+	until := begun + a.Wait
 	for {
 		d.mu.Lock()
 		_, over := d.ended[c.Run]
@@ -40,8 +41,16 @@ func (d *Dispatcher) Work(ctx context.Context, c Claims, a task.Ask) (task.Grant
 			d.signal(d.changed)
 			return out, nil
 		}
-		busy := p != nil && len(p.held) > 0
-		if a.Wait <= 0 {
+		now := d.d.Clock.Mono()
+		wait := until - now
+		if left, idle := d.patience(c, p, begun, now); idle {
+			if out.Drain = left <= 0; out.Drain {
+				d.mu.Unlock()
+				return out, nil
+			}
+			wait = min(wait, left)
+		}
+		if wait <= 0 {
 			d.mu.Unlock()
 			return out, nil
 		}
@@ -49,24 +58,39 @@ func (d *Dispatcher) Work(ctx context.Context, c Claims, a task.Ask) (task.Grant
 			p.waiting++
 		}
 		d.mu.Unlock()
-		late := false
 		select {
 		case <-changed:
-		case <-idle:
-			late = true
+		case <-d.d.Clock.After(wait):
 		case <-ctx.Done():
-			late = true
 		}
 		d.mu.Lock()
 		if p != nil {
 			p.waiting--
 		}
 		d.mu.Unlock()
-		if late {
-			out.Drain = !busy && ctx.Err() == nil
+		if ctx.Err() != nil {
 			return out, ctx.Err()
 		}
 	}
+}
+
+// patience is how much longer a pod that has nothing is kept; idle is false if
+// it has something. The lock is held.
+func (d *Dispatcher) patience(c Claims, p *pod, begun, now time.Duration) (left time.Duration, idle bool) {
+	limit := d.cfg.Idle
+	if Shared(c.Run) && d.cfg.Warm > 0 {
+		limit = d.cfg.Warm
+	}
+	switch {
+	case p == nil: // its run is not known here yet
+		return d.cfg.Idle - (now - begun), true
+	case len(p.held) > 0:
+		p.idle = 0
+		return 0, false
+	case p.idle == 0:
+		p.idle = max(now, 1)
+	}
+	return limit - (now - p.idle), true
 }
 
 // settle takes what a pod brings: outcomes, and what it has not begun.
@@ -77,7 +101,7 @@ func (d *Dispatcher) settle(ctx context.Context, c Claims, a task.Ask) (task.Gra
 	say := task.Ask{Worker: d.name, Pool: d.name}
 	for _, o := range a.Outcomes {
 		switch {
-		case o.Run != c.Run:
+		case !c.covers(o.Ref):
 			out.Refused = append(out.Refused, o.Ref)
 		case o.Phase == task.Errored && strings.HasPrefix(o.Message, isolate.NoneHere) && d.moveApart(c, o.Ref):
 		default:
@@ -85,7 +109,7 @@ func (d *Dispatcher) settle(ctx context.Context, c Claims, a task.Ask) (task.Gra
 		}
 	}
 	for _, r := range a.Back {
-		if r.Run == c.Run && !d.takeBack(c, a.Worker, r) {
+		if c.covers(r) && !d.takeBack(c, a.Worker, r) {
 			say.Back = append(say.Back, r)
 		}
 	}
@@ -110,7 +134,7 @@ func (d *Dispatcher) settle(ctx context.Context, c Claims, a task.Ask) (task.Gra
 
 // find is the group of a pod, or nil; the lock is held.
 func (d *Dispatcher) find(c Claims) *group {
-	r := d.runs[c.Run]
+	r := d.owner(c)
 	if r == nil {
 		return nil
 	}
@@ -153,16 +177,11 @@ func (d *Dispatcher) hand(g *group, p *pod, want int, out *task.Grant) {
 		l.Body = i
 		out.Leases = append(out.Leases, l)
 		p.held[x.Token] = x
+		d.count(x, -1)
 	}
 	p.served += n
+	p.idle = 0
 	g.queue = slices.Delete(g.queue, 0, n)
-	r := g.run
-	before := r.queued
-	r.queued -= n
-	d.queued -= n
-	if half := d.cfg.Ahead / 2; before > half && r.queued <= half {
-		d.signal(d.nudge)
-	}
 }
 
 // takeBack puts a task that a pod has not begun where the next one finds it.
@@ -179,8 +198,7 @@ func (d *Dispatcher) takeBack(c Claims, pod string, r task.Ref) bool {
 	}
 	delete(g.pods[pod].held, r.Token)
 	g.queue = slices.Insert(g.queue, 0, x)
-	g.run.queued++
-	d.queued++
+	d.count(x, 1)
 	g.change()
 	return true
 }
@@ -207,9 +225,8 @@ func (d *Dispatcher) moveApart(c Claims, r task.Ref) bool {
 	g.apart = true
 	rest := g.queue
 	g.queue = nil
-	g.run.queued -= len(rest)
-	d.queued -= len(rest)
 	for _, x := range rest {
+		d.count(x, -1)
 		_ = d.put(x, g.shape) // it is moved, and there is the group
 	}
 	d.signal(d.changed)
@@ -220,10 +237,10 @@ func (d *Dispatcher) moveApart(c Claims, r task.Ref) bool {
 func (d *Dispatcher) Beat(ctx context.Context, c Claims, b task.Beat) (task.Beaten, error) {
 	var others []task.Ref
 	held := slices.DeleteFunc(slices.Clone(b.Held), func(r task.Ref) bool {
-		if r.Run != c.Run {
+		if !c.covers(r) {
 			others = append(others, r)
 		}
-		return r.Run != c.Run
+		return !c.covers(r)
 	})
 	out, err := d.d.Server.Beat(ctx, task.Beat{Worker: cmp.Or(b.Worker, "pod"), Held: held})
 	if err != nil {
@@ -272,7 +289,7 @@ func (g *group) waits(but *pod) bool {
 func (d *Dispatcher) Gone(run, class, name, why string) {
 	d.mu.Lock()
 	var told []task.Outcome
-	if g := d.find(Claims{Run: run, Class: class}); g != nil {
+	if g := d.known(run, class); g != nil {
 		if p := g.pods[name]; p != nil {
 			for _, x := range p.held {
 				told = append(told, failed(x.Ref, fmt.Sprintf("pod %s: %s", name, why), true))
@@ -290,17 +307,26 @@ func (d *Dispatcher) Gone(run, class, name, why string) {
 func (d *Dispatcher) Fail(run, class, why string, infrastructure bool) {
 	d.mu.Lock()
 	var told []task.Outcome
-	if g := d.find(Claims{Run: run, Class: class}); g != nil {
+	if g := d.known(run, class); g != nil {
 		for _, x := range g.queue {
 			told = append(told, failed(x.Ref, why, infrastructure))
+			d.count(x, -1)
 		}
-		g.run.queued -= len(g.queue)
-		d.queued -= len(g.queue)
 		g.queue = nil
 	}
 	d.mu.Unlock()
 	d.report(told...)
 	d.signal(d.changed)
+}
+
+// known is a group, or nil; the lock is held.
+func (d *Dispatcher) known(id, class string) *group {
+	for _, owners := range []map[string]*run{d.runs, d.warm} {
+		if r := owners[id]; r != nil {
+			return r.groups[class]
+		}
+	}
+	return nil
 }
 
 // Demand is what pods are wanted of one run and shape.
@@ -317,18 +343,18 @@ func (d *Dispatcher) Demand() []Demand {
 	defer d.mu.Unlock()
 	now := d.d.Clock.Mono()
 	var out []Demand
-	for _, r := range d.runs {
-		for _, g := range r.groups {
-			x := Demand{Run: r.id, Namespace: r.namespace, Class: g.class, Shape: g.shape, Queued: len(g.queue)}
-			for name, p := range g.pods {
-				x.Held += len(p.held)
-				if p.waiting == 0 && now-p.seen > 2*d.term {
-					delete(g.pods, name)
-				}
+	for g := range d.groups() {
+		x := Demand{Run: g.run.id, Namespace: g.run.namespace, Class: g.class, Shape: g.shape, Queued: len(g.queue)}
+		for name, p := range g.pods {
+			x.Held += len(p.held)
+			if p.waiting == 0 && now-p.seen > 2*d.term {
+				delete(g.pods, name)
 			}
-			if g.shaped && x.Queued+x.Held > 0 {
-				out = append(out, x)
-			}
+		}
+		if g.shaped && x.Queued+x.Held > 0 {
+			out = append(out, x)
+		} else if Shared(x.Run) && len(g.pods) == 0 {
+			delete(g.run.groups, g.class) // its run never ends
 		}
 	}
 	slices.SortFunc(out, func(a, b Demand) int {

@@ -82,11 +82,9 @@ func (d *Dispatcher) held() []task.Ref {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var out []task.Ref
-	for _, r := range d.runs {
-		for _, g := range r.groups {
-			for _, x := range g.queue {
-				out = append(out, x.Ref)
-			}
+	for g := range d.groups() {
+		for _, x := range g.queue {
+			out = append(out, x.Ref)
 		}
 	}
 	for _, w := range d.working {
@@ -109,18 +107,17 @@ func (d *Dispatcher) drop(refs []task.Ref, canceled bool) {
 	}
 	var told []task.Outcome
 	d.mu.Lock()
-	for _, r := range d.runs {
-		for _, g := range r.groups {
-			n := len(g.queue)
-			g.queue = slices.DeleteFunc(g.queue, func(x *item) bool {
-				if tokens[x.Token] && canceled {
-					told = append(told, task.Outcome{Ref: x.Ref, Phase: task.Canceled, Exit: -1, Message: "canceled before it ran"})
-				}
-				return tokens[x.Token]
-			})
-			r.queued -= n - len(g.queue)
-			d.queued -= n - len(g.queue)
-		}
+	for g := range d.groups() {
+		g.queue = slices.DeleteFunc(g.queue, func(x *item) bool {
+			if !tokens[x.Token] {
+				return false
+			}
+			if canceled {
+				told = append(told, task.Outcome{Ref: x.Ref, Phase: task.Canceled, Exit: -1, Message: "canceled before it ran"})
+			}
+			d.count(x, -1)
+			return true
+		})
 	}
 	for t := range tokens {
 		if w, ok := d.working[t]; ok {

@@ -304,7 +304,7 @@ func (c *Controller) sweep(ctx context.Context) {
 	now := c.d.Clock.Mono()
 	for _, j := range c.jobs {
 		switch {
-		case j.finished || j.deleting:
+		case j.finished || j.deleting, dispatch.Shared(j.run): // those leave by themselves
 		case c.d.Demander.Over(j.run):
 			if j.ended == 0 {
 				j.ended = now
