@@ -206,7 +206,10 @@ func nodeText(n wire.RunNode) string {
 	if n.Attempt > 1 {
 		out = append(out, fmt.Sprintf("attempt %d", n.Attempt))
 	}
-	if n.Waits != "" {
+	switch {
+	case n.Kind == "suspend" && n.Waits != "":
+		out = append(out, "waits "+n.Waits) // to be resumed
+	case n.Waits != "":
 		out = append(out, "waits for "+n.Waits)
 	}
 	if n.Worker != "" && n.Ended.IsZero() {

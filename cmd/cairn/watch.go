@@ -48,7 +48,20 @@ func passing(err error) bool {
 func (a *app) watch(ctx context.Context, cl *client.Client, id string) error {
 	fmt.Fprintf(a.stderr, "run %s\n", id)
 	p := newMeter(a.stderr, a.getenv)
-	r, err := a.await(ctx, cl, id, p.show)
+	idle := time.Time{} // since when nothing runs
+	told := map[string]bool{}
+	r, err := a.await(ctx, cl, id, func(r wire.Run) {
+		p.show(r)
+		switch {
+		case r.Tasks.Active > 0:
+			idle = time.Time{}
+		case idle.IsZero():
+			idle = time.Now()
+		case time.Since(idle) > time.Second:
+			idle = time.Now().Add(5 * time.Second) // and not every time
+			a.tellWaiting(ctx, cl, r, p, told)
+		}
+	})
 	p.end()
 	if err != nil {
 		return a.goesOn(ctx, id, err)
@@ -60,6 +73,33 @@ func (a *app) watch(ctx context.Context, cl *client.Client, id string) error {
 	}
 	fmt.Fprintln(a.stderr, summary(r))
 	return ended(r)
+}
+
+// tellWaiting says once of each node that waits for somebody how it goes on.
+func (a *app) tellWaiting(ctx context.Context, cl *client.Client, r wire.Run, p *meter, told map[string]bool) {
+	var say func(parent string, depth int)
+	say = func(parent string, depth int) {
+		l, err := cl.Nodes(ctx, r.ID, client.NodeQuery{Parent: parent, Phases: []string{"running", "waiting"}})
+		if err != nil { // it is looked again
+			return
+		}
+		for _, n := range l.Nodes {
+			if n.Kind == "suspend" && n.Waits != "" && !told[n.ID] {
+				told[n.ID] = true
+				p.end()
+				fmt.Fprintf(a.stderr, "%s waits for somebody: `cairn runs resume %s --node %s`\n", brief(n.Name), r.ID, n.ID)
+			}
+			if n.Children && n.Kind != "tasks" && depth < maxDepth {
+				say(n.ID, depth+1)
+			}
+		}
+	}
+	if r.Suspended && !told[""] {
+		told[""] = true
+		p.end()
+		fmt.Fprintf(a.stderr, "the run is suspended: `cairn runs resume %s`\n", r.ID)
+	}
+	say("", 0)
 }
 
 // goesOn tells who stops waiting what becomes of the run.

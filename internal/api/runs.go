@@ -120,8 +120,8 @@ func (a *API) submitRun(r *http.Request) (*wire.Submitted, error) {
 		return nil, err
 	}
 	o := work.Options{Name: s.Run.Name, Namespace: namespace, Pool: s.Run.Pool}
-	if s.Run.Key != "" { // of one's own namespace: somebody else's run is not to be found by it
-		o.Key = namespace + "/" + s.Run.Key
+	if s.Run.Key != "" { // nobody is to find, or to be, somebody else's run by it
+		o.Key = "api/" + namespace + "/" + s.Run.Key
 	}
 	files, adopt, err := a.files(&s)
 	if err != nil {

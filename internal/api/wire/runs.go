@@ -25,7 +25,7 @@ type Submission struct {
 type SubmitOptions struct {
 	Name      string `json:"name,omitempty" maxLength:"245" doc:"in place of the document's; with a '-' at its end a name is made from it"`
 	Namespace string `json:"namespace,omitempty" maxLength:"253" doc:"in place of the document's"`
-	Key       string `json:"key,omitempty" maxLength:"500" doc:"who submits with the same key again gets the run that is there"`
+	Key       string `json:"key,omitempty" maxLength:"200" doc:"who submits with the same key again gets the run that is there"`
 	Pool      string `json:"pool,omitempty" maxLength:"253" doc:"the workers that run its tasks"`
 }
 
