@@ -33,7 +33,7 @@ func newEngineWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Setenv("CONTAINERS_CONF", conf)
-	podman := []string{"podman", "--runtime", "runc", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--root", dir + "/root", "--runroot", dir + "/run"}
+	podman := []string{"podman", "--runtime", "runc", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--root", dir + "/store", "--runroot", dir + "/run"}
 	e, err := NewEngine(t.Context(), EngineConfig{Command: podman, Config: Config{Dir: dir + "/pool", Users: defaultUsers}},
 		Deps{Images: w.shelf, Exchange: w.bytes, Clock: w.clock, Log: slog.New(slog.NewTextHandler(&locked{w: w.log}, nil))})
 	if err != nil {

@@ -80,7 +80,10 @@ func entriesOf(t testing.TB, entries ...string) []byte {
 	for _, e := range entries {
 		f := strings.SplitN(e+"  ", " ", 3)
 		text := strings.TrimSpace(f[2])
-		h := &tar.Header{Name: f[1], Mode: 0o755, Typeflag: map[string]byte{"dir": tar.TypeDir, "file": tar.TypeReg, "link": tar.TypeSymlink, "hard": tar.TypeLink, "char": tar.TypeChar}[f[0]]}
+		h := &tar.Header{Name: f[1], Mode: 0o755, Typeflag: map[string]byte{"dir": tar.TypeDir, "own": tar.TypeDir, "file": tar.TypeReg, "link": tar.TypeSymlink, "hard": tar.TypeLink, "char": tar.TypeChar}[f[0]]}
+		if f[0] == "own" {
+			h.Mode = 0o700
+		}
 		if f[0] == "file" {
 			h.Size = int64(len(text))
 		} else {
@@ -143,8 +146,8 @@ func compressed(t testing.TB, b []byte, with func(io.Writer) io.WriteCloser) []b
 
 func TestImages(t *testing.T) {
 	w := newWorld(t, nil)
-	w.image().layer("dir a", "file a/x 1", "file a/y 2", "dir t", "file t/f 1").layer("file a/.wh.x", "file a/z 3", "file t/.wh..wh..opq", "file t/g 2", "hard h a/y", "file root/f 1").shelve("layers")
-	if e := w.in("layers", "ls a t; cat h; stat -c %a /root /tmp /a"); e.result() != "a:\ny\nz\n\nt:\ng\n2700\n1777\n755" {
+	w.image().layer("dir a", "own o", "file a/x 1", "file a/y 2", "dir t", "file t/f 1").layer("file a/.wh.x", "file a/z 3", "file t/.wh..wh..opq", "file t/g 2", "hard h a/y", "file o/f 1").shelve("layers")
+	if e := w.in("layers", "ls a t; cat h; stat -c %a /o /tmp /a"); e.result() != "a:\ny\nz\n\nt:\ng\n2700\n1777\n755" {
 		t.Errorf("layers make %q (%+v %s)", e.result(), e.Outcome, e.err)
 	}
 	plain := entriesOf(t, "file new 1")
@@ -165,9 +168,9 @@ func TestImages(t *testing.T) {
 		w2.Close()
 	}
 	configured := w.image()
-	configured.config = map[string]any{"Entrypoint": []string{"/bin/sh", "-c"}, "Cmd": []string{"echo $A $PWD $0; id -u", "zero"}, "Env": []string{"A=b", "PATH=/bin"}, "WorkingDir": "/work", "User": "nobody"}
+	configured.config = map[string]any{"Entrypoint": []string{"/bin/sh", "-c"}, "Cmd": []string{"echo $A $PWD $0; id -u", "zero"}, "Env": []string{"A=b", "PATH=/bin"}, "WorkingDir": "/some/where", "User": "nobody"}
 	configured.shelve("configured")
-	if e := w.do(t.Context(), task.Task{Image: "configured", Outputs: sh("").Outputs}); e.result() != "b /work zero\n65534" {
+	if e := w.do(t.Context(), task.Task{Image: "configured", Outputs: sh("").Outputs}); e.result() != "b /some/where zero\n65534" {
 		t.Errorf("as configured: %q (%+v %s)", e.result(), e.Outcome, e.err)
 	}
 	if e := w.do(t.Context(), task.Task{Image: "configured", Args: []string{"echo args"}, Outputs: sh("").Outputs}); e.result() != "args" {

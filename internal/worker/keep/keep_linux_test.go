@@ -415,3 +415,16 @@ func TestFreshRoot(t *testing.T) {
 		}
 	}
 }
+
+// A program that does not know what it is started for would run whole.
+func TestNotPrepared(t *testing.T) {
+	t.Setenv(preparedIn, "1")
+	if k, err := New(nil); err == nil {
+		k.Close()
+		t.Error("a keeper was started")
+	}
+	if n, err := NewNursery(); err == nil {
+		n.Close()
+		t.Error("a nursery was started")
+	}
+}

@@ -82,7 +82,7 @@ func startBy(ns *isolate.Namespaces, begin func(theirs *os.File) (int, <-chan st
 
 // pair is a connection: one end for us, the other for a process to be started.
 func pair() (*net.UnixConn, *os.File, error) {
-	if !prepared.Load() {
+	if !prepared() {
 		return nil, nil, errors.New("this program does not call keep.Main at the start of its main")
 	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -10,9 +10,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,14 +29,18 @@ const (
 	nurseryName = "cairn-nursery"
 )
 
-// prepared says that Main was called: a program in which it was not would begin
-// anew, whole, in place of each keeper that it starts.
-var prepared atomic.Bool
+// preparedIn is the variable of the environment that says in which process Main
+// was called.
+const preparedIn = "CAIRN_KEEPERS"
+
+// prepared reports whether Main was called here. A program in which it was not
+// would begin anew, whole, in place of each keeper that it starts.
+func prepared() bool { return os.Getenv(preparedIn) == strconv.Itoa(os.Getpid()) }
 
 // Main does not return when this process was started as a keeper. It has to be
 // the first call of main.
 func Main() {
-	prepared.Store(true)
+	_ = os.Setenv(preparedIn, strconv.Itoa(os.Getpid())) // else none can be started
 	switch {
 	case len(os.Args) != 1:
 	case os.Args[0] == name:
