@@ -21,7 +21,10 @@ type Frame struct {
 	// Offset is how many bytes of both streams of this attempt came before.
 	Offset int64
 	At     time.Time // of reading, to the millisecond
-	Bytes  []byte    // whole lines, unless a line is longer than MaxLine
+	// Bytes are whole lines, unless a line is longer than MaxLine. A frame without
+	// any says that what is missing before its offset will not come: it was more
+	// than is kept.
+	Bytes []byte
 }
 
 // The streams of a Frame.

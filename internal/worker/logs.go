@@ -182,7 +182,25 @@ func (p *printer) truncated() int64 {
 		p.send(byte(i+1), part)
 		p.partly[i] = nil
 	}
+	if p.cut > 0 { // whoever reads the log is to know
+		p.logs.tell(p, task.Frame{Ref: p.ref, Stream: task.Stdout, Offset: p.offset + p.cut, At: p.clock.Now()})
+	}
 	return p.cut
+}
+
+// tell queues a frame without bytes, also when the server wants no more of them.
+func (l *logs) tell(p *printer, f task.Frame) {
+	b := task.AppendFrame(nil, f)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over {
+		return
+	}
+	l.frames = append(l.frames, b)
+	l.size += len(b)
+	l.in++
+	p.last = l.in
+	l.change()
 }
 
 // flush returns when the server has what was printed.

@@ -229,7 +229,7 @@ func TestLinesAreWhole(t *testing.T) {
 		}
 		got = append(got, fmt.Sprintf("%d:%d:%s", f.Stream, f.Offset, f.Bytes))
 	}
-	if want := []string{"1:0:one\n", "1:4:two\nthree\n", "1:14:four five s"}; !slices.Equal(got, want) || cut != 8+5+1+3-1+1 {
+	if want := []string{"1:0:one\n", "1:4:two\nthree\n", "1:14:four five s", "1:42:"}; !slices.Equal(got, want) || cut != 8+5+1+3-1+1 {
 		t.Errorf("frames %q, %d cut", got, cut)
 	}
 }

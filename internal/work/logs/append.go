@@ -210,6 +210,9 @@ func (s *Store) cut(f *task.Frame) (e entry, ok, full bool) {
 	}
 	s.writer.undo = append(s.writer.undo, undo{k, had})
 	s.writer.ends.set(k, end)
+	if len(f.Bytes) == 0 { // its worker did not send what came before
+		return entry{record: record{task: f.Task, attempt: f.Attempt, stream: f.Stream, offset: had, at: f.At.UnixMilli(), cut: end - had}}, true, full
+	}
 	from := max(f.Offset, had)
 	keep := min(max(s.cfg.Limit-from, 0), end-from)
 	return entry{record: record{task: f.Task, attempt: f.Attempt, stream: f.Stream, offset: from, at: f.At.UnixMilli(), cut: end - from - keep,

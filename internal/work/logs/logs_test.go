@@ -329,6 +329,25 @@ func TestLimit(t *testing.T) {
 	check("packed")
 }
 
+// A worker that keeps less than the store says so at the end, perhaps twice.
+func TestNotSent(t *testing.T) {
+	r := newRig(t, Config{Limit: 10})
+	for _, run := range []string{"below", "above"} {
+		r.print(run, "1", 0, 0, "five\n")
+		offset := map[string]int{"below": 8, "above": 1 << 40}[run]
+		for range 2 {
+			r.print(run, "1", time.Second, offset, "")
+		}
+		want := []string{"1/1:five", fmt.Sprintf("1/1:-%d", offset-5)}
+		equal(t, run, r.read(Query{Run: run}), want)
+		r.reopen()
+		r.print(run, "1", time.Second, offset, "")
+		equal(t, run+", after a start", r.read(Query{Run: run}), want)
+		r.pass(r.PackAfter())
+		equal(t, run+", packed", r.read(Query{Run: run}), want)
+	}
+}
+
 // TestMuch is a task that prints ten gigabytes and does not listen.
 func TestMuch(t *testing.T) {
 	r := newRig(t, Config{Limit: 1 << 20})
