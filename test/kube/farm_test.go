@@ -42,6 +42,7 @@ type farm struct {
 	registry string
 	server   *work.Server
 	dispatch *dispatch.Dispatcher
+	tasks    dispatch.Config
 	jobs     jobs.Config
 	url      string // of the work server, for pods
 	handler  *swap
@@ -74,7 +75,7 @@ func (s *swap) set(h http.Handler) {
 const workerImage = "cairn/worker:1"
 
 // newFarm starts a cluster with real nodes and everything else.
-func newFarm(t *testing.T, o cluster.Options, edit func(*jobs.Config)) *farm {
+func newFarm(t *testing.T, o cluster.Options, edit func(*farm)) *farm {
 	t.Helper()
 	f := &farm{t: t, dir: t.TempDir(), handler: &swap{h: http.NotFoundHandler()}, lines: map[string][]string{}}
 	f.registry = registrytest.Serve(t, registry.New(registry.Config{Content: registrytest.Store(t, registrytest.Disk(t))}))
@@ -95,8 +96,9 @@ func newFarm(t *testing.T, o cluster.Options, edit func(*jobs.Config)) *farm {
 	f.jobs = jobs.Config{Cluster: "prod", Server: f.url, Worker: cluster.NodeRegistry + "/" + workerImage, MaxPerRun: 8,
 		REST: &rest.Config{Host: f.cluster.Server, BearerToken: f.cluster.Token, TLSClientConfig: rest.TLSClientConfig{CAFile: f.cluster.CA}}}
 	if edit != nil {
-		edit(&f.jobs)
+		edit(f)
 	}
+	f.tasks.Cluster, f.tasks.Secret = "prod", []byte("0123456789abcdef")
 	f.start()
 	t.Cleanup(func() { f.stop() })
 	return f
@@ -128,7 +130,7 @@ func (f *farm) start() {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	if f.dispatch, err = dispatch.New(dispatch.Config{Cluster: "prod", Secret: secret}, dispatch.Deps{Server: f.server, Clock: clock.Real(), Log: log}); err != nil {
+	if f.dispatch, err = dispatch.New(f.tasks, dispatch.Deps{Server: f.server, Clock: clock.Real(), Log: log}); err != nil {
 		f.t.Fatal(err)
 	}
 	made, err := jobs.New(f.jobs, jobs.Deps{Demander: f.dispatch, Teller: f.dispatch, Clock: clock.Real(), Log: log, Images: fixed{},
@@ -177,7 +179,7 @@ func (f *farm) logs(w http.ResponseWriter, r *http.Request) {
 		if err == io.EOF {
 			break
 		}
-		if err != nil || !f.server.Holds(x.Ref) || x.Run != c.Run {
+		if err != nil || !f.server.Holds(x.Ref) || x.Run != c.Run && !dispatch.Shared(c.Run) {
 			http.Error(w, "not held", http.StatusBadRequest)
 			return
 		}

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"cairn.dev/cairn/internal/kube/jobs"
 	"cairn.dev/cairn/internal/work"
 	"cairn.dev/cairn/internal/work/machine"
 	"cairn.dev/cairn/test/cluster"
@@ -31,7 +30,7 @@ func (f *farm) why(i work.Info) string {
 
 // What cannot start ends the run, in words that say what to do: never in silence.
 func TestPodsThatDoNotStart(t *testing.T) {
-	f := newFarm(t, cluster.Options{Nodes: 1}, func(c *jobs.Config) { c.BadStart, c.NoStart = 4*time.Second, 8*time.Second })
+	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) { f.jobs.BadStart, f.jobs.NoStart = 4*time.Second, 8*time.Second })
 	f.cluster.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: none}}
 ---
 {apiVersion: v1, kind: ResourceQuota, metadata: {name: none, namespace: none}, spec: {hard: {pods: "0"}}}`)

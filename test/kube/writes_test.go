@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"cairn.dev/cairn/internal/kube/jobs"
 	"cairn.dev/cairn/test/cluster"
 )
 
@@ -70,8 +69,8 @@ func TestWrites(t *testing.T) {
 
 func countWrites(t *testing.T, volume bool) {
 	// A kubelet that knows of no DNS says so with each pod.
-	f := newFarm(t, cluster.Options{Nodes: 1, Kubelet: []string{"--cluster-dns=10.96.0.10", "--cluster-domain=cluster.local"}}, func(c *jobs.Config) {
-		c.Linger, c.ImageVolume = time.Second, volume
+	f := newFarm(t, cluster.Options{Nodes: 1, Kubelet: []string{"--cluster-dns=10.96.0.10", "--cluster-domain=cluster.local"}}, func(f *farm) {
+		f.jobs.Linger, f.jobs.ImageVolume = time.Second, volume
 	})
 	f.succeeds(f.run(document("warm", 1, "command: ['true']")), 1, time.Minute) // images are there
 	f.gone()
@@ -92,7 +91,7 @@ func countWrites(t *testing.T, volume bool) {
 // gone waits until no Job and no pod is left.
 func (f *farm) gone() {
 	f.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		left := strings.TrimSpace(f.cluster.Kubectl("get", "jobs,pods", "-A", "-o", "name"))
 		if left == "" {
 			return
@@ -101,4 +100,53 @@ func (f *farm) gone() {
 			f.t.Fatalf("these are left:\n%s", left)
 		}
 	}
+}
+
+// Many small runs share warm pods: each costs the control plane nothing, and
+// begins at once.
+func TestWarmPods(t *testing.T) {
+	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) { f.tasks.Warm, f.jobs.MaxPerRun, f.jobs.Linger = 15*time.Second, 4, time.Second })
+	first := f.run(document("first", 8, "command: [sleep, '1']"))
+	f.succeeds(first, 8, time.Minute)
+	before := writes(f.cluster)
+	const n = 50
+	begin := time.Now()
+	var ids []string
+	for i := range n {
+		ids = append(ids, f.run(document(fmt.Sprint("small-", i), 1, "command: [echo, hello]")))
+	}
+	for _, id := range ids {
+		f.succeeds(id, 1, time.Minute)
+	}
+	took := time.Since(begin)
+	total, text := grown(before, writes(f.cluster))
+	t.Logf("%d runs of one task in %v: %d writes%s", n, took.Round(time.Millisecond), total, text)
+	if total > 8*n {
+		t.Errorf("%d writes for %d runs, at most 8 each", total, n)
+	}
+	var waits []time.Duration
+	for i := range 20 {
+		begin := time.Now()
+		id := f.run(document(fmt.Sprint("one-", i), 1, "command: [echo, hello]"))
+		for f.printed(id) == 0 {
+			if time.Since(begin) > 20*time.Second {
+				t.Fatal("it prints nothing")
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		waits = append(waits, time.Since(begin))
+	}
+	slices.Sort(waits)
+	t.Logf("from submit to the first line: p50 %v, slowest %v", waits[len(waits)/2].Round(time.Millisecond), waits[len(waits)-1].Round(time.Millisecond))
+	if waits[len(waits)/2] > time.Second {
+		t.Error("the first line of a run in warm pods takes more than a second")
+	}
+	f.gone() // idle ones leave
+}
+
+// printed is how many pieces of output of a run have come.
+func (f *farm) printed(id string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.lines[id])
 }
