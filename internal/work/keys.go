@@ -2,6 +2,7 @@ package work
 
 import (
 	"context"
+	"fmt"
 
 	"cairn.dev/cairn/internal/db"
 )
@@ -32,6 +33,16 @@ func (s *Server) Keyed(ctx context.Context, prefix string) (map[string]string, e
 			return out, err
 		}
 	}
+}
+
+// Find is the run that was submitted with the key, whether it has ended or not.
+// The error is [ErrNotFound] when there is none, or none any more.
+func (s *Server) Find(ctx context.Context, key string) (string, error) {
+	id, err := s.byKey(ctx, key)
+	if err == nil && (id == "" || key == "") {
+		err = fmt.Errorf("%w: a run with the key %.80q", ErrNotFound, key)
+	}
+	return id, err
 }
 
 // maxKey sorts behind everything that keys go on with.

@@ -1,6 +1,7 @@
 package work_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -33,7 +34,16 @@ func TestKeyed(t *testing.T) {
 	if err := r.s.Cancel(t.Context(), want["kube/a/7"], "ann", true); err != nil {
 		t.Fatal(err)
 	}
+	ended := want["kube/a/7"]
 	delete(want, "kube/a/7")
+	if id, err := r.s.Find(t.Context(), "kube/a/7"); err != nil || id != ended {
+		t.Errorf("the one that has ended: %q, %v", id, err)
+	}
+	for _, key := range []string{"kube/a/x", ""} {
+		if id, err := r.s.Find(t.Context(), key); !errors.Is(err, work.ErrNotFound) {
+			t.Errorf("key %q: %q, %v", key, id, err)
+		}
+	}
 	for _, when := range []string{"at first", "after a restart"} {
 		got, err := r.s.Keyed(t.Context(), "kube/a/")
 		if err != nil || !maps.Equal(got, want) {

@@ -270,6 +270,19 @@ func TestArgo(t *testing.T) {
 	if out := c.Kubectl("get", "workflows.argoproj.io/theirs", "-o", "jsonpath={.status}"); out != "" {
 		t.Errorf("an object of Argo's got a status: %s", out)
 	}
+	// Who may write a status may not point it at another's run and have that
+	// stopped, or its outputs told.
+	c.Apply(workflow("victim", "hang"))
+	c.Kubectl("wait", "--for=condition=Running", "--timeout=30s", "wf/victim")
+	victim := w.run("wf/victim").ID
+	c.Apply(strings.Replace(fmt.Sprintf(argoWorkflow, "thief", cairns, "x"), "spec:", "status: {phase: Running, cairn: {run: "+victim+"}}\nspec:\n  shutdown: Terminate", 1))
+	w.reads("workflows.argoproj.io/thief", ".status.phase", "Error")
+	if why := c.Kubectl("get", "workflows.argoproj.io/thief", "-o", "jsonpath={.status.message}"); !strings.Contains(why, "does not know this run") {
+		t.Errorf("the thief is told: %s", why)
+	}
+	if p := w.run("wf/victim").Phase.String(); p != "running" {
+		t.Errorf("the victim is %s", p)
+	}
 	// Definitions of other versions have the status apart, and drop what they do
 	// not know.
 	c.Kubectl("patch", "crd", "workflows.argoproj.io", "--type=json", "-p", `[{"op": "add", "path": "/spec/versions/0/subresources", "value": {"status": {}}}]`)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -152,12 +153,14 @@ func (w *world) work(ctx context.Context) {
 		ask.Outcomes = nil
 		now := time.Now()
 		for _, l := range grant.Leases {
-			body := grant.Bodies[l.Body]
-			words := append(append([]string{}, body.Command...), body.Args...)
-			if l.Own != nil {
-				words = append(append(words, l.Own.Command...), l.Own.Args...)
+			command, args := grant.Bodies[l.Body].Command, grant.Bodies[l.Body].Args
+			if l.Own != nil && l.Own.Command != nil { // in place of the body's
+				command = l.Own.Command
 			}
-			program := strings.Join(words, " ")
+			if l.Own != nil && l.Own.Args != nil {
+				args = l.Own.Args
+			}
+			program := strings.Join(slices.Concat(command, args), " ")
 			o := task.Outcome{Ref: l.Ref, Phase: task.Succeeded, Started: now, Ended: now}
 			switch {
 			case strings.Contains(program, "hang"):

@@ -75,8 +75,14 @@ type Runs interface {
 	Submit(ctx context.Context, g *workflow.Graph, by string, o work.Options) (string, error)
 	Get(ctx context.Context, id string) (work.Info, error)
 	Nodes(ctx context.Context, id, parent, after string, limit int, f machine.Filter) ([]machine.View, bool, error)
-	Keyed(ctx context.Context, prefix string) (map[string]string, error)
 	Live(id string) bool
+}
+
+// Keys tell whose run is whose. What a status says does not: whoever may edit an
+// object may write there what he likes.
+type Keys interface {
+	Find(ctx context.Context, key string) (id string, err error)
+	Keyed(ctx context.Context, prefix string) (map[string]string, error)
 }
 
 // Control changes runs that go on.
@@ -97,6 +103,7 @@ type Schedules interface {
 // Server is what the controller needs of a work server.
 type Server interface {
 	Runs
+	Keys
 	Control
 	Schedules
 }

@@ -111,7 +111,7 @@ func (c *Controller) write(ctx context.Context, r ref, rec *record, u *unstructu
 	}
 	rec.written = max(1, c.d.Clock.Mono())
 	err = c.send(ctx, r, u, change, set, status)
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+	if apierrors.IsNotFound(err) {
 		return 0, nil // it went; its deletion is on its way
 	}
 	if err != nil {

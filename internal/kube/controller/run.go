@@ -36,13 +36,19 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 		return d, nil // a busy run changes more often than it is told of
 	}
 	if rec.run == "" {
-		id, spec := stored(u)
+		id, err := c.d.Server.Find(ctx, c.key(r.namespace, rec.uid))
+		claimed, spec := stored(u)
 		switch {
-		case id != "":
+		case err == nil:
 			rec.spec = spec
 			c.belong(r, rec, id)
+		case !errors.Is(err, work.ErrNotFound):
+			return 0, err
 		case finished(u) || u.GetDeletionTimestamp() != nil:
-			return 0, nil
+			return 0, nil // its history has gone, as it does after a while
+		case claimed != "":
+			p.lost, p.run.ID = true, claimed
+			return c.tell(ctx, r, rec, u, p)
 		default:
 			id, p.refused, err = c.submit(ctx, r, u)
 			if err != nil {
@@ -72,7 +78,7 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 	p.run, err = c.d.Server.Get(ctx, rec.run)
 	switch {
 	case errors.Is(err, work.ErrNotFound) && finished(u):
-		return 0, nil // its history has gone, as it does after a while
+		return 0, nil
 	case errors.Is(err, work.ErrNotFound):
 		p.lost, p.run.ID = true, rec.run
 	case err != nil:
@@ -122,6 +128,7 @@ func (c *Controller) tell(ctx context.Context, r ref, rec *record, u *unstructur
 }
 
 // stored is the run of an object as its status has it, and what spec it is of.
+// It may be anybody's: see [Keys].
 func stored(u *unstructured.Unstructured) (run, spec string) {
 	for _, at := range [][]string{{"status"}, {"status", "cairn"}} {
 		if s, ok, err := unstructured.NestedString(u.Object, append(at, "run")...); ok && err == nil && s != "" {
