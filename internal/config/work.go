@@ -36,6 +36,12 @@ type WorkCluster struct {
 	Server     string   `yaml:"server" json:"server" required:"yes" doc:"This server, as pods of the cluster reach it." example:"http://cairn.cairn.svc:5080"`
 	Worker     string   `yaml:"worker" json:"worker" required:"yes" doc:"Image of cairn-worker, which is put beside programs into their pods." example:"registry.example.org/cairn-worker:1.0"`
 	Queue      string   `yaml:"queue,omitempty" json:"queue,omitempty" doc:"Queue of Kueue that Jobs are given to." example:"batch"`
+	Warm       Duration `yaml:"warm,omitempty" json:"warm,omitempty" doc:"Have the runs of one namespace share pods, which wait so long for more: many small runs then cost the cluster next to nothing. 0: each run has pods of its own." example:"5m"`
+	// The brakes.
+	MaxPodsPerRun int  `yaml:"max_pods_per_run,omitempty" json:"max_pods_per_run,omitempty" doc:"Pods of one run at a time, for tasks of one kind; 20 when 0." example:"50"`
+	MaxPods       int  `yaml:"max_pods,omitempty" json:"max_pods,omitempty" doc:"Pods of all runs at a time; 1000 when 0." example:"500"`
+	PodRate       int  `yaml:"pod_rate,omitempty" json:"pod_rate,omitempty" doc:"Pods that are made a second; 10 when 0." example:"20"`
+	ImageVolumes  bool `yaml:"image_volumes,omitempty" json:"image_volumes,omitempty" doc:"Mount the image of the worker instead of copying it with an init container: needs Kubernetes 1.36 and containerd 2.2 or CRI-O 1.33 on every node, and spares the API server a fifth of what a pod costs." example:"true"`
 }
 
 // WorkSecret is an account that workflows name.
@@ -153,6 +159,14 @@ func (w *Work) validateClusters(fail func(key, format string, args ...any)) {
 		}
 		if u, err := url.Parse(k.Server); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
 			fail(key+sub(k.Server, ".server"), "cluster %d: %.80q is not where pods reach this server: write an address such as http://cairn.cairn.svc:5080", i+1, k.Server)
+		}
+		if k.Warm < 0 || k.Warm > Day {
+			fail(key+".warm", "%s is out of bounds: choose from 0s to 1d", k.Warm)
+		}
+		for name, n := range map[string]int{"max_pods_per_run": k.MaxPodsPerRun, "max_pods": k.MaxPods, "pod_rate": k.PodRate} {
+			if n < 0 || n > 100_000 {
+				fail(key+"."+name, "%d is out of bounds: choose from 0 to 100000", n)
+			}
 		}
 		if k.Worker == "" || strings.ContainsAny(k.Worker, " \t\n") {
 			fail(key+sub(k.Worker, ".worker"), "cluster %d: %.80q is no image: write the one of cairn-worker, such as registry.example.org/cairn-worker:1.0", i+1, k.Worker)

@@ -53,12 +53,13 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 	}
 	c := &cluster{name: k.Name}
 	w := s.work
-	c.dispatch, err = dispatch.New(dispatch.Config{Cluster: k.Name, Secret: secret}, dispatch.Deps{Server: w.server, Clock: s.deps.Clock, Log: s.log,
+	c.dispatch, err = dispatch.New(dispatch.Config{Cluster: k.Name, Secret: secret, Warm: k.Warm.Std()}, dispatch.Deps{Server: w.server, Clock: s.deps.Clock, Log: s.log,
 		HTTP: w.requests.Do})
 	if err != nil {
 		return nil, err
 	}
-	jc := jobs.Config{Cluster: k.Name, REST: api, Server: k.Server, Worker: k.Worker, Queue: k.Queue}
+	jc := jobs.Config{Cluster: k.Name, REST: api, Server: k.Server, Worker: k.Worker, Queue: k.Queue,
+		MaxPerRun: k.MaxPodsPerRun, MaxPods: k.MaxPods, Rate: k.PodRate, Burst: 2 * k.PodRate, ImageVolume: k.ImageVolumes}
 	if k.Kubeconfig == "" { // the cluster in which it runs itself
 		jc.Namespace = kube.Namespace()
 	}
