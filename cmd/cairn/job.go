@@ -46,10 +46,7 @@ func (j *job) document(getenv func(string) string) ([]byte, error) {
 	}
 	task := map[string]any{"name": "run", "image": literal(j.image)}
 	spec := map[string]any{"tasks": []any{task}}
-	words := make([]string, len(j.words))
-	for i, w := range j.words {
-		words[i] = literal(w)
-	}
+	words := j.filled()
 	if j.each {
 		kind := "file" // which holds them
 		if j.files {
@@ -61,7 +58,6 @@ func (j *job) document(getenv func(string) string) ([]byte, error) {
 		if j.parallelism > 0 {
 			task["parallelism"] = j.parallelism
 		}
-		words = j.filled(words)
 		if j.itemFile != "" {
 			task["files"] = map[string]any{j.itemFile: item}
 		}
@@ -134,18 +130,25 @@ func escaped(b []byte) []byte {
 // item is the expression that gives an item.
 const item = "${{ item }}"
 
-// filled puts the item where {} stands, or at the end.
-func (j *job) filled(words []string) []string {
+// filled is the words, with the item where {} stands, or at the end.
+func (j *job) filled() []string {
+	var out []string
 	found := false
-	for i, w := range words {
-		if strings.Contains(w, "{}") {
-			words[i], found = strings.ReplaceAll(w, "{}", item), true
+	for _, w := range j.words {
+		parts := []string{w}
+		if j.each {
+			parts = strings.Split(w, "{}")
 		}
+		for i, p := range parts {
+			parts[i] = literal(p)
+		}
+		found = found || len(parts) > 1
+		out = append(out, strings.Join(parts, item))
 	}
-	if !found && j.itemFile == "" {
-		words = append(words, item)
+	if j.each && !found && j.itemFile == "" {
+		out = append(out, item)
 	}
-	return words
+	return out
 }
 
 // literal is a text in which nothing is an expression.

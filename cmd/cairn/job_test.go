@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/config"
@@ -29,7 +30,7 @@ func TestJobDocument(t *testing.T) {
 		{"appended", job{image: "busybox", words: []string{"echo"}, each: true}, "a b", []string{"echo", "a b"}, "args"},
 		{"alone", job{image: "busybox", each: true}, "a", []string{"a"}, "args"},
 		{"put in", job{image: "busybox", words: []string{"cp", "{}", "/out/{}.bak", "{}{}"}, each: true}, "x", []string{"cp", "x", "/out/x.bak", "xx"}, "args"},
-		{"an item that looks like ours", job{image: "busybox", words: []string{"{}", "${{}"}, each: true}, "${{ item }} {}", []string{"${{ item }} {}", "${{}"}, "args"},
+		{"an item that looks like ours", job{image: "busybox", words: []string{"{}", "${{}", "${{ x }}"}, each: true}, "${{ item }} {}", []string{"${{ item }} {}", "${${{ item }} {}", "${{ x }}"}, "args"},
 		{"an object", job{image: "busybox", words: []string{"{}"}, each: true}, map[string]any{"a": []any{1.0, "<"}}, []string{`{"a":[1,"<"]}`}, "args"},
 		{"a number", job{image: "busybox", words: []string{"n={}"}, each: true}, 3.0, []string{"n=3"}, "args"},
 		{"nothing without each", job{image: "busybox", words: []string{"{}"}}, nil, []string{"{}"}, "args"},
@@ -62,6 +63,34 @@ func TestJobDocument(t *testing.T) {
 			t.Errorf("%s: the file is %+v", tc.name, task.Inputs)
 		}
 	}
+}
+
+// Whatever the words and the item hold, the program gets them.
+func FuzzJob(f *testing.F) {
+	for _, w := range []string{"a{}b", "${{ item }}", "${{{}}}", "\u0085{", "\"}}{}"} {
+		f.Add(w, w)
+	}
+	f.Fuzz(func(t *testing.T, word, item string) {
+		if !utf8.ValidString(word) || !utf8.ValidString(item) || strings.ContainsRune(word+item, 0) || len(word)+len(item) > 1<<16 {
+			return
+		}
+		j := job{image: "busybox", words: []string{word, "{}"}, each: true}
+		doc, err := j.document(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, problems := front.Compile("f", doc, front.Options{})
+		if g == nil {
+			t.Fatalf("%v in\n%s", problems, doc)
+		}
+		task, err := g.Templates["main/run"].Leaf.Render(workflowtest.Inputs(map[string]any{"item": item}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := strings.ReplaceAll(word, "{}", item); task.Args[0] != want || task.Args[1] != item {
+			t.Errorf("%q with %q is %q", word, item, task.Args)
+		}
+	})
 }
 
 func TestJobSettings(t *testing.T) {

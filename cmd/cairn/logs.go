@@ -11,6 +11,7 @@ import (
 
 	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/client"
+	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/config"
 )
 
@@ -42,6 +43,9 @@ than one.`,
 					return err
 				}
 				q.Task, several = n.ID, n.Kind != "task"
+			}
+			if q.Follow && q.Tail == 0 {
+				return a.followOn(cmd.Context(), cl, args[0], q, several && !plain)
 			}
 			return a.follow(cmd.Context(), cl, args[0], q, several && !plain, new(int))
 		},
@@ -77,8 +81,26 @@ func findTask(ctx context.Context, cl *client.Client, id, task string) (wire.Run
 	return wire.RunNode{}, &hinted{fmt.Errorf("run %s has no task %q; at the top are: %s", id, task, brief(strings.Join(known, ", "))), "`cairn runs get " + id + "` shows all; name those below by their numbers"}
 }
 
-// errOutput means that our own output takes nothing any more.
-var errOutput = errors.New("cannot write the output")
+// followOn follows logs until the run has ended, through a server that is
+// started again meanwhile.
+func (a *app) followOn(ctx context.Context, cl *client.Client, id string, q client.LogQuery, named bool) error {
+	q.Follow = true
+	shown, met := 0, false // whether the server was there
+	for gap := firstLook; ; gap = min(gap*3/2, longestGap) {
+		before := shown
+		err := a.follow(ctx, cl, id, q, named, &shown)
+		met = met || !errors.As(err, new(*client.Unreachable))
+		if err == nil || ctx.Err() != nil || !met || !passing(err) {
+			return err
+		}
+		if shown > before {
+			gap = firstLook
+		}
+		if err := clock.Sleep(ctx, clock.Real(), gap); err != nil {
+			return err
+		}
+	}
+}
 
 // follow prints lines of logs but for the first shown ones, and counts in shown
 // how far it came.
@@ -114,7 +136,7 @@ func (a *app) follow(ctx context.Context, cl *client.Client, id string, q client
 			b = append(b, '\n')
 		}
 		if _, err := w.Write(b); err != nil {
-			return fmt.Errorf("%w: %w", errOutput, err)
+			return fmt.Errorf("cannot write the output: %v", err) // no error of the server's
 		}
 		*shown++
 		return nil

@@ -14,7 +14,6 @@ import (
 
 	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/client"
-	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/workflow"
 	"cairn.dev/cairn/internal/workflow/front"
 )
@@ -236,26 +235,14 @@ func (a *app) started(r wire.Submitted) {
 	fmt.Fprintf(a.stderr, "%s/%s was started; follow it by: cairn logs -f %s, look at it by: cairn runs get %s\n", r.Namespace, r.Name, r.ID, r.ID)
 }
 
-// attach shows what a run of one container prints, and ends as it does. A
-// server that is started again meanwhile is waited for.
+// attach shows what a run of one container prints, and ends as it does.
 func (a *app) attach(ctx context.Context, cl *client.Client, id string) error {
-	shown := 0
-	for gap := firstLook; ; gap = min(gap*3/2, longestGap) {
-		before := shown
-		err := a.follow(ctx, cl, id, client.LogQuery{Follow: true}, false, &shown)
-		p, ok := errors.AsType[*wire.Problem](err)
-		if err == nil || ok && p.Status == http.StatusNotFound { // it keeps no logs: there is only the end to wait for
-			break
-		}
-		if ctx.Err() != nil || ok && !passing(err) || errors.Is(err, errOutput) {
-			return a.goesOn(ctx, id, err)
-		}
-		if shown > before {
-			gap = firstLook
-		}
-		if err := clock.Sleep(ctx, clock.Real(), gap); err != nil {
-			return a.goesOn(ctx, id, err)
-		}
+	err := a.followOn(ctx, cl, id, client.LogQuery{}, false)
+	if p, ok := errors.AsType[*wire.Problem](err); ok && p.Status == http.StatusNotFound {
+		err = nil // it keeps no logs: there is only the end to wait for
+	}
+	if err != nil {
+		return a.goesOn(ctx, id, err)
 	}
 	r, err := a.await(ctx, cl, id, nil)
 	if err != nil {

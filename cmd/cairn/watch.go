@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -40,8 +42,11 @@ func (a *app) await(ctx context.Context, cl *client.Client, id string, see func(
 // passing reports whether an error is one that a server which is started again
 // causes: runs go on afterwards.
 func passing(err error) bool {
-	p, ok := errors.AsType[*wire.Problem](err)
-	return errors.As(err, new(*client.Unreachable)) || ok && p.Status == 503
+	if p, ok := errors.AsType[*wire.Problem](err); ok {
+		return p.Status == http.StatusServiceUnavailable
+	}
+	var lost net.Error
+	return errors.As(err, new(*client.Unreachable)) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &lost)
 }
 
 // watch shows the progress of a run until it has ended, and ends as it does.
