@@ -120,6 +120,8 @@ type group struct {
 	pods    map[string]*pod
 	changed chan struct{} // closed and replaced when there is more, or no more to come
 	closed  bool
+	asked   bool // a pod was heard of
+	served  int  // tasks that were handed out
 	apart   bool // pods cannot keep tasks of this shape apart: one pod each
 }
 

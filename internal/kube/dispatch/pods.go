@@ -148,7 +148,7 @@ func (g *group) pod(name string, now time.Duration) *pod {
 		p = &pod{name: name, held: map[string]*item{}}
 		g.pods[name] = p
 	}
-	p.seen = now
+	p.seen, g.asked = now, true
 	return p
 }
 
@@ -180,6 +180,7 @@ func (d *Dispatcher) hand(g *group, p *pod, want int, out *task.Grant) {
 		d.count(x, -1)
 	}
 	p.served += n
+	g.served += n
 	p.idle = 0
 	g.queue = slices.Delete(g.queue, 0, n)
 }
@@ -333,8 +334,10 @@ func (d *Dispatcher) known(id, class string) *group {
 type Demand struct {
 	Run, Namespace, Class string
 	Shape                 Shape
-	Queued                int // tasks that wait for a pod
-	Held                  int // tasks that pods have
+	Queued                int  // tasks that wait for a pod
+	Held                  int  // tasks that pods have
+	Served                int  // tasks that pods were given, since the start
+	Asked                 bool // whether any pod was heard of, since the start
 }
 
 // Demand is all that has tasks, by run and class.
@@ -344,7 +347,7 @@ func (d *Dispatcher) Demand() []Demand {
 	now := d.d.Clock.Mono()
 	var out []Demand
 	for g := range d.groups() {
-		x := Demand{Run: g.run.id, Namespace: g.run.namespace, Class: g.class, Shape: g.shape, Queued: len(g.queue)}
+		x := Demand{Run: g.run.id, Namespace: g.run.namespace, Class: g.class, Shape: g.shape, Queued: len(g.queue), Served: g.served, Asked: g.asked}
 		for name, p := range g.pods {
 			x.Held += len(p.held)
 			if p.waiting == 0 && now-p.seen > 2*d.term {

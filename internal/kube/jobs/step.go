@@ -54,9 +54,9 @@ func (c *Controller) step(ctx context.Context) {
 	}
 	c.sweep(ctx)
 	c.sweepClaims(ctx)
-	wanted := map[key]bool{}
+	wanted := map[key]dispatch.Demand{}
 	for _, x := range c.d.Demander.Demand() {
-		wanted[key{x.Run, x.Class}] = true
+		wanted[key{x.Run, x.Class}] = x
 	}
 	c.judge(ctx, wanted)
 	demand := c.d.Demander.Demand() // less what was judged
@@ -80,7 +80,7 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 		live = int(j.size-j.done) - t.lost[k]
 	}
 	grow := min(min(c.cfg.MaxPerRun, x.Queued+x.Held)-live, c.cfg.MaxPerNamespace-t.spaces[x.Namespace], c.cfg.MaxPods-t.all)
-	if x.Queued == 0 || grow <= 0 || now < c.hold || t.pending >= c.cfg.MaxPending || c.stuck(k, j, now) {
+	if x.Queued == 0 || grow <= 0 || now < c.hold || t.pending >= c.cfg.MaxPending || c.stuck(k, j, now) || barren(j, x, now) {
 		c.mu.Unlock()
 		return
 	}
@@ -121,6 +121,18 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 	c.mu.Lock()
 	c.fails = 0
 	c.mu.Unlock()
+}
+
+// maxBarren is how many Jobs are made again whose pods end without a task.
+const maxBarren = 4
+
+// barren says whether the pods of the last Job ended without having had a task,
+// so lately that another one is not tried yet.
+func barren(j *job, x *dispatch.Demand, now time.Duration) bool {
+	if j == nil || !j.finished || x.Served != j.served {
+		return false
+	}
+	return j.barren >= maxBarren || now-j.since < 5*time.Second<<j.barren
 }
 
 // maxSize is how many indexes a Job may have; then comes another one.
@@ -202,6 +214,11 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 		}
 		c.mu.Lock()
 		c.putJob(got)
+		if j := c.jobs[key{x.Run, x.Class}]; j != nil {
+			if j.served = x.Served; old != nil && old.served == x.Served {
+				j.barren = old.barren + 1
+			}
+		}
 		c.mu.Unlock()
 		c.log.Info("workers", "run", x.Run, "namespace", x.Namespace, "job", got.Name, "pods", size)
 		return nil
@@ -236,7 +253,7 @@ func (c *Controller) trouble(x *dispatch.Demand, what string, err error) {
 
 // judge ends what cannot go on: tasks whose pods do not start, or whose Job has
 // failed.
-func (c *Controller) judge(ctx context.Context, wanted map[key]bool) {
+func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) {
 	type sentence struct {
 		*job
 		why string
@@ -247,14 +264,24 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]bool) {
 	now := c.d.Clock.Mono()
 	running := c.tally().running
 	for k, j := range c.jobs {
-		if j.told || j.deleting || !wanted[k] {
+		x, ok := wanted[k]
+		if j.told || j.deleting || !ok {
 			continue
 		}
 		if j.failure != "" {
 			all = append(all, sentence{j, j.failure, false})
 			continue
 		}
-		if j.finished || running[k] > 0 {
+		if j.finished {
+			if j.barren >= maxBarren && x.Queued > 0 && x.Served == j.served {
+				all = append(all, sentence{j, fmt.Sprintf("the pods of %d Jobs, %s the last, ended without asking for a task: is %s the image of cairn-worker?", j.barren+1, j.name, c.cfg.Worker), false})
+			}
+			continue
+		}
+		if running[k] > 0 {
+			if !x.Asked && now-j.since > 2*c.cfg.BadStart {
+				all = append(all, sentence{j, fmt.Sprintf("the pods of Job %s run, and do not reach the work server at %s: see kubectl logs -n %s job/%s -c %s", j.name, c.cfg.Server, j.namespace, j.name, Main), false})
+			}
 			continue
 		}
 		if j.empty && !j.suspended && now-j.since > c.cfg.NoStart {

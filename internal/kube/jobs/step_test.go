@@ -304,6 +304,7 @@ func TestJudge(t *testing.T) {
 				w.pod(first, "p0", c.pod)
 			}
 			if c.other {
+				w.want[0].Asked = true
 				w.pod(first, "p1", func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning })
 			}
 			if c.job != nil {
@@ -402,4 +403,52 @@ func TestBeginsWithWhatIsThere(t *testing.T) {
 	w.expect("pods were not listed", time.Minute, "")
 	w.c.listed()
 	w.expect("now", time.Minute, "create "+first+" 3")
+}
+
+// Pods that end without a task are not made over and over, and those that
+// nobody hears of are not waited for in silence.
+func TestBarren(t *testing.T) {
+	complete := func(s *batchv1.JobStatus) {
+		s.CompletedIndexes = "0-2"
+		s.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+	}
+	w := newWorld(t, Config{MaxPerRun: 3, Rate: 100, Burst: 100})
+	w.want = []dispatch.Demand{demand("r1", "data", 9, 0)}
+	made := 0
+	for range 600 {
+		if calls := w.step(time.Second); strings.HasPrefix(calls, "create") {
+			made++
+			w.becomes(strings.Fields(calls)[1], complete)
+		}
+	}
+	if made != maxBarren+1 {
+		t.Errorf("%d Jobs were made, want %d", made, maxBarren+1)
+	}
+	if len(w.told) == 0 || !strings.Contains(w.told[0], "ended without asking for a task: is worker:1 the image of cairn-worker?") {
+		t.Errorf("told %q", w.told)
+	}
+
+	w = newWorld(t, Config{MaxPerRun: 3, Burst: 100})
+	w.want = []dispatch.Demand{demand("r1", "data", 9, 0)}
+	w.step(time.Second)
+	w.becomes(first, complete)
+	w.want[0].Served = 3 // these had work
+	w.expect("another one at once", time.Second, "create cairn-r1-c-2 3")
+
+	w = newWorld(t, Config{MaxPerRun: 1, Burst: 100})
+	w.want = []dispatch.Demand{demand("r1", "data", 9, 0)}
+	w.step(time.Second)
+	w.becomes(first, func(s *batchv1.JobStatus) { s.Active = 1 })
+	w.pod(first, "p", func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning })
+	if w.step(time.Minute); len(w.told) != 0 {
+		t.Errorf("told %q", w.told)
+	}
+	w.want[0].Asked = true
+	if w.step(time.Hour); len(w.told) != 0 {
+		t.Errorf("told %q", w.told)
+	}
+	w.want[0].Asked = false
+	if w.step(time.Second); len(w.told) != 1 || !strings.Contains(w.told[0], "do not reach the work server at http://cairn: see kubectl logs -n data job/"+first) {
+		t.Errorf("told %q", w.told)
+	}
 }

@@ -27,6 +27,8 @@ type job struct {
 	empty           bool // no pod of it was ever made
 	since           time.Duration
 	deleting        bool
+	served          int           // tasks that were handed out before it was made
+	barren          int           // Jobs in a row whose pods ended without a task
 	ended           time.Duration // when its run was seen to have; 0: it was not
 	checked         time.Duration // when its run was last asked for
 }
