@@ -49,7 +49,7 @@ func (m *Machine) result(r *Result) {
 			n.exit = 0
 		}
 	case a.expired && p != Succeeded:
-		m.fail(n, r.Item, a, Failed, r.Exit, "the attempt has had its time of "+n.tmpl.Timeout.String(), r)
+		m.fail(n, r.Item, a, Failed, r.Exit, n.late(), r)
 	case r.Infrastructure || p == Canceled && !a.stop:
 		if r.Message == "" {
 			r.Message = "the worker gave it up"
@@ -64,6 +64,9 @@ func (m *Machine) result(r *Result) {
 	}
 	m.groupDone(n)
 }
+
+// late is why an attempt was ended whose time was up.
+func (n *node) late() string { return "the attempt has had its time of " + n.tmpl.Timeout.String() }
 
 // produced keeps what a task left.
 func (m *Machine) produced(n *node, r *Result) {
@@ -136,7 +139,7 @@ func (m *Machine) back(t Ref) {
 		return
 	}
 	m.release(n, t.Item)
-	if a.stop {
+	if a.stop && !a.expired { // what has not begun has not had its time
 		m.settle(n, t.Item, Canceled, nil)
 	} else {
 		n.group.history(t.Item, a)
@@ -152,6 +155,8 @@ func (m *Machine) crash(n *node, i uint32, a active, why string, rest bool) {
 	h.crashes++
 	h.phase, h.exit, h.message, h.began, h.ended = Errored, -1, why, a.since, m.now
 	switch {
+	case a.expired: // nobody will say how it ended, and its time was up before that
+		m.fail(n, i, a, Failed, -1, n.late()+"; "+why, &Result{})
 	case a.stop:
 		m.settle(n, i, Canceled, nil)
 	case h.crashes >= MaxCrashes:
