@@ -44,7 +44,7 @@ func TestMain(m *testing.M) {
 //	exits CODE cairn …              run and compare the exit code
 //	waits REGEXP cairn …            run again and again until its output matches
 //	ready URL                       wait until a server is
-//	fill FILE                       replace $HOSTPORT in a file
+//	fill FILE                       replace $HOSTPORT and $WORK in a file
 //	fromfile NAME FILE              set a variable to a file's text, or stdout's
 //	find NAME                       set $RUN to the newest run whose name begins so
 func TestScripts(t *testing.T) {
@@ -121,7 +121,10 @@ func TestScripts(t *testing.T) {
 				name := ts.MkAbs(args[0])
 				b, err := os.ReadFile(name)
 				ts.Check(err)
-				ts.Check(os.WriteFile(name, bytes.ReplaceAll(b, []byte("$HOSTPORT"), []byte(ts.Getenv("HOSTPORT"))), 0o666))
+				for _, v := range []string{"HOSTPORT", "WORK"} {
+					b = bytes.ReplaceAll(b, []byte("$"+v), []byte(ts.Getenv(v)))
+				}
+				ts.Check(os.WriteFile(name, b, 0o666))
 			},
 			"fromfile": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile(args[1])))
