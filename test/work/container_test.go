@@ -105,6 +105,7 @@ func TestUnruly(t *testing.T) {
 
 // What a task leaves cannot be something that is not its own.
 func TestOutputsOfOthers(t *testing.T) {
+	t.Parallel()
 	s := newPool(t, "")
 	dir := t.TempDir()
 	if err := os.Chmod(dir, 0o755); err != nil {
@@ -201,6 +202,7 @@ func TestPrintsMuch(t *testing.T) {
 
 // An image that is not there, or not for this machine, is told by name, soon.
 func TestWrongImages(t *testing.T) {
+	t.Parallel()
 	s := newPool(t, "")
 	base, err := images.Build(t.Context(), os.Stderr, busybox)
 	if err != nil {
@@ -243,6 +245,7 @@ func TestWrongImages(t *testing.T) {
 // The server is killed under the containers it runs itself: they end with it,
 // and their tasks run again.
 func TestKillPool(t *testing.T) {
+	t.Parallel()
 	rounds := 4
 	if soak() {
 		rounds = 40

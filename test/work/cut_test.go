@@ -13,6 +13,7 @@ import (
 // The line between a worker and the server is cut while a task runs, and whole
 // again some time after it has ended.
 func TestCut(t *testing.T) {
+	t.Parallel()
 	cases := []struct {
 		name       string
 		lease, cut time.Duration

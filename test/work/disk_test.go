@@ -22,6 +22,7 @@ import (
 // refused for that, nothing that was answered is lost, and when there is room
 // again everything goes on.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	disk := parts.SmallDisk(t, "48m")
 	s := newServer(t, filepath.Join(disk, "data"), "work: {pool: \"off\", lease: 2s}\n")
 	f := newFarm(t, s, 2)

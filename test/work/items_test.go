@@ -31,6 +31,7 @@ func awkward() []string {
 // Each item is what the program gets, byte by byte: in a file, as an output
 // and in the list of all outputs; and as an argument where one can hold it.
 func TestAwkwardItems(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, filepath.Join(t.TempDir(), "data"), "work: {pool: \"off\"}\n")
 	f := newFarm(t, s, 1)
 	list := awkward()
@@ -168,6 +169,7 @@ func (s *server) itemLines(t *testing.T, id string) map[int][]string {
 // A list of 100 MB is one file to the server: it is neither slow to hand in nor
 // in memory, and the first items run long before the last ones are looked at.
 func TestLongList(t *testing.T) {
+	t.Parallel()
 	s := newServer(t, filepath.Join(t.TempDir(), "data"), "work: {pool: \"off\"}\n")
 	f := newFarm(t, s, 1)
 	const size = 4000 // bytes of an item
