@@ -137,10 +137,13 @@ bench-bump: ## reading a monorepo of ten thousand files, beside Renovate; writes
 bench-work: ## tasks through the work server; a million items; lists of a million runs; writes bench/work.md
 	$(GO) run ./bench/work -o bench/work.md
 
+bench-kube: ## what runs cost a Kubernetes control plane, beside a plain Job; writes bench/kube.md
+	$(GO) run ./bench/kube -o bench/kube.md
+
 bench-process: ## programs that a worker starts, beside xargs, and what isolation costs
 	$(GO) run ./bench/work/process
 
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: help build worker bench-process demo test setup compiler lint unit race real soak e2e e2e-clients cluster-parts e2e-cluster e2e-agent e2e-stories e2e-argo e2e-objects e2e-kube e2e-bump e2e-demo parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work clean
+.PHONY: help build worker bench-process demo test setup compiler lint unit race real soak e2e e2e-clients cluster-parts e2e-cluster e2e-agent e2e-stories e2e-argo e2e-objects e2e-kube e2e-bump e2e-demo parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work bench-kube clean

@@ -49,7 +49,8 @@ type Options struct {
 	// has a containerd and a kubelet of its own.
 	Nodes int
 	// FakeNodes is how many nodes only pretend: fake-0, fake-1, ... Pods there
-	// run at once and forever (those of Jobs succeed at once) and report
+	// run at once and forever (those of Jobs succeed at once, but for
+	// Cairn's workers) and report
 	// digests made up from the image's name. Where there are real nodes too,
 	// the fake ones have the taint kwok.x-k8s.io/node=fake:NoSchedule.
 	FakeNodes int

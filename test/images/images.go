@@ -168,17 +168,23 @@ func scratch() v1.Image {
 // container of it runs. It has no users: pods say by number who runs it.
 func Program(t testing.TB, file string, refs ...string) Image {
 	t.Helper()
-	b, err := os.ReadFile(file)
+	img, err := OfProgram(file, refs...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return img
+}
+
+// OfProgram is [Program] without a test.
+func OfProgram(file string, refs ...string) (Image, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return Image{}, err
 	}
 	name := filepath.Base(file)
 	img, err := add(scratch(), files{name: {0o755, b}, "tmp": dir(fs.ModeSticky | 0o777)})
 	if err == nil {
 		img, err = configure(img, []string{"/" + name}, nil)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Image{Refs: refs, Image: img}
+	return Image{Refs: refs, Image: img}, err
 }

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"cairn.dev/cairn/internal/clock"
+	"cairn.dev/cairn/internal/kube/jobs"
+	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/worker"
+)
+
+// players are the workers of pods that only pretend: for each that runs there is
+// the real loop of a worker, with a runner that does nothing; when it is told to
+// leave, its pod has succeeded, in the one write of a kubelet that says so.
+type players struct {
+	api *api
+
+	wg  sync.WaitGroup
+	mu  sync.Mutex
+	has map[string]bool // by uid
+	err error           // the first
+}
+
+type podList struct {
+	Items []struct {
+		Metadata struct{ Name, Namespace, UID string }
+		Spec     struct {
+			Containers []struct {
+				Name string
+				Args []string
+				Env  []struct{ Name, Value string }
+			}
+		}
+		Status struct{ Phase string }
+	}
+}
+
+// play looks for pods that run, until ctx ends, and plays their workers.
+func (p *players) play(ctx context.Context) {
+	defer p.wg.Wait()
+	for ctx.Err() == nil {
+		var l podList
+		if err := p.api.get(ctx, "/api/v1/pods?resourceVersion=0&labelSelector="+jobs.LabelRun, &l); err != nil {
+			p.fail(ctx, err)
+		}
+		for _, x := range l.Items {
+			if x.Status.Phase != "Running" || p.has[x.Metadata.UID] {
+				continue
+			}
+			p.has[x.Metadata.UID] = true
+			env, pool := map[string]string{}, ""
+			for _, c := range x.Spec.Containers {
+				if c.Name != jobs.Main {
+					continue
+				}
+				for _, e := range c.Env {
+					env[e.Name] = e.Value
+				}
+				for _, a := range c.Args {
+					if v, ok := strings.CutPrefix(a, "-pool="); ok {
+						pool = v
+					}
+				}
+			}
+			p.wg.Go(func() {
+				err := act(ctx, worker.Config{Name: x.Metadata.Name, Pool: pool}, env["CAIRN_SERVER"], env["CAIRN_TOKEN"])
+				if err == nil {
+					_, err = p.api.do(ctx, http.MethodPatch, fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/status", x.Metadata.Namespace, x.Metadata.Name), succeeded())
+				}
+				p.fail(ctx, err)
+			})
+		}
+		_ = clock.Sleep(ctx, clock.Real(), 100*time.Millisecond)
+	}
+}
+
+// act is a worker, until it is told to leave.
+func act(ctx context.Context, cfg worker.Config, server, token string) error {
+	to, err := worker.NewHTTP(server, func() (string, error) { return token, nil })
+	if err != nil {
+		return err
+	}
+	defer to.Client.CloseIdleConnections()
+	w, err := worker.New(cfg, worker.Deps{Server: to, Runner: nothing{}, Clock: clock.Real()})
+	if err != nil {
+		return err
+	}
+	return w.Run(ctx)
+}
+
+// nothing runs tasks that do nothing.
+type nothing struct{}
+
+func (nothing) Run(context.Context, int, worker.Job) task.Outcome {
+	now := time.Now()
+	return task.Outcome{Phase: task.Succeeded, Started: now, Ended: now}
+}
+func (nothing) Close() {}
+
+// succeeded is what a kubelet says when the program of a pod has ended.
+func succeeded() any {
+	type object = map[string]any
+	now := time.Now().UTC().Format(time.RFC3339)
+	return object{"status": object{"phase": "Succeeded",
+		"containerStatuses": []object{{"name": jobs.Main, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+			"state": object{"terminated": object{"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now}}}}}}
+}
+
+func (p *players) fail(ctx context.Context, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err == nil {
+		p.err = fmt.Errorf("play a worker: %w", err)
+	}
+}
+
+// failed is what went wrong first.
+func (p *players) failed() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
