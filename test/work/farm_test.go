@@ -105,10 +105,10 @@ func (f *farm) stop() {
 
 // entry is a line of the ledger.
 type entry struct {
-	run, task    string
-	attempt      int
-	key, word    string
-	line, worker int
+	run, task string
+	attempt   int
+	key, word string
+	line      int
 }
 
 func (f *farm) entries() (out []entry) {

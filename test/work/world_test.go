@@ -240,13 +240,7 @@ func (s *server) needPool() {
 	}
 }
 
-// submit starts a run of the document, once whatever happens meanwhile: name is
-// its name and its key.
-func (s *server) submit(name, doc string, args map[string]string) (id string) {
-	s.t.Helper()
-	return s.hand(wire.Submission{Document: wire.Document{Name: name, Text: doc}, Args: args, Run: wire.SubmitOptions{Name: name, Key: name}})
-}
-
+// hand hands in a run, once whatever happens meanwhile if it has a key.
 func (s *server) hand(sub wire.Submission) (id string) {
 	s.t.Helper()
 	err := s.again(func(ctx context.Context) error {
