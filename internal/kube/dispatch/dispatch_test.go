@@ -656,16 +656,20 @@ func TestClass(t *testing.T) {
 // What the container has seen to is not done again by the worker in it.
 func TestInPod(t *testing.T) {
 	r := newRig(t, dispatch.Config{})
-	id := r.submit("pod", 1, func(workflow.Scope) task.Task {
+	id := r.submit("pod", 3, func(workflow.Scope) task.Task {
 		return task.Task{Image: "a", User: "7:8", Volumes: []task.Volume{{Name: "new", Path: "/new"}, {Name: "keys", Path: "/keys"}, {Name: "mine", Path: "/mine"}, {Name: "big", Path: "/big"}},
 			Pod: map[string]any{"volumes": []any{map[string]any{"name": "keys", "secret": map[string]any{}}, map[string]any{"name": "big", "emptyDir": map[string]any{"medium": "Memory"}}},
 				"volumeClaimTemplates": []any{map[string]any{"metadata": map[string]any{"name": "mine"}}}}}
 	})
-	x := r.demand(id, 1)
+	x := r.demand(id, 3)
 	if x.Shape.User != "7:8" || x.Shape.Pod == nil {
 		t.Errorf("%+v", x.Shape)
 	}
-	b := r.ask(x, "pod-1", 1).Bodies[0]
+	g := r.ask(x, "pod-1", 3)
+	if len(g.Leases) != 3 || len(g.Bodies) != 1 {
+		t.Fatalf("%d bodies of %d tasks that are the same", len(g.Bodies), len(g.Leases))
+	}
+	b := g.Bodies[0]
 	if b.User != "" || b.Pod != nil || fmt.Sprint(b.Volumes) != "[{new /new  false} {keys /keys keys false} {mine /mine mine false} {big /big  false}]" {
 		t.Errorf("%+v", b)
 	}
