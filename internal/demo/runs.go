@@ -78,8 +78,5 @@ func (s *story) runs(ctx context.Context, dir string) error {
 	if len(found.Runs) != 1 || found.Runs[0].Tasks.Succeeded != 4 {
 		return fmt.Errorf("the run is not there as it should be: %+v", found.Runs)
 	}
-	if err := at.command(ctx, "runs", "ls"); err != nil {
-		return err
-	}
 	return at.command(ctx, "logs", found.Runs[0].ID, "3")
 }

@@ -40,10 +40,9 @@ type EngineConfig struct {
 
 // Engine is a [worker.Runner] that has docker or podman make its containers.
 // Images are found as a [Pool] finds them, and handed to the engine: it asks no
-// registry. They stay there until somebody prunes them. Who is root in a
-// container, and on the machine, is as the engine is configured: docker's root
-// is the machine's unless its userns-remap says otherwise. It is safe for
-// concurrent use.
+// registry. They stay there until somebody prunes them. Tasks are not root
+// of the machine: podman is told whose users they are, and a docker that keeps
+// none for them is refused. It is safe for concurrent use.
 type Engine struct {
 	cfg      EngineConfig
 	desk     *desk
@@ -71,6 +70,9 @@ func NewEngine(ctx context.Context, cfg EngineConfig, d Deps) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, dir: filepath.Join(cfg.Dir, "engine"), kind: filepath.Base(cfg.Command[0]),
 		executor: &worker.Executor{Exchange: d.Exchange, Clock: d.Clock, Limits: cfg.Inputs}}
+	if e.kind == "podman" && os.Geteuid() == 0 && e.cfg.Users == (Users{}) {
+		e.cfg.Users = defaultUsers // else its root is the machine's
+	}
 	if err := os.RemoveAll(e.dir); err != nil {
 		return nil, err
 	}
@@ -110,9 +112,8 @@ func (e *Engine) machine(ctx context.Context) (amount, error) {
 		return amount{}, fmt.Errorf("%s does not answer (is it running, and may this user use it?): %w", e.kind, err)
 	}
 	var info struct {
-		NCPU     int64 // docker
-		MemTotal int64
-		Host     struct { // podman
+		dockerInfo
+		Host struct { // podman
 			CPUs     int64 `json:"cpus"`
 			MemTotal int64 `json:"memTotal"`
 		} `json:"host"`
@@ -120,7 +121,29 @@ func (e *Engine) machine(ctx context.Context) (amount, error) {
 	if err := json.Unmarshal(out, &info); err != nil {
 		return amount{}, fmt.Errorf("%s info: %w", e.kind, err)
 	}
+	if e.kind == "docker" && runtime.GOOS == "linux" && info.rootful() {
+		return amount{}, errors.New("docker's root is the root of this machine, which no task may be: set userns-remap in its daemon.json, run it rootless, or say work.pool: on or podman")
+	}
 	return amount{cpu: 1000 * cmp.Or(info.NCPU, info.Host.CPUs, int64(runtime.NumCPU())), memory: cmp.Or(info.MemTotal, info.Host.MemTotal, 1<<50)}, nil
+}
+
+// dockerInfo is what docker tells of itself.
+type dockerInfo struct {
+	NCPU            int64
+	MemTotal        int64
+	SecurityOptions []string
+	OperatingSystem string
+}
+
+// rootful reports whether root of a container is root of the machine: docker has
+// no users of its own for them, and no machine of its own either.
+func (i *dockerInfo) rootful() bool {
+	for _, o := range i.SecurityOptions {
+		if name, _, _ := strings.Cut(o, ","); name == "name=userns" || name == "name=rootless" {
+			return false
+		}
+	}
+	return i.OperatingSystem != "Docker Desktop"
 }
 
 // Close implements [worker.Runner].

@@ -34,7 +34,7 @@ func newEngineWorld(t *testing.T) *world {
 	}
 	t.Setenv("CONTAINERS_CONF", conf)
 	podman := []string{"podman", "--runtime", "runc", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--root", dir + "/store", "--runroot", dir + "/run"}
-	e, err := NewEngine(t.Context(), EngineConfig{Command: podman, Config: Config{Dir: dir + "/pool", Users: defaultUsers}},
+	e, err := NewEngine(t.Context(), EngineConfig{Command: podman, Config: Config{Dir: dir + "/pool"}},
 		Deps{Images: w.shelf, Exchange: w.bytes, Clock: w.clock, Log: slog.New(slog.NewTextHandler(&locked{w: w.log}, nil))})
 	if err != nil {
 		parts.Missing(t, err.Error())
@@ -124,5 +124,21 @@ func TestNoEngine(t *testing.T) {
 	_, err := NewEngine(t.Context(), EngineConfig{Command: []string{"no-such-engine"}, Config: Config{Dir: t.TempDir()}}, Deps{Images: newShelf(), Exchange: &bytesOf{}, Clock: clock.Real()})
 	if err == nil || !strings.Contains(err.Error(), "no-such-engine") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestDockerOfRoot(t *testing.T) {
+	for name, c := range map[string]struct {
+		info dockerInfo
+		want bool
+	}{
+		"as it comes": {dockerInfo{SecurityOptions: []string{"name=seccomp,profile=builtin", "name=cgroupns"}, OperatingSystem: "Debian"}, true},
+		"remapped":    {dockerInfo{SecurityOptions: []string{"name=seccomp,profile=builtin", "name=userns"}, OperatingSystem: "Debian"}, false},
+		"rootless":    {dockerInfo{SecurityOptions: []string{"name=rootless"}, OperatingSystem: "Debian"}, false},
+		"desktop":     {dockerInfo{OperatingSystem: "Docker Desktop"}, false},
+	} {
+		if got := c.info.rootful(); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
 	}
 }

@@ -81,6 +81,10 @@ type Found struct {
 	From     Repository
 }
 
+// defaultUsers begin where no distribution has users, and neither systemd's
+// containers nor the ranges that useradd hands out.
+var defaultUsers = Users{First: 2_000_000_000, Size: 65536}
+
 // Users is a range of users and groups of this machine that are the tasks'.
 type Users struct{ First, Size int }
 

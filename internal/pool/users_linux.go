@@ -17,10 +17,6 @@ import (
 	"cairn.dev/cairn/internal/worker/keep"
 )
 
-// defaultUsers begin where no distribution has users, and neither systemd's
-// containers nor the ranges that useradd hands out.
-var defaultUsers = Users{First: 2_000_000_000, Size: 65536}
-
 // users is who tasks are on this machine.
 type users struct {
 	namespaces *isolate.Namespaces
