@@ -1,7 +1,7 @@
 //go:build linux
 
 // Command process measures the worker: how many programs that do nothing it
-// runs in a second beside xargs, and how much longer one takes in a file system
+// runs in a second beside xargs and GNU parallel, and how much longer one takes in a file system
 // and namespaces of its own.
 //
 // It owns a server in memory, which costs next to nothing. It does not measure
@@ -30,6 +30,7 @@ import (
 	"cairn.dev/cairn/internal/worker"
 	"cairn.dev/cairn/internal/worker/isolate"
 	"cairn.dev/cairn/internal/worker/keep"
+	"cairn.dev/cairn/test/parts"
 )
 
 func main() {
@@ -58,7 +59,10 @@ func main() {
 
 func run(scratch string, tasks, single, rounds int) error {
 	slots := runtime.NumCPU()
-	var peer, shared, overlay []float64
+	if err := parts.Install(context.Background(), os.Stderr, "parallel"); err != nil {
+		return err
+	}
+	var peer, gnu, shared, overlay []float64
 	for range rounds { // side by side, so that what else runs here hits all
 		p, err := xargs(tasks, slots)
 		if err != nil {
@@ -72,10 +76,14 @@ func run(scratch string, tasks, single, rounds int) error {
 		if err != nil {
 			return err
 		}
-		peer, shared, overlay = append(peer, p), append(shared, s), append(overlay, o)
+		g, err := parallel(tasks/8, slots)
+		if err != nil {
+			return err
+		}
+		peer, gnu, shared, overlay = append(peer, p), append(gnu, g), append(shared, s), append(overlay, o)
 	}
 	p, s, o := median(peer), median(shared), median(overlay)
-	fmt.Printf("programs a second, %d at a time: xargs %.0f, worker without isolation %.0f (%.2f of it), overlay %.0f\n", slots, p, s, s/p, o)
+	fmt.Printf("programs a second, %d at a time: xargs %.0f, GNU parallel %.0f, worker without isolation %.0f (%.2f of xargs), overlay %.0f\n", slots, p, median(gnu), s, s/p, o)
 	plain, err := alone(single)
 	if err != nil {
 		return err
@@ -93,15 +101,25 @@ func run(scratch string, tasks, single, rounds int) error {
 
 // xargs is the peer: so many programs, so many at a time.
 func xargs(n, slots int) (float64, error) {
+	return each(n, "xargs", "-P", strconv.Itoa(slots), "-n", "1", "true")
+}
+
+// parallel is GNU's, which gathers what each prints.
+func parallel(n, slots int) (float64, error) {
+	return each(n, "parallel", "-j", strconv.Itoa(slots), "true")
+}
+
+// each is how many programs a second a command starts for lines that it reads.
+func each(n int, command ...string) (float64, error) {
 	var in strings.Builder
 	for i := range n {
 		in.WriteString(strconv.Itoa(i) + "\n")
 	}
-	cmd := exec.Command("xargs", "-P", strconv.Itoa(slots), "-n", "1", "true")
+	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stdin = strings.NewReader(in.String())
 	start := time.Now()
 	if err := cmd.Run(); err != nil {
-		return 0, fmt.Errorf("xargs: %w", err)
+		return 0, fmt.Errorf("%s: %w", command[0], err)
 	}
 	return float64(n) / time.Since(start).Seconds(), nil
 }
