@@ -31,7 +31,10 @@ type settings struct {
 	n       int // tasks, and workflows of one task
 	large   int // tasks of the large workflow
 	samples int
-	only    []string
+	// patience is how long the large workflow may take on the real node, by what
+	// the small one took.
+	patience time.Duration
+	only     []string
 }
 
 // parts are what may be measured alone.
@@ -45,6 +48,7 @@ func main() {
 	flag.IntVar(&s.n, "n", 1000, "tasks, and workflows of one task")
 	flag.IntVar(&s.large, "large", 100_000, "tasks of the large workflow")
 	flag.IntVar(&s.samples, "samples", 30, "workflows whose first line is waited for")
+	flag.DurationVar(&s.patience, "patience", 2*time.Minute, "how long the large workflow may take on the real node; else it is not run there")
 	only := flag.String("only", "", "only these, with commas: "+strings.Join(parts, ", "))
 	small := flag.Bool("small", false, "a tenth of all, to see whether it works")
 	server := flag.String("serve", "", "be the server (what the benchmark calls itself with)")

@@ -40,7 +40,7 @@ func (r *report) add(x row) {
 
 // detail says of what the writes of something consist.
 func (r *report) detail(what string, c cost) {
-	r.details = append(r.details, fmt.Sprintf("- **%s**, %d pods, %d writes: %s\n", what, c.pods(), c.writes.total(), c.writes))
+	r.details = append(r.details, fmt.Sprintf("- **%s**, %s, %d writes: %s\n", what, count(c.pods(), "pod"), c.writes.total(), c.writes))
 }
 
 func (r *report) String() string {
@@ -72,6 +72,14 @@ func rounded(d time.Duration) string {
 		return fmt.Sprintf("%.1f s", d.Seconds())
 	}
 	return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+}
+
+// count is a number of things.
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 func mib(n int64) string { return fmt.Sprintf("%.2f MiB", float64(n)/(1<<20)) }

@@ -88,15 +88,15 @@ func (w *world) fan(ctx context.Context, namespace string, n int) error {
 	if err := until(ctx, "the workflow has ended", 10*time.Minute, func() (bool, error) {
 		err := w.admin.get(ctx, workflows(namespace)+"/fan", &s)
 		switch s.Status.Phase {
-		case "Failed", "Error", "Canceled", "Refused":
-			return true, fmt.Errorf("the workflow is %s", s.Status.Phase)
+		case "Succeeded", "Failed", "Error", "Canceled", "Refused":
+			return true, err
 		}
-		return s.Status.Phase == "Succeeded", err
+		return false, err
 	}); err != nil {
 		return err
 	}
-	if s.Status.Counts.Succeeded < n {
-		return fmt.Errorf("%d tasks have succeeded, want %d", s.Status.Counts.Succeeded, n)
+	if s.Status.Phase != "Succeeded" || s.Status.Counts.Succeeded < n {
+		return fmt.Errorf("the workflow is %s, and %d tasks have succeeded of %d", s.Status.Phase, s.Status.Counts.Succeeded, n)
 	}
 	_, err := w.admin.do(ctx, http.MethodDelete, workflows(namespace)+"/fan", nil)
 	return err
@@ -130,7 +130,10 @@ func (w *world) many(ctx context.Context, n int) error {
 				ok++
 			}
 		}
-		return ok == n, fmt.Errorf("%d have", ok)
+		if ok < n {
+			return false, fmt.Errorf("%d have", ok)
+		}
+		return true, nil
 	})
 }
 
@@ -148,22 +151,25 @@ func (w *world) job(ctx context.Context, n, parallel int) error {
 			"template": object{"spec": object{"restartPolicy": "Never", "containers": []object{{"name": "main", "image": image, "command": []string{"true"}}}}}}}); err != nil {
 		return err
 	}
-	return until(ctx, "the Job has ended", 15*time.Minute, func() (bool, error) {
+	failed := false
+	err := until(ctx, "the Job has ended", 15*time.Minute, func() (bool, error) {
 		var s status
 		if err := w.admin.get(ctx, path+"/each", &s); err != nil {
 			return false, err
 		}
 		for _, c := range s.Status.Conditions {
-			if c.Type == "Failed" && c.Status == "True" {
-				return true, errors.New("the Job has failed")
-			}
+			failed = failed || c.Type == "Failed" && c.Status == "True"
 			// Its pods have ended; that they are all counted may take longer.
-			if (c.Type == "SuccessCriteriaMet" || c.Type == "Complete") && c.Status == "True" {
+			if failed || (c.Type == "SuccessCriteriaMet" || c.Type == "Complete") && c.Status == "True" {
 				return true, nil
 			}
 		}
 		return false, nil
 	})
+	if failed {
+		err = errors.New("the Job has failed")
+	}
+	return err
 }
 
 // first is how long it is from kubectl apply to the first line.

@@ -106,7 +106,9 @@ func serve(text string) error {
 	var errs [4]error
 	for i, run := range []func(context.Context) error{server.Run, tasks.Run, pods.Run, objects.Run} {
 		wg.Go(func() {
-			errs[i] = run(ctx)
+			if err := run(ctx); ctx.Err() == nil {
+				errs[i] = fmt.Errorf("a loop of the server has ended: %w", err)
+			}
 			stop() // one that ends ends all
 		})
 	}
