@@ -36,7 +36,7 @@ func TestKill(t *testing.T) {
 	rng := choices(t)
 	s := newServer(t, filepath.Join(t.TempDir(), "data"), hasty)
 	f := newFarm(t, s, 3)
-	l := &load{f: f, open: map[string]given{}, end: make(chan struct{})}
+	l := &load{f: f, open: map[string]given{}, end: make(chan struct{}), more: make(chan struct{}, 1)}
 	var clients sync.WaitGroup
 	for range 3 {
 		seed := rng.Uint64()
@@ -44,7 +44,7 @@ func TestKill(t *testing.T) {
 	}
 	begun := time.Now()
 	for round := range rounds {
-		f.round(rng, round)
+		l.round(rng, round)
 		if t.Failed() {
 			t.Logf("in round %d; the server said:\n%s", round, s.life.output())
 			break
@@ -99,6 +99,7 @@ func TestKill(t *testing.T) {
 type load struct {
 	f    *farm
 	end  chan struct{}
+	more chan struct{} // one run more than there is room for
 	mu   sync.Mutex
 	open map[string]given // by ID
 	done []given          // have ended
@@ -114,6 +115,11 @@ func (l *load) work(rng *rand.Rand) {
 		l.mu.Lock()
 		room := len(l.open) < outstanding
 		l.mu.Unlock()
+		select {
+		case <-l.more:
+			room = true
+		default:
+		}
 		if room {
 			g := l.f.submit(rng)
 			l.mu.Lock()
@@ -208,7 +214,8 @@ func (f *farm) checkList(all []given) {
 // round lets everything go on for a moment, then kills the server, some workers,
 // or both, at a moment that is chosen by time, by what is said, or by what is
 // written.
-func (f *farm) round(rng *rand.Rand, round int) {
+func (l *load) round(rng *rand.Rand, round int) {
+	f := l.f
 	f.t.Helper()
 	// Now and then it goes on for longer than a lease.
 	quiet := 50 + rng.IntN(250)
@@ -226,15 +233,19 @@ func (f *farm) round(rng *rand.Rand, round int) {
 		victim.tap.arm(1+rng.IntN(30), true, killServer)
 	case 2: // what it said is durable, and it does not hear so
 		victim.tap.arm(1+rng.IntN(30), false, killServer)
-	case 3: // a client's words likewise
-		f.s.door.arm(1+rng.IntN(20), rng.IntN(2) == 0, killServer)
+	case 3: // a run that is handed in likewise
+		f.s.desk.arm(1, rng.IntN(3) == 0, killServer)
+		select {
+		case l.more <- struct{}{}:
+		default:
+		}
 	case 4: // in the middle of a commit
 		go f.s.afterWrite(rng.IntN(200_000), killServer)
 	case 5: // a worker, at a step of a task
 		victim.tap.arm(1+rng.IntN(40), rng.IntN(2) == 0, killWorker)
 	}
 	<-over
-	f.s.door.arm(0, false, nil)
+	f.s.desk.arm(0, false, nil)
 	victim.tap.arm(0, false, nil)
 	if kind == 5 || rng.IntN(3) == 0 {
 		victim.life.kill()

@@ -150,11 +150,12 @@ func (p *process) stop(t *testing.T) {
 type server struct {
 	t            *testing.T
 	data, config string
-	door         *wireTap // clients'
+	door, desk   *wireTap // clients', and theirs when they hand in runs
 	taps         []*wireTap
 	life         *process
 	client       *client.Client
-	pool         chan bool // whether tasks run on its machine, once for each life
+	hands        *client.Client // by the desk
+	pool         chan bool      // whether tasks run on its machine, once for each life
 }
 
 // newServer starts one with the configuration.
@@ -164,14 +165,19 @@ func newServer(t *testing.T, data, configuration string) *server {
 	if err := os.WriteFile(s.config, []byte(configuration), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.door = s.tap()
-	var err error
-	s.client, err = client.New(client.Config{Server: s.door.url(), HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}})
+	s.door, s.desk = s.tap(), s.tap()
+	s.client, s.hands = newClient(t, s.door), newClient(t, s.desk)
+	s.start()
+	return s
+}
+
+func newClient(t *testing.T, w *wireTap) *client.Client {
+	t.Helper()
+	c, err := client.New(client.Config{Server: w.url(), HTTP: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Minute}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.start()
-	return s
+	return c
 }
 
 // tap is another address of the server.
@@ -244,7 +250,7 @@ func (s *server) needPool() {
 func (s *server) hand(sub wire.Submission) (id string) {
 	s.t.Helper()
 	err := s.again(func(ctx context.Context) error {
-		r, err := s.client.Submit(ctx, sub)
+		r, err := s.hands.Submit(ctx, sub)
 		id = r.ID
 		return err
 	})
