@@ -3,7 +3,9 @@ package worker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -80,6 +82,11 @@ func (l *logs) run(ctx context.Context) {
 		batch := bytes.Join(l.frames[:n], nil)
 		l.mu.Unlock()
 		answer, err := l.server.Logs(ctx, batch)
+		if r, ok := errors.AsType[*Refusal](err); ok && (r.Status == http.StatusBadRequest || r.Status == http.StatusUnprocessableEntity) {
+			// It will not become right by being sent again, and outcomes wait for it.
+			l.log.Error("the server does not take a part of the logs; it is left out", "bytes", size, "err", err)
+			err = nil
+		}
 		if err != nil {
 			if ctx.Err() != nil {
 				return
