@@ -61,6 +61,9 @@ func TestKill(t *testing.T) {
 	for _, g := range l.done {
 		l.check(g)
 	}
+	if most := 1 + rounds/100; l.aside > most {
+		t.Errorf("%d runs lost five workers under a task, more than %d", l.aside, most)
+	}
 	t.Logf("checked after %v", time.Since(begun).Round(time.Second))
 	f.check()
 	f.checkList(l.done)
@@ -103,6 +106,9 @@ type load struct {
 	mu   sync.Mutex
 	open map[string]given // by ID
 	done []given          // have ended
+	// aside counts the runs that ended because too many workers were lost under
+	// one of their tasks.
+	aside int
 }
 
 func (l *load) work(rng *rand.Rand) {
@@ -157,6 +163,12 @@ func (l *load) check(g given) {
 	fail := func(format string, args ...any) {
 		t.Helper()
 		t.Errorf("%s (%s): %s; %+v\n%s", g.name, g.id, fmt.Sprintf(format, args...), r, s.tree(g.id))
+	}
+	if r.Phase == "error" && strings.Contains(r.Message, "set aside after 5 lost attempts") && r.Tasks.Crashes >= 5 {
+		// Who loses five workers is not given a sixth: so it is promised, and among
+		// hundreds of kills it happens.
+		l.aside++
+		return
 	}
 	if r.Name != g.name || r.Phase != g.shape.phase {
 		fail("ended as %s, want %s", r.Phase, g.shape.phase)
