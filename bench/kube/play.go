@@ -20,10 +20,10 @@ import (
 type players struct {
 	api *api
 
+	has map[string]bool // by uid; play's own
 	wg  sync.WaitGroup
 	mu  sync.Mutex
-	has map[string]bool // by uid
-	err error           // the first
+	err error // the first
 }
 
 type podList struct {
@@ -36,7 +36,6 @@ type podList struct {
 				Env  []struct{ Name, Value string }
 			}
 		}
-		Status struct{ Phase string }
 	}
 }
 
@@ -45,11 +44,11 @@ func (p *players) play(ctx context.Context) {
 	defer p.wg.Wait()
 	for ctx.Err() == nil {
 		var l podList
-		if err := p.api.get(ctx, "/api/v1/pods?resourceVersion=0&labelSelector="+jobs.LabelRun, &l); err != nil {
+		if err := p.api.get(ctx, "/api/v1/pods?resourceVersion=0&fieldSelector=status.phase%3DRunning&labelSelector="+jobs.LabelRun, &l); err != nil {
 			p.fail(ctx, err)
 		}
 		for _, x := range l.Items {
-			if x.Status.Phase != "Running" || p.has[x.Metadata.UID] {
+			if p.has[x.Metadata.UID] {
 				continue
 			}
 			p.has[x.Metadata.UID] = true

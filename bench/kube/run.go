@@ -104,6 +104,10 @@ func (w *world) fan(ctx context.Context, namespace string, n int) error {
 
 // many hands in workflows of one task, all at once, and waits for their ends.
 func (w *world) many(ctx context.Context, n int) error {
+	before, err := w.ended(ctx)
+	if err != nil {
+		return err
+	}
 	var wg sync.WaitGroup
 	turns := make(chan struct{}, 16)
 	errs := make([]error, n)
@@ -118,9 +122,15 @@ func (w *world) many(ctx context.Context, n int) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return until(ctx, fmt.Sprintf("%d workflows have succeeded", n), 10*time.Minute, func() (bool, error) {
+	// A list of all objects costs the API server too much to be asked for before.
+	if err := until(ctx, fmt.Sprintf("%d runs have ended", n), 10*time.Minute, func() (bool, error) {
+		now, err := w.ended(ctx)
+		return now-before >= n, err
+	}); err != nil {
+		return err
+	}
+	return until(ctx, fmt.Sprintf("%d workflows have succeeded", n), time.Minute, func() (bool, error) {
 		var l struct{ Items []status }
-		time.Sleep(500 * time.Millisecond) // a list of them all is not for free
 		if err := w.admin.get(ctx, workflows(plain)+"?resourceVersion=0", &l); err != nil {
 			return false, err
 		}

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -67,10 +68,11 @@ func serve(text string) error {
 	defer store.Close()
 	var tasks *dispatch.Dispatcher
 	var objects *controller.Controller
+	var ended atomic.Int64
 	secret := []byte("0123456789abcdef")
 	server, err := work.New(ctx, work.Config{Secret: secret}, work.Deps{DB: store, Clock: clock.Real(), Log: log, Blobs: &worktest.Blobs{},
 		Compile: front.Again, CompileSchedule: front.ScheduleAgain,
-		Ended: func(run string) { tasks.Ended(run) }, Changed: func(run string) { objects.Changed(run) }})
+		Ended: func(run string) { ended.Add(1); tasks.Ended(run) }, Changed: func(run string) { objects.Changed(run) }})
 	if err != nil {
 		return err
 	}
@@ -94,6 +96,7 @@ func serve(text string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+task.PathLogs, m.take)
 	mux.HandleFunc("GET /ready", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /ended", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, ended.Load()) })
 	mux.HandleFunc("GET /printed/{text}", m.await)
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {

@@ -268,6 +268,21 @@ func (w *world) close() {
 	}
 }
 
+// ended is how many runs the server has seen end.
+func (w *world) ended(ctx context.Context) (n int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.address+"/ended", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = fmt.Fscan(resp.Body, &n)
+	return n, err
+}
+
 // memory is the largest resident set of the server so far, in bytes.
 func (w *world) memory() (int64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.server.Process.Pid))
