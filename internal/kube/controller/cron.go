@@ -25,7 +25,7 @@ func (c *Controller) dealCron(ctx context.Context, r ref, rec *record, u *unstru
 	if u.GetDeletionTimestamp() != nil {
 		return 0, c.forgetSchedule(ctx, c.key(r.namespace, rec.uid))
 	}
-	if d := c.wait(rec); d > 0 && rec.generation == u.GetGeneration() {
+	if d := c.wait(rec, false); d > 0 && rec.generation == u.GetGeneration() {
 		return d, nil // its run changes more often than it is told of
 	}
 	refused, err := c.putSchedule(ctx, r, rec, u)

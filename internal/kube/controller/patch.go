@@ -30,6 +30,7 @@ type record struct {
 	uid, run string
 	failures int
 	written  time.Duration  // when, on the monotonic clock; 0: never
+	since    time.Duration  // when its phase was written
 	status   map[string]any // that was written, and is there
 	labels   map[string]string
 
@@ -80,12 +81,18 @@ func (c *Controller) refuse(rec *record, refused bool) {
 	rec.refused = refused
 }
 
-// wait is how long an object is not to be written to.
-func (c *Controller) wait(rec *record) time.Duration {
+// wait is how long an object is not to be written to. How far a run is is told
+// the less often the longer it takes, so that what it costs does not grow with
+// it: each time it is a quarter older.
+func (c *Controller) wait(rec *record, progress bool) time.Duration {
 	if rec.written == 0 {
 		return 0
 	}
-	return max(0, rec.written+pace-c.d.Clock.Mono())
+	d := pace
+	if progress {
+		d = max(pace, (rec.written-rec.since)/4)
+	}
+	return max(0, rec.written+d-c.d.Clock.Mono())
 }
 
 // write brings an object's status to what it should be, and its labels where
@@ -106,10 +113,13 @@ func (c *Controller) write(ctx context.Context, r ref, rec *record, u *unstructu
 	if len(change) == 0 && len(set) == 0 {
 		return 0, nil
 	}
-	if d := c.wait(rec); d > 0 {
+	_, turn := change["phase"]
+	if d := c.wait(rec, !turn && len(set) == 0); d > 0 {
 		return d, nil
 	}
-	rec.written = max(1, c.d.Clock.Mono())
+	if rec.written = max(1, c.d.Clock.Mono()); turn {
+		rec.since = rec.written
+	}
 	err = c.send(ctx, r, u, change, set, status)
 	if apierrors.IsNotFound(err) {
 		return 0, nil // it went; its deletion is on its way

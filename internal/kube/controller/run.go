@@ -32,7 +32,7 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 	if uid := string(u.GetUID()); rec.uid != uid {
 		c.begin(r, rec, uid)
 	}
-	if d := c.wait(rec); d > 0 && rec.steered && rec.generation == p.generation && u.GetDeletionTimestamp() == nil {
+	if d := c.wait(rec, false); d > 0 && rec.steered && rec.generation == p.generation && u.GetDeletionTimestamp() == nil {
 		return d, nil // a busy run changes more often than it is told of
 	}
 	if rec.run == "" {
@@ -88,7 +88,7 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 		return 0, err
 	}
 	rec.generation = p.generation
-	if d := c.wait(rec); d > 0 {
+	if d := c.wait(rec, false); d > 0 {
 		return d, nil
 	}
 	if p.changed = rec.spec != "" && rec.spec != p.spec; p.changed {
