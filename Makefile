@@ -55,7 +55,7 @@ race: compiler ## the race detector over the rooms that are pure or concurrent
 	CGO_ENABLED=1 $(CI) test race -- -race -short -timeout 15m $(RACE)
 
 real: ## tests against real programs: conformance, clients, kills, documentation
-	$(CI) test real -- -count=1 -timeout 15m -skip '^TestPublished$$' $$($(GO) list ./test/... | grep -v -e /test/cluster -e /test/agent -e /test/e2e -e /test/gitea -e /test/catalog -e /test/bump -e /test/objects)
+	$(CI) test real -- -count=1 -timeout 15m -skip '^TestPublished$$' $$($(GO) list ./test/... | grep -v -e /test/cluster -e /test/agent -e /test/e2e -e /test/gitea -e /test/catalog -e /test/bump -e /test/objects -e /test/kube)
 
 soak: compiler ## the long loops: all kill rounds, all simulation steps, again for SOAK_MINUTES=0
 	@test -n '$(SOAK)' || { echo 'no test reads CAIRN_SOAK'; exit 1; }
