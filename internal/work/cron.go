@@ -21,7 +21,7 @@ func nextTime(cron string, zone *time.Location, after time.Time) (time.Time, err
 	if len(fields) == 5 && strings.HasPrefix(fields[1], "*") || cron == "@hourly" || cron == "@5minutes" || cron == "@10minutes" || cron == "@15minutes" || cron == "@30minutes" {
 		next, err := gronx.NextTickAfter(cron, after.In(time.FixedZone("", offset)), false)
 		if err != nil {
-			return next, fmt.Errorf("%q never comes: %w", cron, err)
+			return next, fmt.Errorf("%q never comes", cron)
 		}
 		return next.Truncate(time.Minute).UTC(), nil
 	}
@@ -29,7 +29,7 @@ func nextTime(cron string, zone *time.Location, after time.Time) (time.Time, err
 	for range 10 { // more than an hour that comes twice can hold of one table's times, skipped below
 		next, err := gronx.NextTickAfter(cron, wall, false)
 		if err != nil {
-			return next, fmt.Errorf("%q never comes: %w", cron, err)
+			return next, fmt.Errorf("%q never comes", cron)
 		}
 		next = next.Truncate(time.Minute)
 		at := instant(next, zone)
