@@ -358,25 +358,14 @@ func nodeOf(v machine.View) wire.RunNode {
 // shown is a value as people may see it: of a file, what it is, and not where
 // it comes from, which may hold what signs on there.
 func shown(v workflow.Value) any {
-	switch v := v.(type) {
-	case *workflow.File:
-		f := *v
-		f.Source = nil
-		return f
-	case []any:
-		out := make([]any, len(v))
-		for i, e := range v {
-			out[i] = shown(e)
+	return workflow.Replace(v, func(v workflow.Value) workflow.Value {
+		if f, ok := v.(*workflow.File); ok {
+			known := *f
+			known.Source = nil
+			return known
 		}
-		return out
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for k, e := range v {
-			out[k] = shown(e)
-		}
-		return out
-	}
-	return v
+		return v
+	})
 }
 
 // runProblem is an error of the work server as an answer.

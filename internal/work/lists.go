@@ -314,23 +314,12 @@ const marker = "\x00file"
 
 // mark makes a value that JSON can hold.
 func mark(v workflow.Value) any {
-	switch v := v.(type) {
-	case *workflow.File:
-		return map[string]any{marker: v}
-	case []any:
-		out := make([]any, len(v))
-		for i, e := range v {
-			out[i] = mark(e)
+	return workflow.Replace(v, func(v workflow.Value) workflow.Value {
+		if f, ok := v.(*workflow.File); ok {
+			return map[string]any{marker: f}
 		}
-		return out
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for k, e := range v {
-			out[k] = mark(e)
-		}
-		return out
-	}
-	return v
+		return v
+	})
 }
 
 // unmark is the opposite. What it is given is its own to change.

@@ -226,27 +226,17 @@ func (f file) Value() any     { return f.File }
 
 // toCEL makes whole numbers integers, because that is how people write them.
 func toCEL(v Value) any {
-	switch v := v.(type) {
-	case *File:
-		return file{v}
-	case float64:
-		if v == float64(int64(v)) && v < 1<<53 && v > -1<<53 {
-			return int64(v)
+	return Replace(v, func(v Value) Value {
+		switch v := v.(type) {
+		case *File:
+			return file{v}
+		case float64:
+			if v == float64(int64(v)) && v < 1<<53 && v > -1<<53 {
+				return int64(v)
+			}
 		}
-	case []any:
-		out := make([]any, len(v))
-		for i, e := range v {
-			out[i] = toCEL(e)
-		}
-		return out
-	case map[string]any:
-		out := make(map[string]any, len(v))
-		for k, e := range v {
-			out[k] = toCEL(e)
-		}
-		return out
-	}
-	return v
+		return v
+	})
 }
 
 var errDeep = errors.New("the value is nested too deep")
