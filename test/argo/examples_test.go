@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"cairn.dev/cairn/test/argo/published"
 )
 
 const examples = "../../testdata/argo"
@@ -17,7 +19,7 @@ func TestExamples(t *testing.T) {
 	if len(files) < 60 {
 		t.Fatalf("only %d examples", len(files))
 	}
-	web := internet(t)
+	web := published.Internet(t)
 	var docs []document
 	for _, f := range files {
 		text, err := os.ReadFile(f)
@@ -28,11 +30,11 @@ func TestExamples(t *testing.T) {
 		expect := strings.TrimPrefix(first, "# expect: ")
 		phase, _, _ := strings.Cut(expect, ";")
 		if slices.Contains([]string{"Succeeded", "Failed", "Error"}, phase) {
-			x, err := parseOutcome(strings.Replace(expect, phase, strings.ToLower(phase), 1))
+			x, err := published.ParseOutcome(strings.Replace(expect, phase, strings.ToLower(phase), 1))
 			if err != nil {
 				t.Fatalf("%s: %v", f, err)
 			}
-			docs = append(docs, document{filepath.Base(f), web.replace(text), x})
+			docs = append(docs, document{filepath.Base(f), web.Replace(text), x})
 		}
 	}
 	start(t).all(t, docs)

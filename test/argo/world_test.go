@@ -18,6 +18,7 @@ import (
 	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/serve"
 	"cairn.dev/cairn/internal/worker/keep"
+	"cairn.dev/cairn/test/argo/published"
 	"cairn.dev/cairn/test/images"
 	"cairn.dev/cairn/test/parts"
 )
@@ -44,7 +45,7 @@ func start(t *testing.T) *world {
 	t.Helper()
 	c := *config.Default()
 	c.Data, c.Listen, c.Open = t.TempDir(), "127.0.0.1:0", true
-	c.Work.Pool, c.Work.Slots, c.Work.Secrets = "on", slots, secrets(t)
+	c.Work.Pool, c.Work.Slots, c.Work.Secrets = "on", slots, published.Secrets(t)
 	w := &world{log: &buffer{}}
 	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	srv, err := serve.New(t.Context(), serve.Config{Config: c}, serve.Deps{Clock: clock.Real(), Log: log, Stdout: w.log, Version: serve.Version("test")})
@@ -82,7 +83,7 @@ func start(t *testing.T) *world {
 type document struct {
 	name string
 	text []byte
-	outcome
+	published.Outcome
 }
 
 // all runs the documents, all at once, because most of them wait for something,
@@ -109,24 +110,24 @@ func (w *world) all(t *testing.T, docs []document) (good int) {
 func (w *world) expect(ctx context.Context, d document) error {
 	ctx, end := context.WithTimeout(ctx, patience)
 	defer end()
-	s, err := w.Submit(ctx, wire.Submission{Document: wire.Document{Name: d.name, Text: string(d.text)}, Args: d.args})
+	s, err := w.Submit(ctx, wire.Submission{Document: wire.Document{Name: d.name, Text: string(d.text)}, Args: d.Args})
 	if err != nil {
 		return err
 	}
-	if d.after > 0 {
-		if err := clock.Sleep(ctx, clock.Real(), d.after); err != nil {
+	if d.After > 0 {
+		if err := clock.Sleep(ctx, clock.Real(), d.After); err != nil {
 			return err
 		}
 		if _, err := w.Cancel(ctx, s.ID, true); err != nil {
 			return err
 		}
 	}
-	r, err := w.wait(ctx, s.ID, d.answers)
+	r, err := w.wait(ctx, s.ID, d.Answers)
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, w.tree(s.ID))
 	}
-	if !slices.Contains(d.phases, r.Phase) || !strings.Contains(r.Message, d.says) {
-		return fmt.Errorf("it ended %s (%s), want %s (%s)\n%s", r.Phase, r.Message, strings.Join(d.phases, " or "), d.says, w.tree(s.ID))
+	if !slices.Contains(d.Phases, r.Phase) || !strings.Contains(r.Message, d.Says) {
+		return fmt.Errorf("it ended %s (%s), want %s (%s)\n%s", r.Phase, r.Message, strings.Join(d.Phases, " or "), d.Says, w.tree(s.ID))
 	}
 	return nil
 }

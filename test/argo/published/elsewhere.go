@@ -1,4 +1,4 @@
-package argo
+package published
 
 import (
 	"bytes"
@@ -19,15 +19,17 @@ import (
 	"cairn.dev/cairn/test/parts"
 )
 
-// elsewhere stands in for what examples name that is not here.
-type elsewhere struct {
-	url     string // a web server
-	store   string // HOST:PORT of an object store; "" for none
-	buckets string // the folder that is that store
+// Elsewhere stands in for what examples name that is not here. Whoever runs them
+// where this computer has another address says so in URL and Store.
+type Elsewhere struct {
+	URL     string // of a web server
+	Store   string // HOST:PORT of an object store; "" for none
+	Buckets string // the folder that is that store
 }
 
-// internet is a web server that answers whatever examples ask.
-func internet(t *testing.T) elsewhere {
+// Internet is a web server that answers whatever examples ask, until the test
+// ends.
+func Internet(t testing.TB) Elsewhere {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -42,7 +44,7 @@ func internet(t *testing.T) elsewhere {
 		}
 	}))
 	t.Cleanup(s.Close)
-	return elsewhere{url: s.URL}
+	return Elsewhere{URL: s.URL}
 }
 
 // The account and the place of the object store.
@@ -52,12 +54,12 @@ const (
 	storeRegion = "us-west-2"
 )
 
-// objects starts an object store with the objects that examples read.
-func (e *elsewhere) objects(t *testing.T) {
+// Objects starts an object store with the objects that examples read.
+func (e *Elsewhere) Objects(t testing.TB) {
 	t.Helper()
-	e.buckets = t.TempDir()
+	e.Buckets = t.TempDir()
 	for name, text := range map[string]string{"my-bucket-name/path/in/bucket": "hello\n", "your-bucket-name/input-file/upload.zip": "hello\n", "my-bucket/.keep": ""} {
-		file := filepath.Join(e.buckets, filepath.FromSlash(name))
+		file := filepath.Join(e.Buckets, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -70,10 +72,10 @@ func (e *elsewhere) objects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.store = l.Addr().String()
+	e.Store = l.Addr().String()
 	l.Close()
 	var said bytes.Buffer
-	cmd := exec.Command(program, "--region", storeRegion, "--port", e.store, "posix", "--nometa", e.buckets)
+	cmd := exec.Command(program, "--region", storeRegion, "--port", e.Store, "posix", "--nometa", e.Buckets)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+storeUser, "ROOT_SECRET_KEY="+storeSecret)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -85,7 +87,7 @@ func (e *elsewhere) objects(t *testing.T) {
 		_ = cmd.Wait()
 	})
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if c, err := net.Dial("tcp", e.store); err == nil {
+		if c, err := net.Dial("tcp", e.Store); err == nil {
 			c.Close()
 			return
 		}
@@ -95,9 +97,9 @@ func (e *elsewhere) objects(t *testing.T) {
 	}
 }
 
-// secrets are the server's accounts at the object store, by the names that
+// Secrets are the server's accounts at the object store, by the names that
 // examples give them.
-func secrets(t *testing.T) (all []config.WorkSecret) {
+func Secrets(t testing.TB) (all []config.WorkSecret) {
 	t.Setenv("CAIRN_TEST_STORE_SECRET", storeSecret)
 	for _, name := range []string{"my-s3-credentials", "s3-creds"} {
 		all = append(all, config.WorkSecret{Name: name, Username: storeUser, Env: "CAIRN_TEST_STORE_SECRET"})
@@ -107,9 +109,9 @@ func secrets(t *testing.T) (all []config.WorkSecret) {
 
 var amazon = regexp.MustCompile(`(?m)^( *)endpoint: s3\.amazonaws\.com *\n`)
 
-// replace writes the stand-ins where a document names others.
-func (e elsewhere) replace(doc []byte) []byte {
-	doc = amazon.ReplaceAll(doc, []byte("${1}endpoint: "+e.store+"\n${1}insecure: true\n"))
-	return []byte(strings.NewReplacer("http://127.0.0.1:1/", e.url+"/", "https://raw.githubusercontent.com", e.url, "https://storage.googleapis.com", e.url,
-		"YOUR_WEBHOOK_URL_HERE", e.url, "region: us-east-1", "region: "+storeRegion).Replace(string(doc)))
+// Replace writes the stand-ins where a document names others.
+func (e Elsewhere) Replace(doc []byte) []byte {
+	doc = amazon.ReplaceAll(doc, []byte("${1}endpoint: "+e.Store+"\n${1}insecure: true\n"))
+	return []byte(strings.NewReplacer("http://127.0.0.1:1/", e.URL+"/", "https://raw.githubusercontent.com", e.URL, "https://storage.googleapis.com", e.URL,
+		"YOUR_WEBHOOK_URL_HERE", e.URL, "region: us-east-1", "region: "+storeRegion).Replace(string(doc)))
 }
