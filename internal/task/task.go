@@ -45,6 +45,8 @@ type Task struct {
 	Pod map[string]any `json:"pod,omitempty"`
 	// HTTP, in place of an image: a request that the server makes itself.
 	HTTP *HTTP `json:"http,omitempty"`
+	// Resource, likewise: a request to a cluster that the worker makes.
+	Resource *Resource `json:"resource,omitempty"`
 }
 
 // Env is a variable of the environment.
