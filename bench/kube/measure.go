@@ -209,7 +209,7 @@ func (s settings) kwok(ctx context.Context, r *report, dir string) error {
 		return err
 	}
 	playing, stop := context.WithCancel(ctx)
-	p := &players{api: w.admin, has: map[string]bool{}}
+	p := &players{api: w.admin, has: map[string]bool{}, secrets: map[string]map[string][]byte{}}
 	done := make(chan struct{})
 	go func() { defer close(done); p.play(playing) }()
 	defer func() { stop(); <-done }()

@@ -20,7 +20,8 @@ import (
 type players struct {
 	api *api
 
-	has map[string]bool // by uid; play's own
+	has     map[string]bool              // by uid; play's own
+	secrets map[string]map[string][]byte // by path; play's own
 	wg  sync.WaitGroup
 	mu  sync.Mutex
 	err error // the first
@@ -33,10 +34,42 @@ type podList struct {
 			Containers []struct {
 				Name string
 				Args []string
-				Env  []struct{ Name, Value string }
+				Env  []variable
 			}
 		}
 	}
+}
+
+type variable struct {
+	Name, Value string
+	ValueFrom   struct{ SecretKeyRef struct{ Name, Key string } }
+}
+
+// expand is the environment that a kubelet makes of its description, as far as
+// the worker of a pod needs it.
+func (p *players) expand(ctx context.Context, namespace string, list []variable) map[string]string {
+	env := map[string]string{}
+	for _, e := range list {
+		from := e.ValueFrom.SecretKeyRef
+		if from.Name == "" {
+			for k, v := range env {
+				e.Value = strings.ReplaceAll(e.Value, "$("+k+")", v)
+			}
+			env[e.Name] = e.Value
+			continue
+		}
+		path := "/api/v1/namespaces/" + namespace + "/secrets/" + from.Name
+		if _, known := p.secrets[path]; !known {
+			var s struct{ Data map[string][]byte }
+			if err := p.api.get(ctx, path, &s); err != nil {
+				p.fail(ctx, err)
+				continue
+			}
+			p.secrets[path] = s.Data
+		}
+		env[e.Name] = string(p.secrets[path][from.Key])
+	}
+	return env
 }
 
 // play looks for pods that run, until ctx ends, and plays their workers.
@@ -57,9 +90,7 @@ func (p *players) play(ctx context.Context) {
 				if c.Name != jobs.Main {
 					continue
 				}
-				for _, e := range c.Env {
-					env[e.Name] = e.Value
-				}
+				env = p.expand(ctx, x.Metadata.Namespace, c.Env)
 				for _, a := range c.Args {
 					if v, ok := strings.CutPrefix(a, "-pool="); ok {
 						pool = v

@@ -502,7 +502,8 @@ func TestDoor(t *testing.T) {
 		h.ServeHTTP(w, q)
 		return w
 	}
-	token := r.d.Token(x)
+	open := r.d.Token(x) // as whoever may view the pod reads it
+	token := open + "." + r.d.Key(x.Namespace)
 	var g task.Grant
 	w := call(token, task.PathWork, nil, task.Ask{Worker: "pod-x", Pool: "cluster/prod", Want: 64, Outcomes: []task.Outcome{ok(foreign)}})
 	if err := json.NewDecoder(w.Body).Decode(&g); err != nil || w.Code != 200 {
@@ -527,7 +528,9 @@ func TestDoor(t *testing.T) {
 		{"logs", token, task.PathLogs, nil, 200},
 		{"the API", token, "/api/v1/runs", nil, 403},
 		{"the registry", token, "/v2/", nil, 403},
-		{"a forged token", token[:len(token)-2] + "xx", task.PathWork, nil, 401},
+		{"a forged token", open[:len(open)-2] + "xx." + r.d.Key(x.Namespace), task.PathWork, nil, 401},
+		{"what stands in a pod's definition", open, task.PathWork, nil, 401},
+		{"the key of another namespace", open + "." + r.d.Key("other"), task.PathWork, nil, 401},
 		{"somebody else", "cairn_other", "/api/v1/runs", nil, 200},
 	} {
 		if w := call(c.token, c.path, c.lease, struct{}{}); w.Code != c.want {
@@ -544,7 +547,7 @@ func TestTokens(t *testing.T) {
 	at := time.Unix(1000, 0)
 	s := dispatch.NewSigner(secret)
 	c := dispatch.Claims{Cluster: "a", Namespace: "b", Run: "c", Class: "d", Expires: 2000}
-	good := s.Sign(c)
+	good := s.Sign(c) + "." + s.Key("a", "b")
 	if got, err := s.Verify(good, at); err != nil || got != c {
 		t.Errorf("%+v %v", got, err)
 	}
@@ -552,8 +555,15 @@ func TestTokens(t *testing.T) {
 		t.Error("tokens are not told apart")
 	}
 	body, sum, _ := strings.Cut(good, ".")
+	elsewhere := dispatch.NewSigner([]byte("another secret.."))
 	for name, bad := range map[string]string{
-		"of another secret":  dispatch.NewSigner([]byte("another secret..")).Sign(c),
+		"of another server":  elsewhere.Sign(c) + "." + elsewhere.Key("a", "b"),
+		"another's key":      s.Sign(c) + "." + elsewhere.Key("a", "b"),
+		"of its namespace":   s.Sign(c) + "." + s.Key("a", "c"),
+		"of its cluster":     s.Sign(c) + "." + s.Key("b", "b"),
+		"no key":             s.Sign(c),
+		"an empty key":       s.Sign(c) + ".",
+		"two keys":           good + "." + s.Key("a", "b"),
 		"no signature":       body,
 		"empty signature":    body + ".",
 		"another's body":     s.Sign(dispatch.Claims{Run: "x"})[:20] + "." + sum,
@@ -572,7 +582,7 @@ func TestTokens(t *testing.T) {
 
 func FuzzVerify(f *testing.F) {
 	s := dispatch.NewSigner(secret)
-	good := s.Sign(dispatch.Claims{Run: "c", Expires: 2000})
+	good := s.Sign(dispatch.Claims{Run: "c", Expires: 2000}) + "." + s.Key("", "")
 	f.Add(good)
 	f.Add("cairn_pod_.")
 	f.Fuzz(func(t *testing.T, token string) {

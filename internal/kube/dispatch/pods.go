@@ -369,10 +369,15 @@ func (d *Dispatcher) Demand() []Demand {
 // Changed is sent to when Demand says something else than before, or may.
 func (d *Dispatcher) Changed() <-chan struct{} { return d.changed }
 
-// Token is what a pod needs to ask for tasks.
+// Token is what a pod needs to ask for tasks, together with the [Dispatcher.Key]
+// of its namespace.
 func (d *Dispatcher) Token(x Demand) string {
 	return d.signer.Sign(Claims{Cluster: d.cfg.Cluster, Namespace: x.Namespace, Run: x.Run, Class: x.Class, Expires: d.d.Clock.Now().Add(d.cfg.TokenLife).Unix()})
 }
+
+// Key is the secret part of the tokens of all pods of a namespace; see
+// [Signer.Key].
+func (d *Dispatcher) Key(namespace string) string { return d.signer.Key(d.cfg.Cluster, namespace) }
 
 // Over says whether a run is known to have ended.
 func (d *Dispatcher) Over(run string) bool {

@@ -41,7 +41,8 @@ func NewSigner(secret []byte) Signer {
 	return Signer{h.Sum(nil)}
 }
 
-// Sign makes a token.
+// Sign makes a token. It is complete with a dot and the key of its namespace
+// after it: what is left out may stand where everybody reads it.
 func (s Signer) Sign(c Claims) string {
 	b, err := json.Marshal(c)
 	if err != nil { // texts and a number
@@ -57,10 +58,18 @@ func (s Signer) sum(body string) []byte {
 	return h.Sum(nil)
 }
 
+// Key is the part of a token that is the same for all pods of a namespace of a
+// cluster. It is their secret: who reads the rest of a token in the definition
+// of a pod cannot use it without.
+func (s Signer) Key(cluster, namespace string) string {
+	// No body has a colon: it is base64.
+	return base64.RawURLEncoding.EncodeToString(s.sum("key:" + cluster + ":" + namespace))
+}
+
 // Is reports whether a secret means to be a token of a pod.
 func Is(secret string) bool { return strings.HasPrefix(secret, prefix) }
 
-// Verify reads a token; its error is [ErrToken].
+// Verify reads a complete token; its error is [ErrToken].
 func (s Signer) Verify(token string, now time.Time) (Claims, error) {
 	var c Claims
 	rest, ok := strings.CutPrefix(token, prefix)
@@ -68,6 +77,7 @@ func (s Signer) Verify(token string, now time.Time) (Claims, error) {
 	if !ok || !found || len(token) > maxToken {
 		return c, ErrToken
 	}
+	sum, key, found := strings.Cut(sum, ".")
 	got, err := base64.RawURLEncoding.DecodeString(sum)
 	if err != nil || !hmac.Equal(got, s.sum(body)) {
 		return c, fmt.Errorf("%w: its signature is not ours", ErrToken)
@@ -78,6 +88,9 @@ func (s Signer) Verify(token string, now time.Time) (Claims, error) {
 	}
 	if err != nil {
 		return Claims{}, fmt.Errorf("%w: %w", ErrToken, err)
+	}
+	if !found || !hmac.Equal([]byte(key), []byte(s.Key(c.Cluster, c.Namespace))) {
+		return Claims{}, fmt.Errorf("%w: the key of its namespace is missing", ErrToken)
 	}
 	if now.Unix() >= c.Expires {
 		return Claims{}, fmt.Errorf("%w: it ended at %s", ErrToken, time.Unix(c.Expires, 0).UTC().Format(time.RFC3339))

@@ -54,7 +54,8 @@ type Plan struct {
 	Demand        dispatch.Demand
 	Image         Image
 	Size          int32
-	Server, Token string // how pods find the work server, and what they show it
+	Server, CA    string // how pods find the work server, and by whose certificates they know it; "" for those of the image
+	Token, Key    string // what pods show it: Token and, after it, what is in the Secret Key
 	// Worker is the image of cairn-worker. ImageVolume has the cluster mount it
 	// (GA in Kubernetes 1.36); else an init container copies the worker.
 	Worker      string
@@ -193,8 +194,12 @@ func container(p *Plan, c corev1.Container, s *corev1.PodSpec, templates []strin
 	c.Args = []string{"-name=$(CAIRN_NAME)", "-pool=" + p.Demand.Class, "-scratch=" + scratchDir}
 	c.Env = append(c.Env,
 		corev1.EnvVar{Name: "CAIRN_SERVER", Value: p.Server},
-		corev1.EnvVar{Name: "CAIRN_TOKEN", Value: p.Token},
+		corev1.EnvVar{Name: "CAIRN_KEY", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: p.Key}, Key: keyField}}},
+		corev1.EnvVar{Name: "CAIRN_TOKEN", Value: p.Token + ".$(CAIRN_KEY)"}, // the kubelet puts them together
 		corev1.EnvVar{Name: "CAIRN_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}})
+	if p.CA != "" {
+		c.Env = append(c.Env, corev1.EnvVar{Name: "CAIRN_CA", Value: escaped(p.CA)})
+	}
 	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "cairn-bin", MountPath: binDir, ReadOnly: true}, corev1.VolumeMount{Name: "cairn-scratch", MountPath: scratchDir})
 	if err := mounts(p, &c, s, templates); err != nil {
 		return c, err

@@ -27,7 +27,7 @@ func plan(t task.Task, edit ...func(*Plan)) Plan {
 	}
 	s := dispatch.ShapeOf(&t)
 	p := Plan{Name: "cairn-r1-c1-1", Cluster: "prod", Demand: dispatch.Demand{Run: "r1", Namespace: "data", Class: "c1", Shape: s}, Size: 3,
-		Server: "http://cairn.cairn.svc:5080", Token: "cairn_pod_x.y", Worker: "registry.example/cairn-worker:1", Linger: 60}
+		Server: "http://cairn.cairn.svc:5080", Token: "cairn_pod_x.y", Key: "cairn-key-0", Worker: "registry.example/cairn-worker:1", Linger: 60}
 	for _, f := range edit {
 		f(&p)
 	}
@@ -57,6 +57,7 @@ func everything() object {
 func TestBuild(t *testing.T) {
 	for name, p := range map[string]Plan{
 		"plain":      plan(task.Task{Command: []string{"true"}}),
+		"ca":         plan(task.Task{Command: []string{"true"}}, func(p *Plan) { p.Server, p.CA = "https://cairn.cairn.svc:5080", "-----BEGIN CERTIFICATE-----\n" }),
 		"entrypoint": plan(task.Task{CPU: 250, Memory: 64 << 20}, func(p *Plan) { p.Image = Image{Entrypoint: []string{"/run", "$(X)"}, Command: []string{"--all"}} }),
 		"restricted": plan(task.Task{Command: []string{"true"}}, func(p *Plan) { p.Restricted = true }),
 		"single":     plan(task.Task{Command: []string{"true"}, Isolation: "pod", User: "7:8"}),

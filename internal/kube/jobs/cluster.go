@@ -96,6 +96,22 @@ func (c *cluster) owned(ctx context.Context) ([]metav1.OwnerReference, error) {
 	return []metav1.OwnerReference{*c.owner}, nil
 }
 
+// createKey makes a Secret that may be there already.
+func (c *cluster) createKey(ctx context.Context, s *corev1.Secret) error {
+	ctx, end := context.WithTimeout(ctx, callTimeout)
+	defer end()
+	owner, err := c.owned(ctx)
+	if err != nil {
+		return err
+	}
+	s.OwnerReferences = owner
+	err = c.core.Post().Namespace(s.Namespace).Resource("secrets").Body(s).Do(ctx).Error()
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
 // createClaim makes a claim that may be there already.
 func (c *cluster) createClaim(ctx context.Context, p *corev1.PersistentVolumeClaim) error {
 	ctx, end := context.WithTimeout(ctx, callTimeout)

@@ -34,8 +34,11 @@ type Config struct {
 	// Cluster is the name people gave it: a label of everything that is made.
 	Cluster string
 	REST    *rest.Config
-	// Server is where pods find the work server.
+	// Server is where pods find the work server. CA, if it is not nil, are the
+	// certificates (PEM) by which they know it, in place of those that images
+	// bring; it is asked for each Job.
 	Server string
+	CA     func() (string, error)
 	// Worker is the image of cairn-worker; PullSecrets are those it needs in
 	// each namespace. ImageVolume has the cluster mount it, which Kubernetes
 	// does since 1.36 with containerd 2.2 or CRI-O 1.33, instead of copying.
@@ -67,7 +70,10 @@ type Config struct {
 type Demander interface {
 	Demand() []dispatch.Demand
 	Changed() <-chan struct{}
+	// Token and Key are what a pod shows: one is of its run, the other of its
+	// namespace, and secret.
 	Token(dispatch.Demand) string
+	Key(namespace string) string
 	// Over says whether a run is known to have ended.
 	Over(run string) bool
 }
@@ -116,6 +122,7 @@ type Controller struct {
 	pods    map[string]*pod // by namespace/name
 	finding map[want]*finding
 	spaces  map[string]space
+	keys    map[string]time.Duration // of namespaces: until when they are believed to be there; 0: pods miss it
 	bucket  bucket
 	hold    time.Duration // no request that makes anything before
 	fails   int           // in a row, of the API server
@@ -128,6 +135,7 @@ type key struct{ run, class string }
 // api is what is asked of the API server.
 type api interface {
 	claims
+	createKey(ctx context.Context, s *corev1.Secret) error
 	createJob(ctx context.Context, j *batchv1.Job) (*batchv1.Job, error)
 	getJob(ctx context.Context, namespace, name string) (*batchv1.Job, error)
 	resizeJob(ctx context.Context, namespace, name string, n int32) (*batchv1.Job, error)
@@ -162,7 +170,7 @@ func New(cfg Config, d Deps) (*Controller, error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), wake: make(chan struct{}, 1), jobs: map[key]*job{}, pods: map[string]*pod{},
-		finding: map[want]*finding{}, spaces: map[string]space{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
+		finding: map[want]*finding{}, spaces: map[string]space{}, keys: map[string]time.Duration{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
 	if cfg.REST != nil {
 		var err error
 		if c.real, err = newCluster(cfg.REST, cfg.Cluster, cfg.Namespace); err != nil {

@@ -54,6 +54,7 @@ func (c *Controller) step(ctx context.Context) {
 	}
 	c.sweep(ctx)
 	c.sweepClaims(ctx)
+	c.rekey(ctx)
 	wanted := map[key]dispatch.Demand{}
 	for _, x := range c.d.Demander.Demand() {
 		wanted[key{x.Run, x.Class}] = x
@@ -177,6 +178,15 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 	}
 	plan := Plan{Cluster: c.cfg.Cluster, Demand: *x, Image: img, Size: size, Server: c.cfg.Server, Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker,
 		ImageVolume: c.cfg.ImageVolume, PullSecrets: c.cfg.PullSecrets, Restricted: restricted, Queue: c.cfg.Queue, Linger: int32(c.cfg.Linger.Seconds())}
+	var err error
+	if c.cfg.CA != nil {
+		if plan.CA, err = c.cfg.CA(); err != nil {
+			return err
+		}
+	}
+	if plan.Key, err = c.key(ctx, x.Namespace); err != nil {
+		return err
+	}
 	claims, err := Claims(plan)
 	if err != nil {
 		return err

@@ -31,8 +31,10 @@ type world struct {
 	dead  map[string]bool
 	told  []string
 	calls []string
+	keys  []string
 	jobs  map[string]*batchv1.Job
 	err   error // of the next calls that make something
+	noKey error // of the next that make a Secret
 	image error
 }
 
@@ -56,6 +58,7 @@ func newWorld(t *testing.T, cfg Config) *world {
 func (w *world) Demand() []dispatch.Demand      { return w.want }
 func (w *world) Changed() <-chan struct{}       { return nil }
 func (w *world) Token(x dispatch.Demand) string { return "token of " + x.Run }
+func (w *world) Key(namespace string) string    { return "key of " + namespace }
 func (w *world) Over(run string) bool           { return w.over[run] }
 func (w *world) Gone(run, class, pod, why string) {
 	w.told = append(w.told, fmt.Sprint("gone ", pod, ": ", why))
@@ -85,6 +88,11 @@ func (w *world) createJob(_ context.Context, j *batchv1.Job) (*batchv1.Job, erro
 	j.UID = types.UID(fmt.Sprint(j.Name, len(w.calls)))
 	w.jobs[j.Name] = j
 	return j, nil
+}
+
+func (w *world) createKey(_ context.Context, s *corev1.Secret) error {
+	w.keys = append(w.keys, s.Namespace+"/"+s.Name+" "+string(s.Data["key"]))
+	return w.noKey
 }
 
 func (w *world) getJob(_ context.Context, _, name string) (*batchv1.Job, error) {

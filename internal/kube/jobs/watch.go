@@ -164,6 +164,7 @@ func (s podSink) put(obj any) {
 		c.pods[at] = x
 	}
 	ended := x.look(p, c.d.Clock.Mono())
+	c.missed(p.Namespace, x.trouble)
 	c.mu.Unlock()
 	if ended != "" {
 		c.d.Teller.Gone(x.run, x.class, x.name, ended)
