@@ -22,9 +22,9 @@ type players struct {
 
 	has     map[string]bool              // by uid; play's own
 	secrets map[string]map[string][]byte // by path; play's own
-	wg  sync.WaitGroup
-	mu  sync.Mutex
-	err error // the first
+	wg      sync.WaitGroup
+	mu      sync.Mutex
+	err     error // the first
 }
 
 type podList struct {
