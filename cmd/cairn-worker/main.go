@@ -6,8 +6,8 @@
 //
 // It owns its flags, and what a signal means: the worker ends, and its tasks
 // with it. It promises to read no file but those that the flags name, and no
-// variable of ours but CAIRN_SERVER and CAIRN_TOKEN, and to hand none of ours
-// on to tasks. Everything else is package worker's.
+// variable of ours but CAIRN_SERVER, CAIRN_CA and CAIRN_TOKEN, to hand none of
+// ours on to tasks, and to follow no proxies that an image names. Everything else is package worker's.
 package main
 
 import (
@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string) error {
 	if *verbose {
 		level = slog.LevelDebug
 	}
-	return process.Run(ctx, process.Config{Server: *server, Token: os.Getenv("CAIRN_TOKEN"), TokenFile: *token, Pool: *pool, Name: *name, Slots: *slots, Scratch: *scratch, Single: *single,
+	return process.Run(ctx, process.Config{Server: *server, CA: os.Getenv("CAIRN_CA"), Direct: true, Token: os.Getenv("CAIRN_TOKEN"), TokenFile: *token, Pool: *pool, Name: *name, Slots: *slots, Scratch: *scratch, Single: *single,
 		Fresh: fresh, Keep: shared, Entrypoint: entrypoint, Command: command, Env: os.Environ(),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))})
 }

@@ -3,6 +3,8 @@ package worker
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -30,7 +32,8 @@ type HTTP struct {
 	Client *http.Client
 }
 
-// NewHTTP reaches the server at an address like http://127.0.0.1:5080.
+// NewHTTP reaches the server at an address like http://127.0.0.1:5080. It follows
+// no redirects: the secret goes where it was meant to go, and nowhere else.
 func NewHTTP(address string, secret func() (string, error)) (*HTTP, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -38,7 +41,37 @@ func NewHTTP(address string, secret func() (string, error)) (*HTTP, error) {
 	}
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 16
-	return &HTTP{Base: u, Secret: secret, Client: &http.Client{Transport: t}}, nil
+	return &HTTP{Base: u, Secret: secret, Client: &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}, nil
+}
+
+// Trust has the server known by these certificates (PEM) and no others. It has
+// to come before the first call.
+func (h *HTTP) Trust(certificates string) error {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM([]byte(certificates)) {
+		return errors.New("no certificate is among what the work server is to be known by: it has to be PEM")
+	}
+	if t, ok := h.Client.Transport.(*http.Transport); ok {
+		t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	return nil
+}
+
+// Direct has the server asked without the proxies that the environment names:
+// in somebody's image that is not ours to follow. It has to come before the
+// first call.
+func (h *HTTP) Direct() {
+	if t, ok := h.Client.Transport.(*http.Transport); ok {
+		t.Proxy = nil
+	}
+}
+
+// Distrusted reports whether a call failed because the server did not show a
+// certificate that is trusted for its name. Only who is told by whom to know
+// it, or where it is, can change that.
+func Distrusted(err error) bool {
+	var wrong *tls.CertificateVerificationError
+	return errors.As(err, &wrong)
 }
 
 // Ask implements [Server].
@@ -172,6 +205,9 @@ func (h *HTTP) do(ctx context.Context, method, path string, header http.Header, 
 	if resp.StatusCode/100 != 2 {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
 		_ = resp.Body.Close()
+		if to := resp.Header.Get("Location"); resp.StatusCode/100 == 3 && to != "" {
+			text = fmt.Appendf(nil, "to %.200q: say that address instead", to)
+		}
 		return nil, &Refusal{Method: method, Path: path, Status: resp.StatusCode, Text: strings.TrimSpace(string(text))}
 	}
 	return resp, nil

@@ -80,6 +80,11 @@ func NewLocal(cfg LocalConfig, s Server, c clock.Clock, log *slog.Logger) (*Loca
 	}
 	l := &Local{cfg: cfg, executor: &Executor{Exchange: s, Clock: c, Limits: cfg.Limits}, log: log, slots: make([]slot, cfg.Slots)}
 	l.found = isolate.Find(cfg.Place, cfg.Slots, keep.Try)
+	if l.found.Namespaces == nil {
+		if err := hide(); err != nil {
+			return nil, err
+		}
+	}
 	for level, err := range l.found.Levels {
 		log.Debug("isolation", "level", level, "err", err)
 	}

@@ -20,6 +20,8 @@ import (
 // Config of a worker. Zero values take the defaults that are named.
 type Config struct {
 	Server    string // its address; required
+	CA        string // certificates (PEM) that it is known by; "" for those that the machine trusts
+	Direct    bool   // it is asked without proxies
 	Token     string // its secret, unless TokenFile says where that is
 	TokenFile string // read anew for each request, because files of pods change
 	Pool      string // "default"
@@ -53,7 +55,7 @@ func (c *Config) complete() error {
 }
 
 func (c *Config) api() (*worker.HTTP, error) {
-	return worker.NewHTTP(c.Server, func() (string, error) {
+	api, err := worker.NewHTTP(c.Server, func() (string, error) {
 		if c.TokenFile == "" {
 			return c.Token, nil
 		}
@@ -63,6 +65,16 @@ func (c *Config) api() (*worker.HTTP, error) {
 		}
 		return strings.TrimSpace(string(b)), nil
 	})
+	if err != nil {
+		return nil, err
+	}
+	if c.Direct {
+		api.Direct()
+	}
+	if c.CA != "" {
+		err = api.Trust(c.CA)
+	}
+	return api, err
 }
 
 // inherited is what tasks get of our environment.

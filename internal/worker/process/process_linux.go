@@ -26,9 +26,15 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	w, err := worker.New(worker.Config{Name: c.Name, Pool: c.Pool, Slots: c.Slots}, worker.Deps{Server: api, Runner: local, Clock: clock.Real(), Log: c.Log})
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	w, err := worker.New(worker.Config{Name: c.Name, Pool: c.Pool, Slots: c.Slots}, worker.Deps{Server: &first{HTTP: api, end: end}, Runner: local, Clock: clock.Real(), Log: c.Log})
 	if err != nil {
 		return err
 	}
-	return w.Run(ctx)
+	err = w.Run(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
 }
