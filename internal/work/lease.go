@@ -105,6 +105,9 @@ func (c *commit) expire() {
 				late = append(late, k)
 			}
 		}
+		if len(late) > 0 {
+			c.dismissWaiters(name)
+		}
 		c.take(late, func(r *run, tasks []machine.Ref) {
 			s.log.Warn("tasks are taken from a worker that is silent", "worker", name, "run", r.id, "tasks", len(tasks))
 			s.counts.lost += int64(len(tasks))
@@ -115,6 +118,21 @@ func (c *commit) expire() {
 		if len(w.held) == 0 && now-w.seen > 4*s.cfg.Term {
 			delete(s.workers, name)
 		}
+	}
+}
+
+// dismissWaiters answers the asks of a worker that wait: what was just taken from
+// it must not go to a connection at whose other end nobody may be. Who is there
+// after all asks again. Those who lend to others wait in this process.
+func (c *commit) dismissWaiters(worker string) {
+	for _, p := range c.s.pools {
+		p.waiters = slices.DeleteFunc(p.waiters, func(w *waiter) bool {
+			cut := w.worker == worker && w.room == nil
+			if cut {
+				c.served = append(c.served, w)
+			}
+			return cut
+		})
 	}
 }
 

@@ -159,6 +159,36 @@ func TestWaitersWake(t *testing.T) {
 	}
 }
 
+// Who is cut off cannot be told from who is silent: its ask may wait at the end
+// of a connection that is dead. What is taken from it goes to somebody else.
+func TestWhatIsTakenIsNotGivenBackToTheSilent(t *testing.T) {
+	r := newRig(t, work.Config{Term: 30 * time.Second})
+	r.submit(worktest.Fan("fan", 1))
+	if n := len(r.ask(task.Ask{Worker: "a", Want: 1}).Leases); n != 1 {
+		t.Fatalf("%d leases", n)
+	}
+	got := map[string]chan task.Grant{"a": make(chan task.Grant, 1), "b": make(chan task.Grant, 1)}
+	for i, name := range []string{"a", "b"} { // a asked first
+		go func() {
+			g, err := r.s.Work(t.Context(), task.Ask{Worker: name, Want: 1, Wait: time.Minute})
+			if err != nil {
+				t.Error(err)
+			}
+			got[name] <- g
+		}()
+		for r.s.Waiting() <= i {
+			r.settle()
+		}
+	}
+	r.pass(31 * time.Second)
+	if g := <-got["a"]; len(g.Leases) != 0 {
+		t.Errorf("the silent worker is given what was taken from it: %+v", g.Leases)
+	}
+	if g := <-got["b"]; len(g.Leases) != 1 || g.Leases[0].Attempt != 2 {
+		t.Errorf("somebody else is given %+v, want the second attempt", g.Leases)
+	}
+}
+
 func TestFairness(t *testing.T) {
 	r := newRig(t, work.Config{})
 	names := map[string]string{}
