@@ -26,7 +26,8 @@ type schedule struct {
 	hash      [32]byte
 	suspended bool // by somebody, whatever its documents say
 	created   time.Time
-	last      time.Time // the newest of its times that was dealt with
+	last      time.Time // the newest of its times that was dealt with, in whatever way
+	began     int64     // when the newest run that it began was due, Unix ms; 0: it began none
 	next      time.Time // zero: it is suspended
 	trouble   string    // why it started nothing the last time
 }
@@ -38,6 +39,7 @@ type ScheduleInfo struct {
 	Crons               []string
 	Timezone            string
 	Suspended           bool
+	// Last is when the newest run that it started was due, zero when there is none yet.
 	Created, Last, Next time.Time
 	Trouble             string // why it started nothing the last time it was due
 }
@@ -62,7 +64,7 @@ func (s *Server) PutSchedule(ctx context.Context, x *workflow.Schedule, by, pool
 		k := scheduleKey(y.Namespace, y.Name)
 		old := s.schedules[k]
 		if old != nil {
-			y.created, y.suspended = old.created, old.suspended
+			y.created, y.suspended, y.began = old.created, old.suspended, old.began
 			if old.hash == y.hash {
 				y.last = old.last
 			}
@@ -79,8 +81,8 @@ func (s *Server) PutSchedule(ctx context.Context, x *workflow.Schedule, by, pool
 			if err != nil {
 				return err
 			}
-			if _, err := tx.Exec("INSERT OR REPLACE INTO work_schedules(namespace, name, pool, by, documents, suspended, created, last) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-				y.Namespace, y.Name, y.pool, y.by, documents, y.suspended, y.created.UnixMilli(), y.last.UnixMilli()); err != nil || before == 0 {
+			if _, err := tx.Exec("INSERT OR REPLACE INTO work_schedules(namespace, name, pool, by, documents, suspended, created, last, began) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+				y.Namespace, y.Name, y.pool, y.by, documents, y.suspended, y.created.UnixMilli(), y.last.UnixMilli(), y.began); err != nil || before == 0 {
 				return err
 			}
 			return dropDocuments(tx, before)
@@ -215,7 +217,7 @@ func (s *Server) Schedules() []ScheduleInfo {
 	out := make([]ScheduleInfo, 0, len(s.schedules))
 	for _, x := range s.schedules {
 		out = append(out, ScheduleInfo{Namespace: x.Namespace, Name: x.Name, By: x.by, Pool: x.pool, Crons: x.Crons, Timezone: x.Timezone,
-			Suspended: x.suspended || x.Suspend, Created: x.created, Last: x.last, Next: x.next, Trouble: x.trouble})
+			Suspended: x.suspended || x.Suspend, Created: x.created, Last: millis(x.began), Next: x.next, Trouble: x.trouble})
 	}
 	slices.SortFunc(out, func(a, b ScheduleInfo) int {
 		return strings.Compare(scheduleKey(a.Namespace, a.Name), scheduleKey(b.Namespace, b.Name))
@@ -226,21 +228,21 @@ func (s *Server) Schedules() []ScheduleInfo {
 // readSchedules brings them back.
 func (s *Server) readSchedules(ctx context.Context) error {
 	return s.d.DB.ReadOne(ctx, func(q db.Query) error {
-		rows, err := q.Query(ctx, "SELECT s.namespace, s.name, s.pool, s.by, s.suspended, s.created, s.last, d.body FROM work_schedules s JOIN work_documents d ON d.id = s.documents ORDER BY s.namespace, s.name")
+		rows, err := q.Query(ctx, "SELECT s.namespace, s.name, s.pool, s.by, s.suspended, s.created, s.last, s.began, d.body FROM work_schedules s JOIN work_documents d ON d.id = s.documents ORDER BY s.namespace, s.name")
 		if err != nil {
 			return err
 		}
 		for rows.Next() {
 			var namespace, name, pool, by string
 			var suspended bool
-			var created, last int64
+			var created, last, began int64
 			var body []byte
-			if err := rows.Scan(&namespace, &name, &pool, &by, &suspended, &created, &last, &body); err != nil {
+			if err := rows.Scan(&namespace, &name, &pool, &by, &suspended, &created, &last, &began, &body); err != nil {
 				return err
 			}
 			x, err := s.compileSchedule(body)
 			if err == nil {
-				x.by, x.pool, x.suspended, x.created, x.last = by, pool, suspended, millis(created), millis(last)
+				x.by, x.pool, x.suspended, x.created, x.last, x.began = by, pool, suspended, millis(created), millis(last), began
 				err = x.plan()
 			}
 			if err != nil { // one must not keep the others from running
@@ -368,8 +370,16 @@ func (c *commit) start(k string, x *schedule, due time.Time) (why string, err er
 	if err != nil {
 		return "", err
 	}
-	_, err = c.submit(context.Background(), r, n)
-	return "", err
+	if _, err = c.submit(context.Background(), r, n); err != nil {
+		return "", err
+	}
+	x.began = due.UnixMilli()
+	began := x.began
+	c.writes = append(c.writes, func(tx *db.Tx) error {
+		_, err := tx.Exec("UPDATE work_schedules SET began = ? WHERE namespace = ? AND name = ?", began, x.Namespace, x.Name)
+		return err
+	})
+	return "", nil
 }
 
 // scheduleScope is what the conditions of a schedule see.
@@ -389,8 +399,8 @@ func (s *Server) scheduleScope(k string, x *schedule) (valueScope, error) {
 		}
 	}
 	counts["active"], counts["name"], counts["namespace"] = active, x.Name, x.Namespace
-	if !x.last.IsZero() { // conditions ask whether there was one
-		counts["lastScheduledTime"] = x.last.Format(time.RFC3339)
+	if x.began != 0 { // conditions ask whether there was one
+		counts["lastScheduledTime"] = millis(x.began).Format(time.RFC3339)
 	}
 	return valueScope{"cronworkflow": counts, "schedule": counts, "now": s.now().Format(time.RFC3339)}, err
 }

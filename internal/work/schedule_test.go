@@ -116,6 +116,50 @@ func TestScheduleCatchesUp(t *testing.T) {
 	}
 }
 
+// lately is true when no run was due within a time, or there was none at all.
+type lately time.Duration
+
+func (l lately) String() string { return "lately" }
+
+func (l lately) Eval(s workflow.Scope) (workflow.Value, error) {
+	v, ok := s.Lookup("cronworkflow", "lastScheduledTime")
+	if !ok {
+		return true, nil
+	}
+	now, _ := s.Lookup("now")
+	before, _ := time.Parse(time.RFC3339, v.(string))
+	at, err := time.Parse(time.RFC3339, now.(string))
+	return at.Sub(before) >= time.Duration(l), err
+}
+
+// Conditions see when the last run was due, and times at which none began are
+// not it. A restart does not change that, nor does a schedule that is put again.
+func TestScheduleConditionsSeeTheLastRun(t *testing.T) {
+	r := newRig(t, work.Config{})
+	x := r.schedule("allow", 0, "0 * * * *")
+	x.When = lately(150 * time.Minute)
+	if err := r.s.PutSchedule(t.Context(), x, "ann", ""); err != nil {
+		t.Fatal(err)
+	}
+	if l := r.s.Schedules()[0].Last; !l.IsZero() {
+		t.Errorf("before its first run: last %v", l)
+	}
+	var first time.Time
+	for hour, want := range []int{1, 1, 1, 2, 2, 2, 3} {
+		r.pass(time.Hour)
+		last := r.s.Schedules()[0].Last
+		if hour == 0 {
+			first = last
+		}
+		if _, all := r.runs(); all != want || last.Sub(first) != time.Duration(want-1)*3*time.Hour {
+			t.Errorf("after hour %d: %d runs, want %d; last %v", hour+1, all, want, last)
+		}
+		if hour == 1 {
+			r.restart()
+		}
+	}
+}
+
 func TestSchedulesThatMakeNoSense(t *testing.T) {
 	r := newRig(t, work.Config{})
 	g := worktest.Fan("x", 1)

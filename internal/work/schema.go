@@ -89,4 +89,7 @@ CREATE TABLE work_templates (
 	body      BLOB NOT NULL,
 	PRIMARY KEY (namespace, kind, name)
 ) WITHOUT ROWID;
+`, `
+-- When the newest run that a schedule began was due; 0: it began none.
+ALTER TABLE work_schedules ADD COLUMN began INTEGER NOT NULL DEFAULT 0;
 `}

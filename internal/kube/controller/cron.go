@@ -142,7 +142,7 @@ func cronStatus(x work.ScheduleInfo, newest work.Info, refused string, generatio
 	if x.Name != "" {
 		put(out, "schedule", cut(strings.Join(x.Crons, ", "), maxSample))
 		out["suspended"] = x.Suspended
-		put(out, "lastScheduleTime", last(x))
+		put(out, "lastScheduleTime", moment(x.Last))
 		put(out, "nextScheduleTime", moment(x.Next))
 		if newest.ID != "" {
 			out["lastRun"], out["lastPhase"] = newest.ID, picture{run: newest}.phase()
@@ -170,7 +170,7 @@ func argoCronStatus(x work.ScheduleInfo, newest work.Info, refused string, gener
 		}
 	}
 	out := map[string]any{"phase": "Active", "active": active, "cairn": own}
-	put(out, "lastScheduledTime", last(x))
+	put(out, "lastScheduledTime", moment(x.Last))
 	list := []any{}
 	for kind, why := range map[string]string{"SpecError": refused, "SubmissionError": x.Trouble} {
 		if why != "" {
@@ -187,14 +187,6 @@ func accept(cs *conditions, refused string) {
 	} else {
 		cs.set("Accepted", true, "Accepted", "it is what was asked for")
 	}
-}
-
-// last is the newest time of a schedule that came; nil when none did yet.
-func last(x work.ScheduleInfo) any {
-	if !x.Last.After(x.Created) {
-		return nil
-	}
-	return moment(x.Last)
 }
 
 // dealTemplate says of a template of ours whether it can be used. Argo's have

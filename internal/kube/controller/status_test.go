@@ -159,7 +159,7 @@ func TestNodeOf(t *testing.T) {
 }
 
 func TestCronStatus(t *testing.T) {
-	x := work.ScheduleInfo{Name: "n", Crons: []string{"0 3 * * *", "@daily"}, Created: noon, Last: noon, Next: noon.Add(time.Hour), Trouble: "run a has not ended"}
+	x := work.ScheduleInfo{Name: "n", Crons: []string{"0 3 * * *", "@daily"}, Created: noon, Next: noon.Add(time.Hour), Trouble: "run a has not ended"}
 	s := cronStatus(x, work.Info{}, "", 2, noon, nil)
 	if s["schedule"] != "0 3 * * *, @daily" || s["lastScheduleTime"] != nil || s["nextScheduleTime"] != "2026-11-23T13:00:00Z" || s["message"] != "run a has not ended" || s["suspended"] != false {
 		t.Errorf("before its first time: %v", s)
