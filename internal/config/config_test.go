@@ -254,6 +254,8 @@ func TestMistakes(t *testing.T) {
 		{"work: {clusters: [{name: a, server: 'http://x'}]}", `work.clusters#1: cluster 1: "" is no image`},
 		{"work: {clusters: [{name: a, server: 'http://x', worker: w, context: c}]}", `work.clusters#1.context: a context stands in a kubeconfig`},
 		{"work: {clusters: [{name: a, server: 'http://x', worker: w, argo: maybe}]}", `work.clusters#1.argo`},
+		{"work: {clusters: [{name: a, server: 'http://x', worker: w, image_volumes: maybe}]}", `work.clusters#1.image_volumes`},
+		{"work: {clusters: [{name: a, server: 'http://x', worker: w, ca_file: ca.pem}]}", `work.clusters#1.ca_file: cluster 1: "http://x" shows no certificate: write https:`},
 		{"work: {clusters: [{name: a, server: 'http://x', worker: w, namespaces: [A, b]}]}", `work.clusters#1.namespaces#1: "A" is no namespace`},
 		{"work: {clusters: [{name: a, server: 'http://x', worker: w}, {name: a, server: 'http://x', worker: w}]}", `work.clusters#2.name: another cluster is called "a"`},
 		{"clusters: [{}]", `f.yaml:1: clusters#1: cluster 1 has no name: write name: prod`},

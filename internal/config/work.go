@@ -33,15 +33,16 @@ type WorkCluster struct {
 	Context    string   `yaml:"context,omitempty" json:"context,omitempty" doc:"The context in that file, when it is not its current one." example:"prod"`
 	Namespaces []string `yaml:"namespaces,omitempty" json:"namespaces,omitempty" doc:"Namespaces whose workflows are run; all when not set. One or a list." example:"[data]"`
 	Argo       string   `yaml:"argo" json:"argo" enum:"auto,labelled,off" doc:"Argo's workflows: those labelled workflows.argoproj.io/controller-instanceid: cairn, none, or auto: all where Argo is not installed, else those labelled."`
-	Server     string   `yaml:"server" json:"server" required:"yes" doc:"This server, as pods of the cluster reach it." example:"http://cairn.cairn.svc:5080"`
+	Server     string   `yaml:"server" json:"server" required:"yes" doc:"This server, as pods of the cluster reach it: https:, or http: where nobody listens to the network between them." example:"https://cairn.cairn.svc:5080"`
+	CAFile     string   `yaml:"ca_file,omitempty" json:"ca_file,omitempty" doc:"File with the certificates (PEM) by which pods know this server, when server is https: and its CA one of your own. They are public: they stand in the pods. Read again for each Job. Relative to this file." example:"ca.crt"`
 	Worker     string   `yaml:"worker" json:"worker" required:"yes" doc:"Image of cairn-worker, which is put beside programs into their pods." example:"registry.example.org/cairn-worker:1.0"`
 	Queue      string   `yaml:"queue,omitempty" json:"queue,omitempty" doc:"Queue of Kueue that Jobs are given to." example:"batch"`
 	Warm       Duration `yaml:"warm,omitempty" json:"warm,omitempty" doc:"Have the runs of one namespace share pods, which wait so long for more: many small runs then cost the cluster next to nothing. 0: each run has pods of its own." example:"5m"`
 	// The brakes.
-	MaxPodsPerRun int  `yaml:"max_pods_per_run,omitempty" json:"max_pods_per_run,omitempty" doc:"Pods of one run at a time, for tasks of one kind; 20 when 0." example:"50"`
-	MaxPods       int  `yaml:"max_pods,omitempty" json:"max_pods,omitempty" doc:"Pods of all runs at a time; 1000 when 0." example:"500"`
-	PodRate       int  `yaml:"pod_rate,omitempty" json:"pod_rate,omitempty" doc:"Pods that are made a second; 10 when 0." example:"20"`
-	ImageVolumes  bool `yaml:"image_volumes,omitempty" json:"image_volumes,omitempty" doc:"Mount the image of the worker instead of copying it with an init container: needs Kubernetes 1.36 and containerd 2.2 or CRI-O 1.33 on every node, and spares the API server a fifth of what a pod costs." example:"true"`
+	MaxPodsPerRun int    `yaml:"max_pods_per_run,omitempty" json:"max_pods_per_run,omitempty" doc:"Pods of one run at a time, for tasks of one kind; 20 when 0." example:"50"`
+	MaxPods       int    `yaml:"max_pods,omitempty" json:"max_pods,omitempty" doc:"Pods of all runs at a time; 1000 when 0." example:"500"`
+	PodRate       int    `yaml:"pod_rate,omitempty" json:"pod_rate,omitempty" doc:"Pods that are made a second; 10 when 0." example:"20"`
+	ImageVolumes  string `yaml:"image_volumes" json:"image_volumes" enum:"auto,on,off" doc:"Mount the image of the worker into pods instead of copying it with an init container, which spares the API server a fifth of what a pod costs: on, off, or auto: where Kubernetes is 1.35 or newer and all nodes have containerd 2.1, CRI-O 1.33 or newer."`
 }
 
 // WorkSecret is an account that workflows name.
@@ -59,12 +60,13 @@ func defaultWork() Work {
 }
 
 // defaultWorkCluster is what an entry of work.clusters starts from.
-func defaultWorkCluster() WorkCluster { return WorkCluster{Argo: "auto"} }
+func defaultWorkCluster() WorkCluster { return WorkCluster{Argo: "auto", ImageVolumes: "auto"} }
 
 // files adds the keys that name files.
 func (w *Work) files(to map[string]*string) {
 	for i := range w.Clusters {
 		to[fmt.Sprintf("work.clusters#%d.kubeconfig", i+1)] = &w.Clusters[i].Kubeconfig
+		to[fmt.Sprintf("work.clusters#%d.ca_file", i+1)] = &w.Clusters[i].CAFile
 	}
 	for i := range w.Folders {
 		to[fmt.Sprintf("work.folders#%d", i+1)] = &w.Folders[i]
@@ -159,6 +161,9 @@ func (w *Work) validateClusters(fail func(key, format string, args ...any)) {
 		}
 		if u, err := url.Parse(k.Server); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" {
 			fail(key+sub(k.Server, ".server"), "cluster %d: %.80q is not where pods reach this server: write an address such as http://cairn.cairn.svc:5080", i+1, k.Server)
+		}
+		if k.CAFile != "" && !strings.HasPrefix(k.Server, "https:") {
+			fail(key+".ca_file", "cluster %d: %.80q shows no certificate: write https: in server, or leave ca_file out", i+1, k.Server)
 		}
 		if k.Warm < 0 || k.Warm > Day {
 			fail(key+".warm", "%s is out of bounds: choose from 0s to 1d", k.Warm)

@@ -2,9 +2,15 @@ package serve
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
+	"os"
+	"strings"
 
 	"cairn.dev/cairn/internal/access"
 	"cairn.dev/cairn/internal/config"
@@ -58,8 +64,17 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	if inClear(k.Server) {
+		s.log.Warn("workers send their tokens in the clear to a host that is no Service of their cluster", "cluster", k.Name, "server", k.Server, "cure", "write https: in work.clusters[].server")
+	}
 	jc := jobs.Config{Cluster: k.Name, REST: api, Server: k.Server, Worker: k.Worker, Queue: k.Queue,
-		MaxPerRun: k.MaxPodsPerRun, MaxPods: k.MaxPods, Rate: k.PodRate, Burst: 2 * k.PodRate, ImageVolume: k.ImageVolumes}
+		MaxPerRun: k.MaxPodsPerRun, MaxPods: k.MaxPods, Rate: k.PodRate, Burst: 2 * k.PodRate, ImageVolume: k.ImageVolumes == "on", FindImageVolume: k.ImageVolumes == "auto"}
+	if k.CAFile != "" {
+		jc.CA = func() (string, error) { return readCA(k.CAFile) }
+		if _, err := jc.CA(); err != nil {
+			return nil, err
+		}
+	}
 	if k.Kubeconfig == "" { // the cluster in which it runs itself
 		jc.Namespace = kube.Namespace()
 	}
@@ -72,6 +87,52 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 	c.resources, err = controller.New(controller.Config{Cluster: k.Name, REST: api, Namespaces: k.Namespaces, Argo: k.Argo, URL: s.cfg.ExternalURL},
 		controller.Deps{Server: w.server, Clock: s.deps.Clock, Log: s.log})
 	return c, err
+}
+
+// inClear says whether what goes to an address can be read on its way, by others
+// than whoever runs the cluster: its Services are within it.
+func inClear(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "http" {
+		return false
+	}
+	host := strings.TrimSuffix(u.Hostname(), ".")
+	return !strings.HasSuffix(host, ".svc") && !strings.HasSuffix(host, ".svc.cluster.local")
+}
+
+// maxCA bounds the certificates that every pod carries.
+const maxCA = 64 << 10
+
+// readCA reads the certificates by which pods know this server.
+func readCA(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("read ca_file, the certificates by which pods know this server: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxCA+1))
+	if err != nil {
+		return "", fmt.Errorf("read ca_file %s: %w", file, err)
+	}
+	if len(b) > maxCA {
+		return "", fmt.Errorf("ca_file %s has more than %d bytes: name the certificate of the CA alone", file, maxCA)
+	}
+	var out strings.Builder
+	for block, rest := pem.Decode(b); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" { // a key, by mistake: it would be in every pod
+			return "", fmt.Errorf("ca_file %s holds a %s: it is shown to everybody, and may hold certificates only", file, block.Type)
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return "", fmt.Errorf("ca_file %s: %w", file, err)
+		}
+		if err := pem.Encode(&out, &pem.Block{Type: block.Type, Bytes: block.Bytes}); err != nil {
+			return "", err
+		}
+	}
+	if out.Len() == 0 {
+		return "", fmt.Errorf("ca_file %s holds no certificate: it has to be PEM", file)
+	}
+	return out.String(), nil
 }
 
 // PullSecrets implements [images.Secrets]; it is asked for by jobs, which is

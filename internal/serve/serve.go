@@ -367,11 +367,11 @@ func (s *Server) build() error {
 	}
 	s.http.Handler = s.accessLog(leaving(s.http, s.guard.Protect(root)))
 	if s.cfg.TLS.On() {
-		cert, err := tls.LoadX509KeyPair(s.cfg.TLS.Cert, s.cfg.TLS.Key)
+		cert, err := openCertificate(s.cfg.TLS, s.deps.Clock, s.log)
 		if err != nil {
-			return fmt.Errorf("read the TLS certificate %s and its key %s: %w", s.cfg.TLS.Cert, s.cfg.TLS.Key, err)
+			return err
 		}
-		s.http.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+		s.http.TLSConfig = &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12}
 	}
 	return nil
 }

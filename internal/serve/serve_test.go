@@ -328,7 +328,8 @@ func TestTLS(t *testing.T) {
 	pool := selfSigned(t, cert, key)
 	c := servetest.Config(t)
 	c.TLS = config.TLS{Cert: cert, Key: key}
-	s, err := serve.New(t.Context(), serve.Config{Config: c}, serve.Deps{Clock: clock.NewFake(servetest.Epoch)})
+	fake := clock.NewFake(servetest.Epoch)
+	s, err := serve.New(t.Context(), serve.Config{Config: c}, serve.Deps{Clock: fake})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,6 +346,25 @@ func TestTLS(t *testing.T) {
 		t.Errorf("%s answers %d by %s", s.URL(), resp.StatusCode, resp.Proto)
 	}
 	client.CloseIdleConnections()
+
+	// It is renewed: first its key is there, then the certificate.
+	renewed := selfSigned(t, cert+".new", key+".new")
+	for _, step := range []struct {
+		file string
+		by   *x509.CertPool
+	}{{key, pool}, {cert, renewed}} {
+		if err := os.Rename(step.file+".new", step.file); err != nil {
+			t.Fatal(err)
+		}
+		fake.Advance(time.Minute)
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: step.by}}}
+		resp, err := client.Get(s.URL() + "/v2/")
+		if err != nil {
+			t.Fatalf("after %s: %v", step.file, err)
+		}
+		resp.Body.Close()
+		client.CloseIdleConnections()
+	}
 	stop()
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -45,6 +45,8 @@ type Config struct {
 	Worker      string
 	PullSecrets []string
 	ImageVolume bool
+	// FindImageVolume has it found out whether the cluster does.
+	FindImageVolume bool
 	// MaxPerRun (20), MaxPerNamespace (200) and MaxPods (1,000) bound the pods
 	// that are there at a time.
 	MaxPerRun, MaxPerNamespace, MaxPods int

@@ -25,7 +25,7 @@ func (f *first) Ask(ctx context.Context, a task.Ask) (task.Grant, error) {
 	case err == nil:
 		f.met.Store(true)
 	case !f.met.Load() && worker.Distrusted(err):
-		f.end(fmt.Errorf("%w; name the certificate of its CA: work.clusters[].ca in the server's configuration for workers in pods, SSL_CERT_FILE for others", err))
+		f.end(fmt.Errorf("%w; name the certificate of its CA: work.clusters[].ca_file in the server's configuration for workers in pods, SSL_CERT_FILE for others", err))
 	}
 	return g, err
 }

@@ -35,9 +35,9 @@ func TestCertificates(t *testing.T) {
 	for name, c := range map[string]struct {
 		server, ca, err string
 	}{
-		"unknown":        {server: s.URL, err: "work.clusters[].ca"},
+		"unknown":        {server: s.URL, err: "work.clusters[].ca_file"},
 		"known":          {server: s.URL, ca: ca},
-		"another's name": {server: strings.Replace(s.URL, "127.0.0.1", "localhost", 1), ca: ca, err: "work.clusters[].ca"},
+		"another's name": {server: strings.Replace(s.URL, "127.0.0.1", "localhost", 1), ca: ca, err: "work.clusters[].ca_file"},
 		"no certificate": {server: s.URL, ca: "hello", err: "it has to be PEM"},
 	} {
 		t.Run(name, func(t *testing.T) {
