@@ -45,7 +45,7 @@ var rooms = map[string][]string{
 	// mirror fetches what other registries have; it does not know who asks.
 	"internal/mirror": {"internal/image", "internal/clock", "internal/blob", "internal/content", "internal/upstream"},
 	// upstream is how other registries are asked, for all who ask them.
-	"internal/upstream": {"internal/image", "internal/clock"},
+	"internal/upstream": {"internal/image", "internal/clock", "internal/outbound"},
 
 	// reap applies the plan where the images are another registry's.
 	"internal/reap": {"internal/image", "internal/clock", "internal/db", "internal/usage", "internal/content", "internal/retention", "internal/upstream"},
@@ -91,7 +91,7 @@ var rooms = map[string][]string{
 	"internal/work/…":         {"internal/task", "internal/outbound", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/image"},
 	"internal/worker":         {"internal/task", "internal/clock", "internal/worker/…"},
 	"internal/worker/…":       {"internal/task/…", "internal/clock", "internal/worker/…"},
-	"internal/pool":           {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/upstream"},
+	"internal/pool":           {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/upstream", "internal/outbound"},
 	// source stands apart: worker and pool need no registry to be tested.
 	"internal/pool/source": {"internal/pool", "internal/clock", "internal/image", "internal/blob", "internal/content", "internal/mirror", "internal/upstream"},
 

@@ -24,6 +24,18 @@ import (
 // ErrRefused means that an address is not connected to.
 var ErrRefused = errors.New("the server connects there for nobody unless its configuration allows it")
 
+// Never reports whether no connection can be made, however often it is tried:
+// the address is refused, or there is no host of the name, as who answers for
+// its domain says (RFC 2308 section 2). A resolver that does not answer, or
+// cannot today, says nothing of the kind.
+func Never(err error) bool {
+	if errors.Is(err, ErrRefused) {
+		return true
+	}
+	d, ok := errors.AsType[*net.DNSError](err)
+	return ok && d.IsNotFound && !d.IsTemporary && !d.IsTimeout
+}
+
 // The bounds of a connection. An answer has to begin in time, too; how long it
 // may take as a whole is for the context of the request to say.
 const (

@@ -2,12 +2,36 @@ package outbound
 
 import (
 	"errors"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 )
+
+// What no waiting mends is told apart from a network that is down today.
+func TestNever(t *testing.T) {
+	_, nobody := net.DefaultResolver.LookupHost(t.Context(), strings.Repeat("a", 64)+".example") // a label that no name may have
+	for _, c := range []struct {
+		err   error
+		never bool
+	}{
+		{Check(netip.MustParseAddr("127.0.0.1")), true},
+		{nobody, true},
+		{&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "h", IsNotFound: true}}, true},
+		{&net.DNSError{Err: "server misbehaving", Name: "h", IsTemporary: true}, false},
+		{&net.DNSError{Err: "i/o timeout", Name: "h", IsTimeout: true}, false},
+		{&net.DNSError{Err: "no such host, but one of two did not answer", Name: "h", IsNotFound: true, IsTemporary: true}, false},
+		{syscall.ECONNREFUSED, false},
+		{nil, false},
+	} {
+		if got := Never(c.err); got != c.never {
+			t.Errorf("%v: %v", c.err, got)
+		}
+	}
+}
 
 func TestCheck(t *testing.T) {
 	for _, c := range []struct {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"cairn.dev/cairn/internal/outbound"
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/upstream"
 	"cairn.dev/cairn/internal/worker"
@@ -120,7 +121,7 @@ func (d *desk) find(ctx context.Context, reference string) (string, description,
 func atFault(err error) bool {
 	var e *upstream.Error
 	if errors.As(err, &e) {
-		return e.Kind == upstream.Busy || e.Kind == upstream.Unreachable
+		return e.Kind == upstream.Busy || e.Kind == upstream.Unreachable && !outbound.Never(e)
 	}
 	return !errors.Is(err, ErrNoImage)
 }

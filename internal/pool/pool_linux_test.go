@@ -284,6 +284,8 @@ func TestWhoseFault(t *testing.T) {
 		infrastructure bool
 	}{
 		{&upstream.Error{Kind: upstream.Unreachable, Host: "h", Why: "down"}, true},
+		{&upstream.Error{Kind: upstream.Unreachable, Host: "h", Why: "no such host", Cause: &net.DNSError{Name: "h", IsNotFound: true}}, false},
+		{&upstream.Error{Kind: upstream.Unreachable, Host: "h", Why: "no answer today", Cause: &net.DNSError{Name: "h", IsTemporary: true}}, true},
 		{&upstream.Error{Kind: upstream.Busy, Host: "h", Why: "busy"}, true},
 		{&upstream.Error{Kind: upstream.NotFound, Host: "h", Why: "not there"}, false},
 		{ErrNoImage, false},

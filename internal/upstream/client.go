@@ -28,6 +28,7 @@ import (
 
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/image"
+	"cairn.dev/cairn/internal/outbound"
 )
 
 const (
@@ -283,7 +284,9 @@ func (u *Client) once(ctx context.Context, q Question) (resp *http.Response, err
 			// Who had all the time there is does not get it again: somebody
 			// waits.
 			ne, _ := errors.AsType[net.Error](e)
-			return nil, Unreachablef(u.host, "does not answer: %v", e), ne == nil || !ne.Timeout()
+			down := Unreachablef(u.host, "does not answer: %v", e)
+			down.Cause = e
+			return nil, down, !outbound.Never(e) && (ne == nil || !ne.Timeout())
 		}
 		switch s := resp.StatusCode; {
 		case s == http.StatusOK, s == http.StatusPartialContent && q.Offset > 0, s == http.StatusNotModified && q.IfNoneMatch != "":

@@ -32,7 +32,12 @@ type Error struct {
 	Status int
 	// RetryAfter is how long to wait, of a Busy upstream.
 	RetryAfter time.Duration
+	// Cause is what the network said, of an Unreachable upstream; it may be nil.
+	Cause error
 }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Cause }
 
 func (e *Error) Error() string { return e.Why }
 

@@ -182,7 +182,7 @@ func TestWhatIsTakenIsNotGivenBackToTheSilent(t *testing.T) {
 	}
 	r.pass(31 * time.Second)
 	if g := <-got["a"]; len(g.Leases) != 0 {
-		t.Errorf("the silent worker is given what was taken from it: %+v", g.Leases)
+		t.Fatalf("the silent worker is given what was taken from it: %+v", g.Leases)
 	}
 	if g := <-got["b"]; len(g.Leases) != 1 || g.Leases[0].Attempt != 2 {
 		t.Errorf("somebody else is given %+v, want the second attempt", g.Leases)

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
 
 	"cairn.dev/cairn/internal/forge"
 	"cairn.dev/cairn/internal/forge/git"
+	"cairn.dev/cairn/internal/outbound"
 	"cairn.dev/cairn/internal/task"
 )
 
@@ -57,7 +59,7 @@ func (s *Store) clone(ctx context.Context, src *task.Source) (File, error) {
 	f, err := s.checkout(ctx, cfg, address.String(), revision)
 	if err != nil {
 		end()
-		return File{}, gitError(t.explain(err))
+		return File{}, gitError(t.explain(nameless(ctx, address, err)))
 	}
 	return File{ReadCloser: &bound{closing{f, end}, s.cfg.MaxSize}, Size: -1, Folder: true}, nil
 }
@@ -80,6 +82,18 @@ func (s *Store) checkout(ctx context.Context, cfg git.Config, address, revision 
 	}
 	r.Close()
 	return nil, err
+}
+
+// nameless adds to an error of git that there is no such host, which git tells
+// in words only.
+func nameless(ctx context.Context, address *url.URL, err error) error {
+	if address.Host == "" {
+		return err
+	}
+	if _, e := net.DefaultResolver.LookupHost(ctx, address.Hostname()); outbound.Never(e) {
+		return fmt.Errorf("%w: %w: %w", err, e, ErrNotFound)
+	}
+	return err
 }
 
 // checkRevision allows names of branches and tags, whole hashes, and refs.

@@ -131,8 +131,11 @@ func unreachable(err error) error {
 			err = e.Err
 		}
 	}
-	if errors.Is(err, outbound.ErrRefused) {
+	switch {
+	case errors.Is(err, outbound.ErrRefused):
 		err = fmt.Errorf("%w: %w", err, ErrRefused)
+	case outbound.Never(err):
+		err = fmt.Errorf("%w: %w", err, ErrNotFound)
 	}
 	return err
 }

@@ -178,6 +178,27 @@ func TestPrivateAddresses(t *testing.T) {
 	}
 }
 
+// nowhere is a host that no resolver has to be asked for: no name has such a
+// label (RFC 1035 section 2.3.4).
+var nowhere = strings.Repeat("a", 64) + ".example"
+
+func TestNoSuchHost(t *testing.T) {
+	for _, private := range []bool{false, true} {
+		w := newWorld(t, artifacts.Config{AllowPrivate: private, Stall: time.Second})
+		for _, from := range []task.Source{
+			{Kind: "http", URL: "http://" + nowhere + "/file?token=hidden"},
+			{Kind: "s3", URL: "s3://bucket/key?endpoint=https://" + nowhere},
+			{Kind: "git", URL: "https://" + nowhere + "/repo.git"},
+		} {
+			_, err := w.read("a", task.Input{Name: "in", Source: &from})
+			is(t, err, artifacts.ErrNotFound)
+			if err != nil && (!strings.Contains(err.Error(), nowhere) || strings.Contains(err.Error(), "hidden")) {
+				t.Errorf("%s: it does not say which host there is not, or too much: %v", from.Kind, err)
+			}
+		}
+	}
+}
+
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	root := filepath.Join(dir, "data")
