@@ -127,6 +127,7 @@ type Controller struct {
 
 	kinds []*kind
 	queue *queue
+	brake brake
 
 	mu      sync.Mutex
 	watches map[*kind]*watch
@@ -156,7 +157,7 @@ func New(cfg Config, d Deps) (*Controller, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), kinds: kinds(), queue: newQueue(d.Clock),
+	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), kinds: kinds(), queue: newQueue(d.Clock), brake: brake{every: time.Second / writesPerSecond, burst: writesAtOnce},
 		watches: map[*kind]*watch{}, records: map[ref]*record{}, runs: map[string]ref{}, gone: map[ref][]string{}}
 	r := rest.CopyConfig(cfg.REST)
 	r.QPS, r.Burst = cfg.Rate, int(2*cfg.Rate)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"time"
@@ -20,8 +21,18 @@ import (
 // is.
 const MaxStatus = 16 << 10
 
-// pace is how often an object is written to.
-const pace = time.Second
+// pace is how often an object is written to at most, and slowest how often at
+// least while its run gets on.
+const (
+	pace    = time.Second
+	slowest = 5 * time.Minute
+)
+
+// All objects together are written to so often a second, after so many at once.
+const (
+	writesPerSecond = 50
+	writesAtOnce    = 50
+)
 
 // record is what is remembered of an object between two looks at it. It
 // belongs to whoever deals with the object; others read whether it was refused,
@@ -29,8 +40,10 @@ const pace = time.Second
 type record struct {
 	uid, run string
 	failures int
-	written  time.Duration  // when, on the monotonic clock; 0: never
-	since    time.Duration  // when its phase was written
+	begun    time.Duration  // when its run was, on the monotonic clock; 0: by an earlier process
+	written  time.Duration  // when it was written to; 0: never
+	since    time.Duration  // when its phase was
+	turn     time.Duration  // before it is nothing written; 0: no turn was taken
 	status   map[string]any // that was written, and is there
 	labels   map[string]string
 
@@ -83,16 +96,33 @@ func (c *Controller) refuse(rec *record, refused bool) {
 
 // wait is how long an object is not to be written to. How far a run is is told
 // the less often the longer it takes, so that what it costs does not grow with
-// it: each time it is a quarter older.
+// it: each time it is half as old again, and at least each [slowest].
 func (c *Controller) wait(rec *record, progress bool) time.Duration {
-	if rec.written == 0 {
-		return 0
+	at := rec.turn
+	if rec.written > 0 {
+		d := pace
+		if progress {
+			d = min(max(pace, (rec.written-rec.since)/2), slowest)
+		}
+		at = max(at, rec.written+d)
 	}
-	d := pace
-	if progress {
-		d = max(pace, (rec.written-rec.since)/4)
+	return max(0, at-c.d.Clock.Mono())
+}
+
+// queued is how long an object has to wait for its turn among all.
+func (c *Controller) queued(rec *record, last bool) time.Duration {
+	now := c.d.Clock.Mono()
+	switch {
+	case rec.turn > 0: // this is it
+	case last:
+		rec.turn = max(1, c.brake.final(now))
+		return rec.turn - now
+	default:
+		if d := c.brake.passing(now); d > 0 {
+			return d + rand.N(pace) // there may be many, and few turns
+		}
 	}
-	return max(0, rec.written+d-c.d.Clock.Mono())
+	return 0
 }
 
 // write brings an object's status to what it should be, and its labels where
@@ -113,11 +143,15 @@ func (c *Controller) write(ctx context.Context, r ref, rec *record, u *unstructu
 	if len(change) == 0 && len(set) == 0 {
 		return 0, nil
 	}
-	_, turn := change["phase"]
-	if d := c.wait(rec, !turn && len(set) == 0); d > 0 {
+	_, moved := change["phase"]
+	if d := c.wait(rec, !moved && len(set) == 0); d > 0 {
 		return d, nil
 	}
-	if rec.written = max(1, c.d.Clock.Mono()); turn {
+	if d := c.queued(rec, moved && status["phase"] != "Running"); d > 0 {
+		return d, nil
+	}
+	rec.turn = 0
+	if rec.written = max(1, c.d.Clock.Mono()); moved {
 		rec.since = rec.written
 	}
 	err = c.send(ctx, r, u, change, set, status)

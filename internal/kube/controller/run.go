@@ -21,7 +21,7 @@ const retryRefused = 5 * time.Minute
 // settle is how long after its beginning a run is first told of: many have
 // ended by then and need one write, and of many that come at once all are begun
 // before the first is told of.
-const settle = 100 * time.Millisecond
+const settle = 500 * time.Millisecond
 
 // dealRun begins the run of a Workflow, steers it, and tells how it is.
 func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstructured.Unstructured) (again time.Duration, err error) {
@@ -62,7 +62,7 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 				}
 				return again, err
 			}
-			rec.spec = p.spec
+			rec.spec, rec.begun = p.spec, max(1, c.d.Clock.Mono())
 			c.belong(r, rec, id)
 			// It began as the spec says.
 			w := wishOf(u)
@@ -89,6 +89,9 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 	}
 	rec.generation = p.generation
 	if d := c.wait(rec, false); d > 0 {
+		return d, nil
+	}
+	if d := rec.begun + settle - c.d.Clock.Mono(); rec.begun > 0 && d > 0 && !p.ended() {
 		return d, nil
 	}
 	if p.changed = rec.spec != "" && rec.spec != p.spec; p.changed {

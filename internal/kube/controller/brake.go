@@ -1,0 +1,47 @@
+package controller
+
+import (
+	"sync"
+	"time"
+)
+
+// brake bounds how often the API server is told something, by all objects
+// together: so many times a second, after so many at once. What is final gets a
+// turn, however long the queue is. What is not waits until half of what may be
+// told at once is free, so that of many runs which come together each is told
+// of once, at its end. It is safe for concurrent use.
+type brake struct {
+	every time.Duration // between two writes
+	burst int
+
+	mu   sync.Mutex
+	next time.Duration // the first turn that is free, as if there had been no rest
+}
+
+// final is when something may be written that has to be, at or after now.
+func (b *brake) final(now time.Duration) (at time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	at = b.free(now, b.burst)
+	b.take(now)
+	return at
+}
+
+// passing is how long something has to wait that is soon out of date; 0: it may
+// be written now, and a turn is taken.
+func (b *brake) passing(now time.Duration) (wait time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if wait = b.free(now, b.burst/2) - now; wait == 0 {
+		b.take(now)
+	}
+	return wait
+}
+
+// free is when a turn is free if so many may be taken at once; the lock is held.
+func (b *brake) free(now time.Duration, burst int) time.Duration {
+	return max(now, b.next-time.Duration(max(burst, 1)-1)*b.every)
+}
+
+// take takes a turn; the lock is held.
+func (b *brake) take(now time.Duration) { b.next = max(b.next, now) + b.every }
