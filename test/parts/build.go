@@ -111,6 +111,9 @@ func (p Part) compile(ctx context.Context, work string) error {
 			return fmt.Errorf("build %s: %w", p, err)
 		}
 		defer os.RemoveAll(dir)
+		if below, ok := strings.CutPrefix(p.Package, p.module()+"/"); ok {
+			steps = [][]string{append(build, "./"+below)}
+		}
 		flags += " -mod=mod" // its checked-in go.sum lacks what only its tools need
 	case dir == "":
 		mod := "module part\n\ngo 1.26\n"

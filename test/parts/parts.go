@@ -42,6 +42,10 @@ type Part struct {
 	// built in a copy of the module, whose replace directives then count, and
 	// they stay beside the program.
 	Folders []string
+	Module  string // with Folders: that of the package, where it is not the package itself
+	// Alone: it is only measured against, and built by the benchmark that wants
+	// it, not with the others.
+	Alone bool
 }
 
 // Table is every part that is built from source. To move a version, change it
@@ -86,6 +90,9 @@ func Table() []Part {
 		part("versitygw", "github.com/versity/versitygw/cmd/versitygw", "v1.8.0", 5*time.Minute, "object store: artifacts come from it and go to it"),
 		{Name: "gitea", Package: "code.gitea.io/gitea", Version: "v1.26.4", Cold: 17 * time.Minute, Purpose: "forge: repositories, pull requests and webhooks",
 			Set: []string{"main.Version=1.26.4"}, Tags: "sqlite,sqlite_unlock_notify", Cgo: true, Folders: []string{"options", "templates", "public", "assets"}},
+
+		{Name: "workflow-controller", Package: "github.com/argoproj/argo-workflows/v3/cmd/workflow-controller", Version: "v3.7.14", Cold: 5 * time.Minute, Purpose: "Argo's controller, to measure against",
+			Module: "github.com/argoproj/argo-workflows/v3", Folders: []string{"manifests"}, Alone: true},
 	}
 }
 

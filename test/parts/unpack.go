@@ -1,6 +1,7 @@
 package parts
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -11,12 +12,15 @@ import (
 	"strings"
 )
 
+// module is the module of the part's package.
+func (p Part) module() string { return cmp.Or(p.Module, p.Package) }
+
 // unpack copies the part's module into the folder dir. The module cache itself
 // is read only, and nothing may be built in it.
 func (p Part) unpack(ctx context.Context, proxy, dir string) error {
 	// Asked from outside of any module: what this repository requires must not
 	// have a say.
-	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", p.Package+"@"+p.Version)
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", p.module()+"@"+p.Version)
 	cmd.Dir = filepath.Dir(dir)
 	cmd.Env = append(os.Environ(), "GOPROXY="+proxy, "GOFLAGS=", "GOWORK=off")
 	out, err := cmd.Output()

@@ -31,7 +31,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("parts", flag.ContinueOnError)
 	apt := flags.String("apt", "", "Debian packages to install where missing, separated by commas or spaces")
 	list := flags.Bool("list", false, "print the table of parts and build nothing")
-	none := flags.Bool("none", false, "build no part when none is named (default: all)")
+	none := flags.Bool("none", false, "build no part when none is named (default: all that tests use)")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -49,7 +49,9 @@ func run(ctx context.Context, args []string) error {
 	names := flags.Args()
 	if len(names) == 0 && !*none {
 		for _, p := range parts.Table() {
-			names = append(names, p.Name)
+			if !p.Alone {
+				names = append(names, p.Name)
+			}
 		}
 	}
 	for _, name := range names {
