@@ -34,11 +34,15 @@ type settings struct {
 	// patience is how long the large workflow may take on the real node, by what
 	// the small one took.
 	patience time.Duration
+	plain    int // pods of the plain Job on the real node
 	only     []string
 }
 
+// onReal are the parts for which a real node is needed.
+var onReal = []string{"tasks", "volume", "many", "first", "warm"}
+
 // parts are what may be measured alone.
-var parts = []string{"tasks", "first", "many", "kwok"}
+var parts = append(onReal, "kwok")
 
 func (s settings) wants(part string) bool { return len(s.only) == 0 || slices.Contains(s.only, part) }
 
@@ -49,13 +53,14 @@ func main() {
 	flag.IntVar(&s.large, "large", 100_000, "tasks of the large workflow")
 	flag.IntVar(&s.samples, "samples", 30, "workflows whose first line is waited for")
 	flag.DurationVar(&s.patience, "patience", 2*time.Minute, "how long the large workflow may take on the real node; else it is not run there")
+	flag.IntVar(&s.plain, "plain", 200, "pods of the plain Job on the real node, from which as many as tasks are reckoned; 0: none")
 	only := flag.String("only", "", "only these, with commas: "+strings.Join(parts, ", "))
 	small := flag.Bool("small", false, "a tenth of all, to see whether it works")
 	server := flag.String("serve", "", "be the server (what the benchmark calls itself with)")
 	url := flag.String("fetch", "", "print what an address answers (likewise)")
 	flag.Parse()
 	if *small {
-		s.n, s.large, s.samples = s.n/10, s.large/10, s.samples/10
+		s.n, s.large, s.samples, s.plain = s.n/10, s.large/10, s.samples/10, s.plain/10
 	}
 	if *only != "" {
 		s.only = strings.Split(*only, ",")
@@ -96,7 +101,7 @@ func run(s settings, out string) error {
 	defer os.RemoveAll(dir)
 	begin := time.Now()
 	var r report
-	if s.wants("tasks") || s.wants("first") || s.wants("many") {
+	if slices.ContainsFunc(onReal, s.wants) {
 		if err := s.real(ctx, &r, dir); err != nil {
 			return fmt.Errorf("real node: %w", err)
 		}

@@ -11,13 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"cairn.dev/cairn/internal/kube/install"
 	"cairn.dev/cairn/test/cluster"
-	"cairn.dev/cairn/test/images"
 )
 
 // Namespaces: of runs, of runs under the restricted profile, and one that has
@@ -45,58 +43,6 @@ type world struct {
 	server  *exec.Cmd
 	address string
 	stdin   io.Closer
-}
-
-// build makes a program of this repository.
-func build(dir, name string) (string, error) {
-	out := filepath.Join(dir, name)
-	fmt.Fprintln(os.Stderr, "building", name)
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "cairn.dev/cairn/cmd/"+name)
-	cmd.Env, cmd.Stderr = append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("build %s: %w", name, err)
-	}
-	return out, nil
-}
-
-// fillRegistry starts a registry with the images of the real node, until stop.
-func fillRegistry(ctx context.Context, dir string) (address string, stop func(), err error) {
-	cairn, err := build(dir, "cairn")
-	if err != nil {
-		return "", nil, err
-	}
-	program, err := build(dir, "cairn-worker")
-	if err != nil {
-		return "", nil, err
-	}
-	if address, err = free(); err != nil {
-		return "", nil, err
-	}
-	cmd := exec.CommandContext(ctx, cairn, "serve", "--open", "--listen", address, "--data", filepath.Join(dir, "registry"), "--log-level", "error")
-	cmd.Env, cmd.Stderr = append(os.Environ(), "CAIRN_TOKEN="), os.Stderr
-	if err := cmd.Start(); err != nil {
-		return "", nil, err
-	}
-	stop = func() { _, _ = cmd.Process.Signal(os.Interrupt), cmd.Wait() }
-	all, err := images.Build(ctx, os.Stderr, "library/busybox:1")
-	if err == nil {
-		var w images.Image
-		w, err = images.OfProgram(program, "cairn/worker:1")
-		all = append(all, w)
-	}
-	if err == nil {
-		err = until(ctx, "the registry answers", time.Minute, func() (bool, error) { return answers(ctx, "http://"+address+"/readyz"), nil })
-	}
-	for _, i := range all {
-		if err == nil {
-			err = i.Push(ctx, address)
-		}
-	}
-	if err != nil {
-		stop()
-		return "", nil, fmt.Errorf("a registry for the node: %w", err)
-	}
-	return address, stop, nil
 }
 
 // free is an address that is free, and most likely still in a moment.
@@ -214,88 +160,6 @@ subjects: [{kind: ServiceAccount, name: other, namespace: %[2]s}]
 		}
 	}
 	return nil
-}
-
-// serve starts a server of its own database, in place of the one before.
-func (w *world) serve(ctx context.Context, pods int, warm time.Duration) error {
-	w.end()
-	w.n++
-	address, err := free()
-	if err != nil {
-		return err
-	}
-	outside, err := w.Expose(address)
-	if err != nil {
-		return err
-	}
-	data := filepath.Join(w.dir, fmt.Sprintf("%s-server-%d", w.Name, w.n))
-	if err := os.Mkdir(data, 0o700); err != nil {
-		return err
-	}
-	cfg, err := json.Marshal(serverConfig{Dir: data, Listen: address, Kubeconfig: w.kubeconfig, URL: "http://" + outside, Worker: workerImage, Pods: pods, Warm: warm})
-	if err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	w.server = exec.Command(self, "-serve", string(cfg))
-	w.server.Stderr = os.Stderr
-	if w.stdin, err = w.server.StdinPipe(); err != nil {
-		return err
-	}
-	if err := w.server.Start(); err != nil {
-		return err
-	}
-	w.address = address
-	return until(ctx, "the server answers", time.Minute, func() (bool, error) { return answers(ctx, "http://"+address+"/ready"), nil })
-}
-
-// end ends the server.
-func (w *world) end() {
-	if w.server != nil {
-		w.stdin.Close()
-		_ = w.server.Wait()
-		w.server = nil
-	}
-}
-
-func (w *world) close() {
-	w.end()
-	if err := w.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, "bench/kube: end the cluster:", err)
-	}
-}
-
-// ended is how many runs the server has seen end.
-func (w *world) ended(ctx context.Context) (n int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.address+"/ended", nil)
-	if err != nil {
-		return 0, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	_, err = fmt.Fscan(resp.Body, &n)
-	return n, err
-}
-
-// memory is the largest resident set of the server so far, in bytes.
-func (w *world) memory() (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.server.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			kb, err := strconv.ParseInt(strings.Fields(v)[0], 10, 64)
-			return kb << 10, err
-		}
-	}
-	return 0, errors.New("the kernel tells no VmHWM")
 }
 
 // stored is how many bytes of etcd's database are in use, all versions of

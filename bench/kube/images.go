@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"cairn.dev/cairn/test/images"
+)
+
+// build makes a program of this repository.
+func build(dir, name string) (string, error) {
+	out := filepath.Join(dir, name)
+	fmt.Fprintln(os.Stderr, "building", name)
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "cairn.dev/cairn/cmd/"+name)
+	cmd.Env, cmd.Stderr = append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("build %s: %w", name, err)
+	}
+	return out, nil
+}
+
+// fillRegistry starts a registry with the images of the real node, until stop.
+func fillRegistry(ctx context.Context, dir string) (address string, stop func(), err error) {
+	cairn, err := build(dir, "cairn")
+	if err != nil {
+		return "", nil, err
+	}
+	program, err := build(dir, "cairn-worker")
+	if err != nil {
+		return "", nil, err
+	}
+	if address, err = free(); err != nil {
+		return "", nil, err
+	}
+	cmd := exec.CommandContext(ctx, cairn, "serve", "--open", "--listen", address, "--data", filepath.Join(dir, "registry"), "--log-level", "error")
+	cmd.Env, cmd.Stderr = append(os.Environ(), "CAIRN_TOKEN="), os.Stderr
+	if err := cmd.Start(); err != nil {
+		return "", nil, err
+	}
+	stop = func() { _, _ = cmd.Process.Signal(os.Interrupt), cmd.Wait() }
+	all, err := images.Build(ctx, os.Stderr, "library/busybox:1")
+	if err == nil {
+		var w images.Image
+		w, err = images.OfProgram(program, "cairn/worker:1")
+		all = append(all, w)
+	}
+	if err == nil {
+		err = until(ctx, "the registry answers", time.Minute, func() (bool, error) { return answers(ctx, "http://"+address+"/readyz"), nil })
+	}
+	for _, i := range all {
+		if err == nil {
+			err = i.Push(ctx, address)
+		}
+	}
+	if err != nil {
+		stop()
+		return "", nil, fmt.Errorf("a registry for the node: %w", err)
+	}
+	return address, stop, nil
+}
