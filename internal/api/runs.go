@@ -347,7 +347,7 @@ func runOf(i work.Info) wire.Run {
 
 func nodeOf(v machine.View) wire.RunNode {
 	n := wire.RunNode{ID: v.ID, Name: v.Name, Template: v.Template, Kind: v.Kind, Phase: v.Phase.String(), Message: v.Message, Exit: v.Exit, Attempt: v.Attempt,
-		Worker: v.Worker, Started: v.Started, Ended: v.Ended, Children: v.Children, Waits: v.Waits}
+		Worker: v.Worker, Started: v.Started, Ended: v.Ended, Children: v.Children, Waits: v.Waits, Address: v.Address}
 	if v.Kind == "tasks" || v.Kind == "items" {
 		n.Items = &wire.ItemCounts{Total: v.Items, Active: v.Active, Succeeded: v.Succeeded, Failed: v.Failed, Skipped: v.Skipped}
 	}

@@ -43,6 +43,10 @@ type Task struct {
 	// Pod is what else Kubernetes has to know (a PodSpec's fields, merged); a
 	// local pool refuses what it cannot honour, by name.
 	Pod map[string]any `json:"pod,omitempty"`
+	// Daemon: others need the program while it runs. It is ready when Ready says
+	// so, or when it has been started, and that is told with [Ask.Serving].
+	Daemon bool   `json:"daemon,omitempty"`
+	Ready  *Probe `json:"ready,omitempty"`
 	// HTTP, in place of an image: a request that the server makes itself.
 	HTTP *HTTP `json:"http,omitempty"`
 	// Resource, likewise: a request to a cluster that the worker makes.
@@ -119,6 +123,24 @@ type Volume struct {
 	Path     string `json:"path"`
 	Claim    string `json:"claim,omitempty"` // of a persistent one, which tasks share
 	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// A Probe asks a program whether it is ready: one of Exec, Port with HTTP, and
+// Port alone.
+type Probe struct {
+	Exec []string `json:"exec,omitempty"` // exits with 0; beside the program, in its container
+	Port int      `json:"port,omitempty"` // accepts connections
+	// HTTP answers with a status from 200 to 399 at this path, "http" or "https".
+	HTTP    string            `json:"http,omitempty"`
+	Path    string            `json:"path,omitempty"`
+	Host    string            `json:"host,omitempty"` // the program's own address when empty
+	Headers map[string]string `json:"headers,omitempty"`
+	// Delay is before the first time, Period between two (1 s when 0), Timeout for
+	// one (1 s when 0), and Times how often in a row it has to go well (1 when 0).
+	Delay   time.Duration `json:"delay,omitempty"`
+	Period  time.Duration `json:"period,omitempty"`
+	Timeout time.Duration `json:"timeout,omitempty"`
+	Times   int           `json:"times,omitempty"`
 }
 
 // HTTP is a request in place of a program.

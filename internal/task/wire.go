@@ -27,12 +27,20 @@ type Ask struct {
 	Pool   string `json:"pool"` // what the worker is able to run; see Pool
 	// Outcomes of leases it held.
 	Outcomes []Outcome `json:"outcomes,omitempty"`
+	// Serving are daemons that are ready. It may be said again.
+	Serving []Serving `json:"serving,omitempty"`
 	// Back are leases of tasks it has not started and will not.
 	Back []Ref `json:"back,omitempty"`
 	// Want is how many leases it takes; 0 only reports. Wait is how long the
 	// server may hold the call when there is no work.
 	Want int           `json:"want"`
 	Wait time.Duration `json:"wait,omitempty"`
+}
+
+// Serving says that a daemon is ready, and where others find it: an IP address.
+type Serving struct {
+	Ref
+	Address string `json:"address"`
 }
 
 // Grant answers an Ask.

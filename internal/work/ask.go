@@ -3,6 +3,7 @@ package work
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -41,6 +42,7 @@ type report struct {
 	run  string
 	refs []task.Ref
 	res  []machine.Result
+	up   []machine.Serving
 	back []machine.Lease
 }
 
@@ -63,8 +65,8 @@ func (s *Server) Lend(ctx context.Context, a task.Ask, room Room) (task.Grant, e
 	if a.Worker == "" || len(a.Worker) > maxWorker {
 		return g, fmt.Errorf("%w: a worker has a name of at most %d bytes", ErrInvalid, maxWorker)
 	}
-	if len(a.Outcomes)+len(a.Back) > maxOutcomes {
-		return g, fmt.Errorf("%w: %d outcomes at once, at most %d", ErrInvalid, len(a.Outcomes)+len(a.Back), maxOutcomes)
+	if n := len(a.Outcomes) + len(a.Serving) + len(a.Back); n > maxOutcomes {
+		return g, fmt.Errorf("%w: %d outcomes at once, at most %d", ErrInvalid, n, maxOutcomes)
 	}
 	in, err := poolName(a.Pool)
 	if err != nil {
@@ -115,6 +117,14 @@ func (s *Server) sort(a task.Ask) (reports []*report, refused []task.Ref) {
 		if p, l, ok := of(o.Ref); ok {
 			p.refs = append(p.refs, o.Ref)
 			p.res = append(p.res, s.result(o, l))
+		}
+	}
+	for _, x := range a.Serving {
+		at, err := netip.ParseAddr(x.Address)
+		if err != nil { // nobody could be told where it is
+			refused = append(refused, x.Ref)
+		} else if p, l, ok := of(x.Ref); ok {
+			p.up = append(p.up, machine.Serving{Node: l.Node, Item: l.Item, Attempt: l.Attempt, Address: at.String()})
 		}
 	}
 	for _, r := range a.Back {
@@ -245,6 +255,11 @@ func (c *commit) report(p *report) (refused []task.Ref) {
 	if r == nil {
 		return p.refs
 	}
+	for _, x := range p.up { // before they end, if both are said at once
+		if _, _, held := r.m.Holds(x.Node, x.Item, x.Attempt); held {
+			_ = c.apply(r, x) // it is never refused
+		}
+	}
 	var e machine.Ended
 	for i := range p.res {
 		x := &p.res[i]
@@ -325,7 +340,8 @@ func (s *Server) room(r *run, want int, taker Room, got int) int {
 		want = min(want, n-s.spaces[r.namespace])
 	}
 	if n := s.cfg.MaxPerRun; n > 0 {
-		want = min(want, n-r.m.Counts().Active)
+		c := r.m.Counts()
+		want = min(want, n-c.Active+c.Serving) // those that need a daemon would never begin
 	}
 	return want
 }

@@ -105,7 +105,7 @@ func share(g *task.Grant, t *task.Task) (int, *task.Own) {
 // an Own.
 func differ(b, t *task.Task) (*task.Own, bool) {
 	if b.Image != t.Image || b.WorkDir != t.WorkDir || b.Timeout != t.Timeout || b.Grace != t.Grace || b.CPU != t.CPU || b.Memory != t.Memory ||
-		b.User != t.User || b.Isolation != t.Isolation || b.LogLimit != t.LogLimit || b.HTTP != nil || t.HTTP != nil || !reflect.DeepEqual(b.Pod, t.Pod) ||
+		b.User != t.User || b.Isolation != t.Isolation || b.LogLimit != t.LogLimit || b.HTTP != nil || t.HTTP != nil || b.Daemon != t.Daemon || !reflect.DeepEqual(b.Ready, t.Ready) || !reflect.DeepEqual(b.Pod, t.Pod) ||
 		!slices.Equal(b.Env, t.Env) || !slices.Equal(b.Volumes, t.Volumes) || !slices.EqualFunc(b.Inputs, t.Inputs, sameInput) || !slices.EqualFunc(b.Outputs, t.Outputs, sameOutput) {
 		return nil, false
 	}

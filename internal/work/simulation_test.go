@@ -230,7 +230,13 @@ func (r *real) ask(s worktest.Step, x *holder, report, want int) error {
 	luck := rand.New(rand.NewPCG(s.Luck, 5))
 	report = min(report, len(x.held))
 	a := task.Ask{Worker: x.name, Want: want}
+	var stay []task.Lease
 	for _, l := range x.held[:report] {
+		if s.Luck != 1<<60 && luck.IntN(5) == 0 { // which means nothing of what is no daemon
+			a.Serving = append(a.Serving, task.Serving{Ref: l.Ref, Address: "10.0.0.1"})
+			stay = append(stay, l)
+			continue
+		}
 		o := task.Outcome{Ref: l.Ref, Phase: task.Succeeded}
 		switch p := luck.IntN(100); {
 		case s.Luck == 1<<60:
@@ -263,7 +269,7 @@ func (r *real) ask(s worktest.Step, x *holder, report, want int) error {
 			}
 		}
 	}
-	x.held = append(slices.Clone(x.held[report:]), g.Leases...)
+	x.held = slices.Concat(stay, x.held[report:], g.Leases)
 	return nil
 }
 

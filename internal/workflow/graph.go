@@ -45,7 +45,8 @@ func (f *File) Field(name string) (Value, bool) {
 //
 //	inputs.parameters.NAME, inputs.artifacts.NAME
 //	tasks.NAME (and steps.NAME): status, id, exitCode, startedAt, finishedAt,
-//	    outputs.result, outputs.parameters.NAME, outputs.artifacts.NAME
+//	    outputs.result, outputs.parameters.NAME, outputs.artifacts.NAME, and of
+//	    daemons ip
 //	item, workflow.{name,namespace,uid,parameters.*,status,failures,duration,…}
 //	retries, lastRetry.{exitCode,status,duration,message}, pod.name, node.name
 type Scope interface {
@@ -113,6 +114,9 @@ type Template struct {
 	FailFast    bool          // of a DAG: the first failure keeps what has not begun from beginning
 	Locks       []Lock
 	Memo        *Memo
+	// Daemon, of a leaf: whoever waits for a call of it goes on as soon as the
+	// program serves, and it is ended with the DAG that called it.
+	Daemon bool
 }
 
 // A Leaf makes a task from what a call hands to it.

@@ -112,6 +112,7 @@ type RunNode struct {
 	Items    *ItemCounts    `json:"items,omitempty"` // of a fan-out
 	Children bool           `json:"children,omitempty"`
 	Waits    string         `json:"waits,omitempty"`   // what for
+	Address  string         `json:"address,omitempty"` // of a daemon that serves
 	Outputs  map[string]any `json:"outputs,omitempty"` // of one node only
 }
 

@@ -240,7 +240,13 @@ func (m *Machine) callEnded(n *node, i int) {
 	if d == nil || d.states[i] != Running {
 		return
 	}
-	d.states[i] = d.children[i].phase
+	m.callIs(n, i, d.children[i].phase)
+}
+
+// callIs has those go on that wait for a call of n.
+func (m *Machine) callIs(n *node, i int, p Phase) {
+	d := n.dag
+	d.states[i] = p
 	if c := d.children[i]; c.slot {
 		c.slot = false
 		d.live--
@@ -297,12 +303,14 @@ func (m *Machine) stopDAG(n *node, why string) {
 			m.stop(c, why)
 		}
 	}
+	m.dismiss(d, why)
 	m.dagDone(n, d)
 }
 
 // dagDone ends the node when all its calls have.
 func (m *Machine) dagDone(n *node, d *dag) {
-	if n.dag != d || n.stage != stageRunning || d.ended < len(d.states) {
+	done := func() bool { return n.dag == d && n.stage == stageRunning && d.ended == len(d.states) }
+	if !done() || m.dismiss(d, "nothing needs it any more") || !done() {
 		return
 	}
 	if n.stopping {

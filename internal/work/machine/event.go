@@ -37,6 +37,7 @@ const (
 	kindResumed
 	kindRetried
 	kindJudged
+	kindServing
 )
 
 // Submitted is the first event of a run.
@@ -153,6 +154,13 @@ type Verdict struct {
 // Judged brings verdicts about tasks that are held.
 type Judged struct{ Verdicts []Verdict }
 
+// Serving says that the program of a daemon's task is ready, and where. It may
+// come again.
+type Serving struct {
+	Node, Item, Attempt uint32
+	Address             string
+}
+
 func (Submitted) kind() byte  { return kindSubmitted }
 func (Granted) kind() byte    { return kindGranted }
 func (*Ended) kind() byte     { return kindEnded }
@@ -170,6 +178,7 @@ func (Continued) kind() byte  { return kindContinued }
 func (Resumed) kind() byte    { return kindResumed }
 func (Retried) kind() byte    { return kindRetried }
 func (Judged) kind() byte     { return kindJudged }
+func (Serving) kind() byte    { return kindServing }
 
 // logVersion is the first byte of every group of events.
 const logVersion = 1
@@ -258,6 +267,8 @@ func (r *reader) event() Event {
 			e.Verdicts = append(e.Verdicts, Verdict{Pick{r.num(), r.num(), r.num()}, r.string()})
 		}
 		return e
+	case kindServing:
+		return Serving{Node: r.num(), Item: r.num(), Attempt: r.num(), Address: r.string()}
 	default:
 		r.fail(fmt.Errorf("unknown kind of event %d", k))
 		return nil
@@ -376,6 +387,13 @@ func (e Judged) write(w *writer) {
 		w.pick(v.Pick)
 		w.string(v.Error)
 	}
+}
+
+func (e Serving) write(w *writer) {
+	w.uint(uint64(e.Node))
+	w.uint(uint64(e.Item))
+	w.uint(uint64(e.Attempt))
+	w.string(e.Address)
 }
 
 // plain results are those of which nothing is to be said but that they went

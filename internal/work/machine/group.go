@@ -98,7 +98,7 @@ func (m *Machine) Grant(at time.Time, worker string, want int) (e Event, tasks [
 	m.now = max(m.now, at.UnixMilli())
 	var picks []Pick
 	if p := m.graph.Parallelism; p > 0 {
-		want = min(want, p-m.counts.Active)
+		want = min(want, p-m.counts.working())
 	}
 	if m.paused {
 		want = 0
@@ -144,7 +144,7 @@ type Lease struct {
 
 // Ready reports whether there is anything to grant.
 func (m *Machine) Ready() bool {
-	if m.paused || m.graph.Parallelism > 0 && m.counts.Active >= m.graph.Parallelism {
+	if m.paused || m.graph.Parallelism > 0 && m.counts.working() >= m.graph.Parallelism {
 		return false
 	}
 	for _, n := range m.ready {
@@ -174,7 +174,7 @@ func (m *Machine) room(n *node, want int) int {
 // dagAbove is the DAG whose parallelism the node's tasks count against, if the
 // node itself does not.
 func (n *node) dagAbove() *dag {
-	if n.role == roleCall && !n.slot {
+	if n.role == roleCall && !n.slot && !n.served {
 		return n.parent.dag
 	}
 	return nil
@@ -203,6 +203,9 @@ func (m *Machine) take(n *node, p Pick, worker string) {
 		n.worker = worker
 	}
 	m.counts.Active += int(p.Count)
+	if n.served {
+		m.counts.Serving++
+	}
 	if d := n.dagAbove(); d != nil {
 		d.live += int(p.Count)
 	}
@@ -238,6 +241,9 @@ func (m *Machine) Leases(f func(l Lease, worker string)) {
 func (m *Machine) release(n *node, item uint32) {
 	delete(n.group.active, item)
 	m.counts.Active--
+	if n.served {
+		m.counts.Serving--
+	}
 	if d := n.dagAbove(); d != nil {
 		d.live--
 	}
@@ -267,6 +273,14 @@ func (m *Machine) enlist(n *node) {
 func (m *Machine) settle(n *node, i uint32, p Phase, h *past) {
 	g := n.group
 	delete(g.past, i)
+	if n.served { // it has done what it was for, however it ends
+		g.good.add(i)
+		m.counts.Succeeded++
+		if h != nil {
+			n.message = h.message
+		}
+		return
+	}
 	switch p {
 	case Failed:
 		g.bad.add(i)

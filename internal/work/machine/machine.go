@@ -96,6 +96,7 @@ func (p *Phase) UnmarshalText(b []byte) (err error) {
 type Counts struct {
 	Total, Active, Succeeded, Failed, Skipped int
 	Retries, Crashes                          int
+	Serving                                   int // of the active ones: daemons that serve
 }
 
 // Done is how many tasks have ended.
@@ -205,6 +206,8 @@ func (m *Machine) Apply(at time.Time, e Event) ([]Effect, error) {
 		for _, v := range e.Verdicts {
 			m.judged(v)
 		}
+	case Serving:
+		m.serves(e)
 	}
 	m.fireHooks()
 	effects := m.effects

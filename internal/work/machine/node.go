@@ -69,6 +69,8 @@ type node struct {
 	stopping       bool
 	expired        bool // it is being stopped because its time is up
 	slot           bool // it takes a place of its DAG's parallelism
+	served         bool // a daemon: those that wait for it have gone on
+	address        string
 
 	value   workflow.Value            // the item
 	inputs  map[string]workflow.Value // parameters
@@ -177,7 +179,7 @@ func (m *Machine) open(n *node) {
 // compact reports whether items over the template need no node each: they are
 // tasks and nothing else.
 func (m *Machine) compact(t *workflow.Template) bool {
-	return t.Leaf != nil && len(t.Locks) == 0 && t.Memo == nil
+	return t.Leaf != nil && len(t.Locks) == 0 && t.Memo == nil && !t.Daemon
 }
 
 // wish works out which locks and which memory the node wants.
@@ -350,13 +352,13 @@ func (m *Machine) finish(n *node, p Phase, why string) {
 	if n.kind == kindDAG && n.tmpl != nil && (p == Failed || p == Errored) && m.tryAgain(n, p, why) {
 		return
 	}
-	if n.tmpl != nil && !n.each && !n.hit && n.stage > stageListing && (p == Succeeded || n.kind == kindDAG) {
+	if n.tmpl != nil && !n.each && !n.hit && !n.served && n.stage > stageListing && (p == Succeeded || n.kind == kindDAG) {
 		if err := m.compute(n); err != nil && p == Succeeded {
 			p, why = Errored, err.Error()
 		}
 	}
 	m.unlock(n)
-	if p == Succeeded && n.key != "" && !n.hit {
+	if p == Succeeded && n.key != "" && !n.hit && !n.served {
 		m.effects = append(m.effects, Remember{Cache: n.tmpl.Memo.Cache, Key: n.key, Outputs: n.outputs})
 	}
 	n.phase, n.message, n.ended, n.stage = p, why, m.now, stageLeaving
@@ -399,6 +401,8 @@ func (m *Machine) leave(n *node) {
 		m.close()
 	case n.role == roleExit && n.parent == nil:
 		m.close()
+	case n.served && (n.role == roleCall || n.role == roleItem):
+		m.dismissed(n)
 	case n.role == roleCall:
 		m.callEnded(n.parent, n.index)
 	case n.role == roleItem:

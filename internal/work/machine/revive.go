@@ -82,6 +82,9 @@ func (m *Machine) reviveDAG(n *node) {
 	var again []int
 	for i, p := range d.states {
 		switch {
+		case d.gone(i):
+			m.drop(d.children[i])
+			d.children[i], d.states[i] = nil, Waiting
 		case p == Omitted && d.plan.wanted[i]:
 			d.states[i] = Waiting
 		case p == Failed || p == Errored || p == Canceled:
@@ -103,6 +106,10 @@ func (m *Machine) reviveDAG(n *node) {
 	}
 	for _, i := range again {
 		if n.dag != d || d.states[i] != Running { // those before may have ended the DAG, or this
+			continue
+		}
+		if d.left[i] > 0 { // until what it needs is there again
+			d.states[i] = Waiting
 			continue
 		}
 		if most := n.tmpl.Parallelism; m.holds(n, i) && most > 0 && d.live >= most {

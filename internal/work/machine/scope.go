@@ -190,6 +190,9 @@ func (m *Machine) aboutCall(n *node, name string, path []string) (workflow.Value
 		p = c.phase
 	}
 	if path[0] == "status" {
+		if c != nil && c.serving() {
+			p = Running
+		}
 		return status(p), len(path) == 1
 	}
 	if c == nil {
@@ -211,8 +214,8 @@ func (m *Machine) aboutCall(n *node, name string, path []string) (workflow.Value
 		return stamp(c.ended), len(path) == 1 && c.ended != 0
 	case "message":
 		return c.message, len(path) == 1
-	case "ip", "hostNodeName":
-		return "", false
+	case "ip":
+		return c.address, len(path) == 1 && c.address != ""
 	}
 	return nil, false
 }
@@ -223,10 +226,10 @@ func (m *Machine) need(n *node, name, what string) (workflow.Value, bool) {
 	if !ok {
 		return nil, false
 	}
-	p := n.dag.states[i]
+	p, serves := n.dag.states[i], n.dag.serving(i)
 	switch what {
 	case "Succeeded":
-		return p == Succeeded, true
+		return p == Succeeded && !serves, true
 	case "Failed":
 		return p == Failed || p == Canceled, true
 	case "Errored":
@@ -236,7 +239,7 @@ func (m *Machine) need(n *node, name, what string) (workflow.Value, bool) {
 	case "Omitted":
 		return p == Omitted, true
 	case "Daemoned":
-		return false, true
+		return serves, true
 	case "AnySucceeded", "AllFailed":
 		c := n.dag.children[i]
 		good, bad, all := 0, 0, 1

@@ -47,10 +47,11 @@ const (
 	locksFree          // a start forgets who holds locks
 	noLeases           // a start forgets who holds tasks
 	spendAll           // what was lost is not given again
+	unsaid             // that a daemon is ready is not in the log
 	nMistakes
 )
 
-type tally struct{ steps, ended, crashes, lost, retries, good, refused int }
+type tally struct{ steps, ended, crashes, lost, retries, good, refused, served int }
 
 type simRun struct {
 	g    *workflow.Graph
@@ -458,10 +459,17 @@ func (w *world) due() error {
 func (w *world) ask(s worktest.Step, x *simWorker, report, want int) error {
 	luck := rand.New(rand.NewPCG(s.Luck, 5))
 	report = min(report, len(x.held))
-	var got []simHeld
+	var got, stay []simHeld
 	told, err := w.turn(s, func() error {
 		for _, h := range x.held[:report] {
 			r := h.run
+			if r.serves(h) && luck.IntN(100) < 80 {
+				stay = append(stay, h)
+				if err := w.serve(h); err != nil {
+					return err
+				}
+				continue
+			}
 			_, stopped, ok := r.m.Holds(h.Node, h.Item, h.Attempt)
 			res := Result{Node: h.Node, Item: h.Item, Attempt: h.Attempt, Phase: Succeeded}
 			switch p := luck.IntN(100); {
@@ -510,10 +518,30 @@ func (w *world) ask(s worktest.Step, x *simWorker, report, want int) error {
 		return nil
 	})
 	if told {
-		x.held = append(slices.Clone(x.held[report:]), got...)
+		x.held = slices.Concat(stay, x.held[report:], got)
 		return w.render(got)
 	}
 	return err
+}
+
+// serves says whether a task that is held is a daemon, which goes on.
+func (r *simRun) serves(h simHeld) bool {
+	n := r.m.nodes[h.Node]
+	_, stop, ok := r.m.Holds(h.Node, h.Item, h.Attempt)
+	return ok && !stop && n.tmpl.Daemon
+}
+
+// serve says that a daemon is ready, or once more that it is.
+func (w *world) serve(h simHeld) error {
+	e := Serving{h.Node, h.Item, h.Attempt, "10.0.0.1"}
+	if w.bug != unsaid {
+		return w.apply(h.run, e)
+	}
+	effects, err := h.run.m.Apply(w.now, e)
+	if err != nil {
+		return err
+	}
+	return w.effects(h.run, effects)
 }
 
 // render makes the tasks that were granted; some are skipped or wrong.
@@ -545,10 +573,16 @@ func (w *world) render(got []simHeld) error {
 func (w *world) check() error {
 	holders := map[string]int{}
 	for i, r := range w.runs {
-		active := 0
+		active, serving := 0, 0
 		for _, n := range r.m.nodes {
+			if n.stage == stageEnded && n.dag != nil && len(n.dag.daemons()) > 0 {
+				return fmt.Errorf("run %d: DAG %d has ended, and daemons of it have not", i, n.id)
+			}
 			if n.group != nil {
 				active += len(n.group.active)
+				if n.served {
+					serving += len(n.group.active)
+				}
 				if n.each && n.call.Each.Parallelism > 0 && len(n.group.active) > n.call.Each.Parallelism {
 					return fmt.Errorf("run %d: node %d has %d tasks at a time, at most %d", i, n.id, len(n.group.active), n.call.Each.Parallelism)
 				}
@@ -579,7 +613,10 @@ func (w *world) check() error {
 		if active != r.m.counts.Active || len(r.held) != active {
 			return fmt.Errorf("run %d: %d tasks are held, %d are counted, %d are watched", i, active, r.m.counts.Active, len(r.held))
 		}
-		if p := r.g.Parallelism; p > 0 && active > p {
+		if serving != r.m.counts.Serving {
+			return fmt.Errorf("run %d: %d daemons serve, %d are counted", i, serving, r.m.counts.Serving)
+		}
+		if p := r.g.Parallelism; p > 0 && active-serving > p {
 			return fmt.Errorf("run %d: %d tasks at a time, at most %d", i, active, p)
 		}
 		c := r.m.counts
@@ -670,7 +707,10 @@ func (w *world) over() error {
 			if n.stage != stageEnded {
 				return fmt.Errorf("run %d has ended and node %d has not", i, n.id)
 			}
-			if n.group == nil {
+			if n.served {
+				w.seen.served++
+			}
+			if n.group == nil || n.served { // which has done what it was for
 				continue
 			}
 			for _, s := range n.group.good.spans {
@@ -751,7 +791,7 @@ func TestSimulation(t *testing.T) {
 	}
 	wg.Wait()
 	t.Logf("%d schedules: %+v", want, all)
-	if few := int(want) / 10; !t.Failed() && (all.ended < few || all.crashes < few || all.lost < few || all.retries < few || all.refused < few) {
+	if few := int(want) / 10; !t.Failed() && (all.ended < few || all.crashes < few || all.lost < few || all.retries < few || all.refused < few || all.served < few) {
 		t.Errorf("too little happened: %+v", all)
 	}
 }
@@ -790,4 +830,5 @@ func (t *tally) add(o tally) {
 	t.retries += o.retries
 	t.good += o.good
 	t.refused += o.refused
+	t.served += o.served
 }

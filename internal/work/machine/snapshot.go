@@ -11,8 +11,9 @@ import (
 	"cairn.dev/cairn/internal/workflow"
 )
 
-// snapshotVersion is the first byte of every snapshot.
-const snapshotVersion = 1
+// snapshotVersion is the first byte of every snapshot. One of version 1 knows no
+// daemons.
+const snapshotVersion = 2
 
 // Snapshot is the whole state, so that the events before it can be forgotten.
 func (m *Machine) Snapshot() []byte {
@@ -60,7 +61,7 @@ func (m *Machine) Snapshot() []byte {
 }
 
 func (c *Counts) fields() []*int {
-	return []*int{&c.Total, &c.Active, &c.Succeeded, &c.Failed, &c.Skipped, &c.Retries, &c.Crashes}
+	return []*int{&c.Total, &c.Active, &c.Succeeded, &c.Failed, &c.Skipped, &c.Retries, &c.Crashes, &c.Serving}
 }
 
 func (w *writer) bools(v []bool) {
@@ -87,6 +88,8 @@ func (w *writer) node(n *node) {
 	for _, b := range []bool{n.each, n.stopping, n.expired, n.hit, n.slot} {
 		w.bool(b)
 	}
+	w.bool(n.served)
+	w.string(n.address)
 	w.string(n.message)
 	w.string(n.worker)
 	w.string(n.key)
@@ -192,11 +195,12 @@ func (w *writer) pasts(m map[uint32]*past) {
 // Restore reads a snapshot of a run of g.
 func Restore(g *workflow.Graph, b []byte) (*Machine, error) {
 	r := &reader{b: b}
-	if v := r.byte(); r.err == nil && v != snapshotVersion {
-		return nil, fmt.Errorf("a snapshot of version %d, this Cairn knows %d: a newer one wrote it", v, snapshotVersion)
+	version := r.byte()
+	if r.err == nil && (version < 1 || version > snapshotVersion) {
+		return nil, fmt.Errorf("a snapshot of version %d, this Cairn knows %d: a newer one wrote it", version, snapshotVersion)
 	}
 	m := New(g)
-	m.read(r)
+	m.read(r, version)
 	if r.err == nil && len(r.b) > 0 {
 		r.fail(errors.New("there are bytes after its end"))
 	}
@@ -209,7 +213,7 @@ func Restore(g *workflow.Graph, b []byte) (*Machine, error) {
 	return m, nil
 }
 
-func (m *Machine) read(r *reader) {
+func (m *Machine) read(r *reader, version byte) {
 	m.begun = r.bool()
 	for _, s := range []*string{&m.id, &m.name, &m.namespace, &m.by, &m.message, &m.why} {
 		*s = r.string()
@@ -228,7 +232,9 @@ func (m *Machine) read(r *reader) {
 		r.fail(errors.New("its hooks are those of another workflow"))
 	}
 	for _, v := range m.counts.fields() {
-		*v = int(r.num())
+		if v != &m.counts.Serving || version > 1 {
+			*v = int(r.num())
+		}
 	}
 	for range r.count() {
 		k := r.string()
@@ -238,7 +244,7 @@ func (m *Machine) read(r *reader) {
 		m.timers.add(timer{at: r.int(), what: r.byte(), node: r.num(), item: r.num(), attempt: r.num()})
 	}
 	for range r.count() {
-		m.node(r)
+		m.node(r, version)
 		if r.err != nil {
 			return
 		}
@@ -253,7 +259,7 @@ func (r *reader) bools() (v []bool) {
 }
 
 // node reads one, whose parent was read before it.
-func (m *Machine) node(r *reader) {
+func (m *Machine) node(r *reader, version byte) {
 	n := &node{id: r.num()}
 	if p := r.num(); p != 0 {
 		if n.parent = m.nodes[p]; n.parent == nil {
@@ -267,6 +273,9 @@ func (m *Machine) node(r *reader) {
 	n.depth = 1
 	for _, b := range []*bool{&n.each, &n.stopping, &n.expired, &n.hit, &n.slot} {
 		*b = r.bool()
+	}
+	if version > 1 {
+		n.served, n.address = r.bool(), r.string()
 	}
 	n.message, n.worker, n.key = r.string(), r.string(), r.string()
 	n.started, n.ended = r.int(), r.int()

@@ -74,6 +74,7 @@ type View struct {
 	// Children: there are nodes below it.
 	Children bool
 	Waits    string // what for: a lock, somebody
+	Address  string // of a daemon that serves
 }
 
 // label is what a node is called below its parent.
@@ -162,6 +163,9 @@ func (m *Machine) view(n *node) View {
 		}
 	case stageListing:
 		v.Waits = "items"
+	}
+	if n.serving() {
+		v.Address = n.address
 	}
 	if g := n.group; g != nil {
 		v.Items, v.Active, v.Succeeded, v.Failed, v.Skipped = int(g.n), len(g.active), g.good.n, g.bad.n+g.wrong.n, g.skipped.n+g.canceled.n

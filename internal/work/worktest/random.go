@@ -10,7 +10,7 @@ import (
 )
 
 // Random is a workflow made of a seed: calls that need each other, fan-outs,
-// conditions, retries, locks, memories, waits, hooks and exit handlers. The
+// conditions, retries, locks, memories, waits, daemons, hooks and exit handlers. The
 // same seed gives the same workflow.
 func Random(seed uint64) *workflow.Graph {
 	b := &maker{rng: rand.New(rand.NewPCG(seed, 7)), templates: map[string]*workflow.Template{}}
@@ -65,7 +65,8 @@ func (b *maker) leaf() string {
 	if b.one(5) {
 		t.Locks = append(t.Locks, b.lock("task-"))
 	}
-	if b.one(8) {
+	t.Daemon = b.one(6)
+	if b.one(8) && !t.Daemon {
 		t.Memo = &workflow.Memo{Key: Lit("k"), Cache: "c"}
 	}
 	if b.one(8) {
