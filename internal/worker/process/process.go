@@ -3,8 +3,8 @@
 //
 // It owns how a worker is put together from settings, and what of the
 // environment tasks get: nothing that is ours. It promises to read no file but
-// the one of the secret. It does not know flags; whoever has them ends the
-// worker by the context.
+// the one of the secret, and those of the pod's account if it makes requests for
+// tasks. It does not know flags; whoever has them ends the worker by the context.
 package process
 
 import (
@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"cairn.dev/cairn/internal/worker"
+	"cairn.dev/cairn/internal/worker/resource"
 )
 
 // Config of a worker. Zero values take the defaults that are named.
@@ -35,6 +36,9 @@ type Config struct {
 	Single bool
 	// Entrypoint and Command are those of the image.
 	Entrypoint, Command []string
+	// Resources: it makes requests of tasks to the cluster that it is in, with the
+	// account of its pod, and runs no programs. Slots is 16 then, if it is 0.
+	Resources bool
 	// Env is the process's own environment.
 	Env []string
 	Log *slog.Logger
@@ -46,6 +50,9 @@ var errNoServer = fmt.Errorf("no work server: say --server http://HOST:PORT, or 
 func (c *Config) complete() error {
 	if c.Server == "" {
 		return errNoServer
+	}
+	if c.Slots == 0 && c.Resources {
+		c.Slots = resource.Slots
 	}
 	c.Pool, c.Slots, c.Scratch = cmp.Or(c.Pool, "default"), max(c.Slots, 1), cmp.Or(c.Scratch, "/tmp/cairn-worker")
 	if host, err := os.Hostname(); c.Name == "" && err == nil {

@@ -6,6 +6,7 @@ import (
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/worker"
 	"cairn.dev/cairn/internal/worker/isolate"
+	"cairn.dev/cairn/internal/worker/resource"
 )
 
 // Run works until ctx ends or the server says that this worker is to leave.
@@ -18,23 +19,29 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
+	runner, err := c.runner(api)
+	if err != nil {
+		return err
+	}
+	w, err := worker.New(worker.Config{Name: c.Name, Pool: c.Pool, Slots: c.Slots}, worker.Deps{Server: api, Runner: runner, Clock: clock.Real(), Log: c.Log})
+	if err != nil {
+		return err
+	}
+	return w.Run(ctx)
+}
+
+// runner is who runs the tasks.
+func (c *Config) runner(api worker.Server) (worker.Runner, error) {
+	if c.Resources {
+		account, err := resource.InCluster(c.Env, resource.AccountDir)
+		if err != nil {
+			return nil, err
+		}
+		return resource.New(account, clock.Real()), nil
+	}
 	place := isolate.Place{Scratch: c.Scratch, Fresh: c.Fresh, Keep: c.Keep, Single: c.Single}
 	if c.TokenFile != "" {
 		place.Hide = []string{c.TokenFile}
 	}
-	local, err := worker.NewLocal(worker.LocalConfig{Place: place, Slots: c.Slots, Env: inherited(c.Env), Entrypoint: c.Entrypoint, Command: c.Command}, api, clock.Real(), c.Log)
-	if err != nil {
-		return err
-	}
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
-	w, err := worker.New(worker.Config{Name: c.Name, Pool: c.Pool, Slots: c.Slots}, worker.Deps{Server: &first{HTTP: api, end: end}, Runner: local, Clock: clock.Real(), Log: c.Log})
-	if err != nil {
-		return err
-	}
-	err = w.Run(ctx)
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		return cause
-	}
-	return err
+	return worker.NewLocal(worker.LocalConfig{Place: place, Slots: c.Slots, Env: inherited(c.Env), Entrypoint: c.Entrypoint, Command: c.Command}, api, clock.Real(), c.Log)
 }
