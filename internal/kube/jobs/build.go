@@ -57,7 +57,7 @@ type Plan struct {
 	Server, CA    string // how pods find the work server, and by whose certificates they know it; "" for those of the image
 	Token, Key    string // what pods show it: Token and, after it, what is in the Secret Key
 	// Worker is the image of cairn-worker. ImageVolume has the cluster mount it
-	// (GA in Kubernetes 1.36); else an init container copies the worker.
+	// (KEP-4639); else an init container copies the worker.
 	Worker      string
 	ImageVolume bool
 	PullSecrets []string // for the worker's image

@@ -156,11 +156,14 @@ func (c *cluster) getJob(ctx context.Context, namespace, name string) (*batchv1.
 	return out, c.batch.Get().Namespace(namespace).Resource("jobs").Name(name).Do(ctx).Into(out)
 }
 
-// resizeJob has a Job run so many indexes.
-func (c *cluster) resizeJob(ctx context.Context, namespace, name string, n int32) (*batchv1.Job, error) {
+func (c *cluster) resizeJob(ctx context.Context, namespace, name, version string, n int32) (*batchv1.Job, error) {
 	ctx, end := context.WithTimeout(ctx, callTimeout)
 	defer end()
-	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"completions": n, "parallelism": n}})
+	change := map[string]any{"spec": map[string]any{"completions": n, "parallelism": n}}
+	if version != "" {
+		change["metadata"] = map[string]any{"resourceVersion": version}
+	}
+	patch, err := json.Marshal(change)
 	if err != nil {
 		return nil, err
 	}

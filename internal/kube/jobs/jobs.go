@@ -40,12 +40,11 @@ type Config struct {
 	Server string
 	CA     func() (string, error)
 	// Worker is the image of cairn-worker; PullSecrets are those it needs in
-	// each namespace. ImageVolume has the cluster mount it, which Kubernetes
-	// does since 1.36 with containerd 2.2 or CRI-O 1.33, instead of copying.
+	// each namespace. ImageVolume has the cluster mount it instead of copying.
 	Worker      string
 	PullSecrets []string
 	ImageVolume bool
-	// FindImageVolume has it found out whether the cluster does.
+	// FindImageVolume has it found out whether the cluster can.
 	FindImageVolume bool
 	// MaxPerRun (20), MaxPerNamespace (200) and MaxPods (1,000) bound the pods
 	// that are there at a time.
@@ -61,7 +60,7 @@ type Config struct {
 	BadStart, NoStart time.Duration
 	// Linger is how long Jobs that have ended stay (1 min).
 	Linger time.Duration
-	// Queue of Kueue that Jobs are given to; "" for none.
+	// Queue of Kueue that Jobs are given to, where it is installed; "" for none.
 	Queue string
 	// Namespace of the server, where it runs in the cluster: Jobs belong to it,
 	// so that none is left when it is deleted. "" where it runs elsewhere.
@@ -121,6 +120,7 @@ type Controller struct {
 	mu      sync.Mutex
 	seen    int // of the two lists, how many were read
 	jobs    map[key]*job
+	older   map[string]*job // by uid: those that go on beside a newer one of their key
 	pods    map[string]*pod // by namespace/name
 	finding map[want]*finding
 	spaces  map[string]space
@@ -129,6 +129,8 @@ type Controller struct {
 	hold    time.Duration // no request that makes anything before
 	fails   int           // in a row, of the API server
 	claimed time.Duration // when the claims of runs were last looked at
+	volumes answer        // whether images can be mounted
+	queue   answer        // whether there is Kueue
 }
 
 // key is the pods of one run and shape.
@@ -137,10 +139,13 @@ type key struct{ run, class string }
 // api is what is asked of the API server.
 type api interface {
 	claims
+	features
 	createKey(ctx context.Context, s *corev1.Secret) error
 	createJob(ctx context.Context, j *batchv1.Job) (*batchv1.Job, error)
 	getJob(ctx context.Context, namespace, name string) (*batchv1.Job, error)
-	resizeJob(ctx context.Context, namespace, name string, n int32) (*batchv1.Job, error)
+	// resizeJob has a Job have n indexes; only as it is in this version, if one
+	// is named.
+	resizeJob(ctx context.Context, namespace, name, version string, n int32) (*batchv1.Job, error)
 	deleteJob(ctx context.Context, namespace, name string) error
 	restricted(ctx context.Context, namespace string) (bool, error)
 	events(ctx context.Context, namespace, job string) (string, error)
@@ -171,7 +176,7 @@ func New(cfg Config, d Deps) (*Controller, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), wake: make(chan struct{}, 1), jobs: map[key]*job{}, pods: map[string]*pod{},
+	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), wake: make(chan struct{}, 1), jobs: map[key]*job{}, older: map[string]*job{}, pods: map[string]*pod{},
 		finding: map[want]*finding{}, spaces: map[string]space{}, keys: map[string]time.Duration{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
 	if cfg.REST != nil {
 		var err error

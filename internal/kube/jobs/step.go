@@ -17,15 +17,17 @@ type tally struct {
 	all     int
 	spaces  map[string]int
 	pending int
+	live    map[key]int // that Jobs have, or will
 	lost    map[key]int
 	running map[key]int
 }
 
 func (c *Controller) tally() tally {
-	t := tally{spaces: map[string]int{}, lost: map[key]int{}, running: map[key]int{}}
-	for _, j := range c.jobs {
+	t := tally{spaces: map[string]int{}, live: map[key]int{}, lost: map[key]int{}, running: map[key]int{}}
+	for j := range c.all() {
 		if !j.finished && !j.deleting {
 			n := int(j.size - j.done)
+			t.live[j.key] += n
 			t.all += n
 			t.spaces[j.namespace] += n
 		}
@@ -77,8 +79,8 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 	t := c.tally()
 	j := c.jobs[k]
 	live := 0
-	if j != nil && !j.finished && !j.deleting {
-		live = int(j.size-j.done) - t.lost[k]
+	if t.live[k] > 0 {
+		live = t.live[k] - t.lost[k]
 	}
 	grow := min(min(c.cfg.MaxPerRun, x.Queued+x.Held)-live, c.cfg.MaxPerNamespace-t.spaces[x.Namespace], c.cfg.MaxPods-t.all)
 	if x.Queued == 0 || grow <= 0 || now < c.hold || t.pending >= c.cfg.MaxPending || c.stuck(k, j, now) || barren(j, x, now) {
@@ -101,16 +103,23 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 		return
 	}
 
+	queued, err := c.queued(ctx)
+	if err != nil {
+		c.trouble(x, "make pods", err)
+		return
+	}
+
 	c.mu.Lock()
 	grow = c.bucket.take(grow, c.d.Clock.Mono())
+	larger := j != nil && j.grows(int32(grow), queued)
 	c.mu.Unlock()
 	if grow <= 0 {
 		return
 	}
-	if j != nil && !j.finished && !j.deleting && j.size+int32(grow) < maxSize {
+	if larger {
 		err = c.enlarge(ctx, j, int32(grow))
 	} else {
-		err = c.create(ctx, x, j, img, restricted, int32(grow))
+		err = c.create(ctx, x, j, img, restricted, queued, int32(grow))
 	}
 	if err != nil {
 		c.mu.Lock()
@@ -139,10 +148,17 @@ func barren(j *job, x *dispatch.Demand, now time.Duration) bool {
 // maxSize is how many indexes a Job may have; then comes another one.
 const maxSize = 100_000
 
+// grows says whether a Job may have so many more indexes. One that Kueue has
+// let in has the size for which it was let in: with another one it would be
+// stopped, and wait again. What more is needed is another Job then.
+func (j *job) grows(by int32, queued bool) bool {
+	return !j.finished && !j.deleting && j.size+by < maxSize && (!queued || j.suspended)
+}
+
 // stuck says whether more pods of a kind would only wait as those do that are
 // there; the lock is held.
 func (c *Controller) stuck(k key, j *job, now time.Duration) bool {
-	if j != nil && j.empty && !j.finished && now-j.since > 10*time.Second {
+	if j != nil && j.empty && !j.finished && !j.deleting && !j.suspended && now-j.since > 10*time.Second {
 		return true // not one was let in
 	}
 	for _, p := range c.pods {
@@ -154,7 +170,16 @@ func (c *Controller) stuck(k key, j *job, now time.Duration) bool {
 }
 
 func (c *Controller) enlarge(ctx context.Context, j *job, by int32) error {
-	got, err := c.api.resizeJob(ctx, j.namespace, j.name, j.size+by)
+	c.mu.Lock()
+	size, version := j.size+by, ""
+	if j.suspended { // and not let in meanwhile
+		version = j.version
+	}
+	c.mu.Unlock()
+	got, err := c.api.resizeJob(ctx, j.namespace, j.name, version, size)
+	if apierrors.IsConflict(err) {
+		return nil // what it is now is being watched
+	}
 	if err != nil {
 		if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) { // it has ended meanwhile
 			c.mu.Lock()
@@ -171,13 +196,16 @@ func (c *Controller) enlarge(ctx context.Context, j *job, by int32) error {
 	return nil
 }
 
-func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, img Image, restricted bool, size int32) error {
+func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, img Image, restricted, queued bool, size int32) error {
 	n := 1
 	if old != nil {
 		n = old.number + 1
 	}
 	plan := Plan{Cluster: c.cfg.Cluster, Demand: *x, Image: img, Size: size, Server: c.cfg.Server, Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker,
-		ImageVolume: c.cfg.ImageVolume, PullSecrets: c.cfg.PullSecrets, Restricted: restricted, Queue: c.cfg.Queue, Linger: int32(c.cfg.Linger.Seconds())}
+		ImageVolume: c.mounts(ctx), PullSecrets: c.cfg.PullSecrets, Restricted: restricted, Linger: int32(c.cfg.Linger.Seconds())}
+	if queued {
+		plan.Queue = c.cfg.Queue
+	}
 	var err error
 	if c.cfg.CA != nil {
 		if plan.CA, err = c.cfg.CA(); err != nil {
@@ -225,7 +253,7 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 		c.mu.Lock()
 		c.putJob(got)
 		if j := c.jobs[key{x.Run, x.Class}]; j != nil {
-			if j.served = x.Served; old != nil && old.served == x.Served {
+			if j.served = x.Served; old != nil && old.finished && old.served == x.Served {
 				j.barren = old.barren + 1
 			}
 		}
@@ -269,7 +297,7 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) 
 		why string
 		ask bool // the API server for its words
 	}
-	var all []sentence
+	var all, again []sentence
 	c.mu.Lock()
 	now := c.d.Clock.Mono()
 	running := c.tally().running
@@ -303,6 +331,11 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) 
 			if p.own {
 				limit = c.cfg.BadStart
 			}
+			if p.key == k && !p.over && c.doubtful(j, p) {
+				c.unmounted()
+				again = append(again, sentence{j, p.trouble, false})
+				break
+			}
 			if p.key == k && !p.over && p.trouble != "" && now-p.since > limit {
 				all = append(all, sentence{j, fmt.Sprintf("pod %s: %s", p.name, p.trouble), false})
 				break
@@ -320,6 +353,10 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) 
 		}
 	}
 	c.mu.Unlock()
+	for _, s := range again {
+		c.log.Warn("a pod does not start that has the worker's image mounted: it is copied instead", "run", s.run, "job", s.name, "why", s.why)
+		c.remove(ctx, s.job)
+	}
 	for _, s := range all {
 		if s.ask {
 			if words, err := c.api.events(ctx, s.namespace, s.name); err == nil && words != "" {
@@ -339,7 +376,7 @@ func (c *Controller) sweep(ctx context.Context) {
 	var old, unsure []*job
 	c.mu.Lock()
 	now := c.d.Clock.Mono()
-	for _, j := range c.jobs {
+	for j := range c.all() {
 		switch {
 		case j.finished || j.deleting, dispatch.Shared(j.run): // those leave by themselves
 		case c.d.Demander.Over(j.run):

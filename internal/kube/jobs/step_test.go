@@ -32,10 +32,14 @@ type world struct {
 	told  []string
 	calls []string
 	keys  []string
+	pods  map[string]*corev1.Pod
 	jobs  map[string]*batchv1.Job
 	err   error // of the next calls that make something
 	noKey error // of the next that make a Secret
-	image error
+
+	lacks  string // why images cannot be mounted
+	kueued bool   // Kueue is there
+	image  error
 }
 
 func newWorld(t *testing.T, cfg Config) *world {
@@ -85,7 +89,7 @@ func (w *world) createJob(_ context.Context, j *batchv1.Job) (*batchv1.Job, erro
 		return nil, apierrors.NewAlreadyExists(schema.GroupResource{Resource: "jobs"}, j.Name)
 	}
 	j = j.DeepCopy()
-	j.UID = types.UID(fmt.Sprint(j.Name, len(w.calls)))
+	j.UID, j.ResourceVersion = types.UID(fmt.Sprint(j.Name, len(w.calls))), "1"
 	w.jobs[j.Name] = j
 	return j, nil
 }
@@ -99,12 +103,16 @@ func (w *world) getJob(_ context.Context, _, name string) (*batchv1.Job, error) 
 	return w.jobs[name], w.call("get %s", name)
 }
 
-func (w *world) resizeJob(_ context.Context, _, name string, n int32) (*batchv1.Job, error) {
+func (w *world) resizeJob(_ context.Context, _, name, version string, n int32) (*batchv1.Job, error) {
 	if err := w.call("resize %s %d", name, n); err != nil {
 		return nil, err
 	}
+	if version != "" && version != w.jobs[name].ResourceVersion {
+		return nil, apierrors.NewConflict(schema.GroupResource{Resource: "jobs"}, name, errors.New("it is another one"))
+	}
 	j := w.jobs[name].DeepCopy()
 	j.Spec.Completions, j.Spec.Parallelism = &n, &n
+	j.ResourceVersion += "1"
 	w.jobs[name] = j
 	return j, nil
 }
@@ -113,6 +121,8 @@ func (w *world) deleteJob(_ context.Context, _, name string) error {
 	delete(w.jobs, name)
 	return w.call("delete %s", name)
 }
+func (w *world) imageVolumes(context.Context) (string, error)     { return w.lacks, nil }
+func (w *world) kueue(context.Context) (bool, error)              { return w.kueued, nil }
 func (w *world) restricted(context.Context, string) (bool, error) { return false, nil }
 func (w *world) events(context.Context, string, string) (string, error) {
 	return "exceeded quota: none", nil
@@ -161,6 +171,10 @@ func (w *world) pod(job, name string, edit func(*corev1.Pod)) {
 	j := w.jobs[job]
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "data", Labels: map[string]string{LabelRun: j.Labels[LabelRun], LabelClass: j.Labels[LabelClass], batchv1.JobNameLabel: job}}}
 	edit(p)
+	if w.pods == nil {
+		w.pods = map[string]*corev1.Pod{}
+	}
+	w.pods[name] = p
 	podSink{w.c}.put(p)
 }
 

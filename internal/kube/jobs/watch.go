@@ -3,6 +3,7 @@ package jobs
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 	"time"
@@ -12,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// job is a Job as far as it matters here: the newest one of its key.
+// job is a Job as far as it matters here.
 type job struct {
 	key
 	namespace, name string
@@ -24,7 +25,9 @@ type job struct {
 	failure         string // why it failed as a whole
 	told            bool   // of its failure
 	suspended       bool
-	empty           bool // no pod of it was ever made
+	empty           bool   // no pod of it was ever made
+	version         string // of the object
+	mounts          bool   // the worker's image is a volume of its pods
 	since           time.Duration
 	deleting        bool
 	served          int           // tasks that were handed out before it was made
@@ -68,6 +71,7 @@ func (s jobSink) drop(obj any) {
 		if x := s.c.jobs[k]; x != nil && x.uid == string(j.UID) {
 			delete(s.c.jobs, k)
 		}
+		delete(s.c.older, string(j.UID))
 		s.c.mu.Unlock()
 		s.c.stir()
 	}
@@ -81,16 +85,52 @@ func keyOf(o metav1.Object) key {
 func (c *Controller) putJob(j *batchv1.Job) {
 	k := keyOf(j)
 	n := numberOf(j.Name)
-	x := c.jobs[k]
-	if x != nil && x.uid != string(j.UID) {
-		if x.number > n || x.number == n && !x.finished && !x.deleting {
-			return // an older one
-		}
-		x = nil
+	newest := c.jobs[k]
+	x := newest
+	if newest != nil && newest.uid != string(j.UID) {
+		x = c.older[string(j.UID)]
 	}
 	if x == nil {
 		x = &job{key: k, namespace: j.Namespace, name: j.Name, uid: string(j.UID), number: n, since: c.d.Clock.Mono()}
-		c.jobs[k] = x
+		if newest != nil && (newest.number > n || newest.number == n && !newest.finished && !newest.deleting) {
+			c.older[x.uid] = x
+		} else {
+			if newest != nil && newest.number < n {
+				c.older[newest.uid] = newest
+			}
+			c.jobs[k] = x
+		}
+	}
+	x.note(j)
+	for uid, old := range c.older {
+		if old.finished || old.deleting {
+			delete(c.older, uid)
+		}
+	}
+}
+
+// all are the Jobs that are known of; the lock is held.
+func (c *Controller) all() iter.Seq[*job] {
+	return func(yield func(*job) bool) {
+		for _, j := range c.jobs {
+			if !yield(j) {
+				return
+			}
+		}
+		for _, j := range c.older {
+			if !yield(j) {
+				return
+			}
+		}
+	}
+}
+
+// note takes down how a Job is.
+func (x *job) note(j *batchv1.Job) {
+	x.version = j.ResourceVersion
+	for i := range j.Spec.Template.Spec.Volumes {
+		v := &j.Spec.Template.Spec.Volumes[i]
+		x.mounts = x.mounts || v.Name == "cairn-bin" && v.Image != nil
 	}
 	if j.Spec.Completions != nil {
 		x.size = max(x.size, *j.Spec.Completions) // what comes late is older
