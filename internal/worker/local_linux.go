@@ -7,9 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/task"
@@ -50,9 +52,15 @@ type Local struct {
 // slot is used by one goroutine at a time.
 type slot struct {
 	keeper *keep.Keeper // for tasks without a root of their own
-	next   chan *place  // being made, for the next task; nil for none
 	user   string       // of the last task that ran in the container itself
+	// ready are places for tasks with one, of which there are two in turn: while
+	// a task is in one, the other is made ready. nil stands for one that could
+	// not be made; without a channel there are none yet.
+	ready chan *place
 }
+
+// turn is how many places a slot has.
+const turn = 2
 
 // NewLocal finds out what isolation can be had. Who calls it has called
 // [keep.Main] at the start of main. There is one at a time for a Place.
@@ -102,9 +110,11 @@ func (l *Local) Close() {
 			s.keeper.Close()
 			_ = os.RemoveAll(l.private(i))
 		}
-		if s.next != nil {
-			if p := <-s.next; p != nil {
-				l.clear(p)
+		if s.ready != nil {
+			for range turn {
+				if p := <-s.ready; p != nil {
+					l.clear(p)
+				}
 			}
 		}
 	}
@@ -113,11 +123,14 @@ func (l *Local) Close() {
 
 // Run implements [Runner].
 func (l *Local) Run(ctx context.Context, n int, j Job) task.Outcome {
+	if j.Task.Daemon && !l.cfg.Place.Single {
+		return task.Outcome{Phase: task.Errored, Exit: -1, Message: "a daemon has a container to itself, and this one is for many tasks: run it in the pool of a cluster or of a machine"}
+	}
 	level, err := l.level(j.Task)
 	if err != nil {
 		return task.Outcome{Phase: task.Errored, Exit: -1, Message: err.Error()}
 	}
-	p, err := l.place(&l.slots[n], level, j.Task.Volumes)
+	p, err := l.place(&l.slots[n], level, j.Task)
 	if err != nil {
 		return task.Outcome{Phase: task.Errored, Exit: -1, Message: err.Error(), Infrastructure: true, Isolation: string(level)}
 	}
@@ -154,49 +167,31 @@ func (l *Local) level(t task.Task) (isolate.Level, error) {
 	return level, nil
 }
 
-// place is where one task runs.
+// place is where tasks run, one at a time.
 type place struct {
 	keeper *keep.Keeper
-	dir    string // of scratch, to be removed; "" for none
 	shared bool
+
+	// Of one with a root of its own:
+	dir   string // of scratch, to be removed; "" for none
+	again bool   // it may be for the next task
+	setup string // what it was set up for; "" for nothing yet
+	sweep sync.WaitGroup
 }
 
-// place finds one for the next task. One with a root of its own was made while
-// the last task ran, if that was such a one.
-func (l *Local) place(s *slot, level isolate.Level, volumes []task.Volume) (*place, error) {
-	var paths []string
-	for _, v := range volumes {
-		if v.Claim == "" {
-			paths = append(paths, v.Path)
-		}
-	}
+// place finds one for the next task.
+func (l *Local) place(s *slot, level isolate.Level, t task.Task) (*place, error) {
 	if level == isolate.Overlay {
-		var p *place
-		if s.next != nil && len(paths) == 0 {
-			p, s.next = <-s.next, nil
-		}
-		if p == nil {
-			var err error
-			if p, err = l.fresh(paths); err != nil {
-				return nil, err
-			}
-		}
-		if s.next == nil {
-			s.next = make(chan *place, 1)
-			go func(next chan<- *place) {
-				p, err := l.fresh(nil)
-				if err != nil {
-					l.log.Warn("make a fresh root ahead of need", "err", err)
-				}
-				next <- p
-			}(s.next)
-		}
-		return p, nil
+		return l.rooted(s, t)
 	}
 	if level == isolate.Readonly {
 		if err := l.found.Wipe(); err != nil {
 			return nil, err
 		}
+	}
+	if s.keeper != nil && s.keeper.Spent() {
+		s.keeper.Close()
+		s.keeper = nil
 	}
 	if s.keeper == nil {
 		k, err := keep.New(nil)
@@ -206,6 +201,51 @@ func (l *Local) place(s *slot, level isolate.Level, volumes []task.Volume) (*pla
 		s.keeper = k
 	}
 	return &place{keeper: s.keeper, shared: level == isolate.Shared}, nil
+}
+
+// rooted is a place with a root of its own.
+func (l *Local) rooted(s *slot, t task.Task) (*place, error) {
+	var volumes []string
+	for _, v := range t.Volumes {
+		if v.Claim == "" {
+			volumes = append(volumes, v.Path)
+		}
+	}
+	if len(volumes) > 0 {
+		return l.fresh(volumes)
+	}
+	if s.ready == nil {
+		s.ready = make(chan *place, turn)
+		for range turn {
+			l.clears.Go(func() { s.ready <- l.ahead() })
+		}
+	}
+	p := <-s.ready
+	// What was made for another user is not as this one finds it in a new root.
+	setup := t.User + "\x00" + t.WorkDir
+	var err error
+	switch {
+	case p == nil:
+		p, err = l.fresh(nil)
+	case p.setup != "" && p.setup != setup:
+		p, err = l.anew(p)
+	}
+	if err != nil {
+		s.ready <- nil
+		return nil, err
+	}
+	p.setup = setup
+	return p, nil
+}
+
+// ahead makes a place that nobody waits for; nil where that fails.
+func (l *Local) ahead() *place {
+	p, err := l.fresh(nil)
+	if err != nil {
+		l.log.Warn("make a fresh root ahead of need", "err", err)
+		return nil
+	}
+	return p
 }
 
 // private is the folder of a slot.
@@ -232,44 +272,93 @@ func untouched(private string) bool {
 	return true
 }
 
-// fresh makes a root that no task has had.
+// fresh makes a root that no task has had, and somebody who keeps it.
 func (l *Local) fresh(volumes []string) (*place, error) {
-	l.mu.Lock()
-	l.n++
-	dir := filepath.Join(l.cfg.Place.Scratch, "t"+strconv.Itoa(l.n))
-	l.mu.Unlock()
-	root, err := l.found.Survey.Root(dir, volumes)
-	if err != nil {
-		return nil, fmt.Errorf("make a fresh root: %w", err)
-	}
 	k, err := keep.New(l.found.Namespaces)
 	if err != nil {
 		return nil, err
 	}
-	p := &place{keeper: k, dir: dir}
-	if err := k.Enter(*root); err != nil {
+	p := &place{keeper: k, again: len(volumes) == 0}
+	if err := l.enter(p, volumes); err != nil {
 		l.clear(p)
 		return nil, err
 	}
 	return p, nil
 }
 
+// enter makes a root that no task has had, for who kept another one.
+func (l *Local) enter(p *place, volumes []string) error {
+	l.mu.Lock()
+	l.n++
+	p.dir, p.setup = filepath.Join(l.cfg.Place.Scratch, "t"+strconv.Itoa(l.n)), ""
+	l.mu.Unlock()
+	root, err := l.found.Survey.Root(p.dir, volumes)
+	if err != nil {
+		return fmt.Errorf("make a fresh root: %w", err)
+	}
+	return p.keeper.Enter(*root)
+}
+
+// anew makes a new root in place of one that has been used.
+func (l *Local) anew(p *place) (*place, error) {
+	old := p.dir
+	if err := l.enter(p, nil); err != nil {
+		l.clear(p)
+		l.remove(old)
+		return nil, err
+	}
+	p.sweep.Go(func() { l.remove(old) })
+	return p, nil
+}
+
 // leave ends what a task had.
 func (l *Local) leave(s *slot, p *place, level isolate.Level) error {
-	if level == isolate.Overlay {
+	switch {
+	case level == isolate.Overlay && p.again:
+		l.clears.Go(func() { s.ready <- l.renew(p) })
+	case level == isolate.Overlay:
 		l.clears.Go(func() { l.clear(p) }) // nobody will see this root again
-		return nil
-	}
-	if level == isolate.Readonly {
+	case level == isolate.Readonly:
 		return l.found.Wipe()
 	}
 	return nil
 }
 
+// renew makes a place ready for another task; it is a new one where the old one
+// or its keeper cannot be as it was.
+func (l *Local) renew(p *place) *place {
+	p.sweep.Wait() // what tasks leave is not to grow faster than it is removed
+	if p.keeper.Spent() {
+		l.clear(p)
+		return l.ahead()
+	}
+	left, err := p.keeper.Renew()
+	if errors.Is(err, isolate.ErrAnew) {
+		p, err = l.anew(p) // with what is left in its folder
+	} else if len(left) > 0 {
+		p.sweep.Go(func() { l.remove(left...) })
+	}
+	if err == nil {
+		return p
+	}
+	l.log.Debug("use a root again", "err", err)
+	if p != nil {
+		l.clear(p)
+	}
+	return l.ahead()
+}
+
 func (l *Local) clear(p *place) {
 	p.keeper.Close()
-	if err := isolate.Clear(p.dir); err != nil {
-		l.log.Error("remove what a task left", "err", err)
+	p.sweep.Wait()
+	l.remove(p.dir)
+}
+
+func (l *Local) remove(dirs ...string) {
+	for _, dir := range dirs {
+		if err := isolate.Clear(dir); err != nil {
+			l.log.Error("remove what a task left", "err", err)
+		}
 	}
 }
 
@@ -293,5 +382,16 @@ func (l *Local) run(ctx context.Context, p *place, n int, j Job) task.Outcome {
 		dir = "/"
 	}
 	s := Setting{Keeper: p.keeper, Private: private, OwnHome: true, Dir: dir, Env: l.cfg.Env, Entrypoint: l.cfg.Entrypoint, Command: l.cfg.Command, Killed: OOMKills}
+	if l.cfg.Place.Single {
+		s.Exec = l.beside
+	}
 	return l.executor.Run(ctx, s, j)
+}
+
+// beside runs a program in this container, which is the task's.
+func (l *Local) beside(ctx context.Context, args []string) error {
+	c := exec.CommandContext(ctx, args[0], args[1:]...)
+	c.Env = l.cfg.Env
+	c.WaitDelay = time.Second // what it left may hold on to its output
+	return c.Run()
 }

@@ -23,10 +23,29 @@ func links() map[string]string {
 
 // Enter puts the root together and makes it that of this process. It is called
 // in namespaces of its own; a process in which it failed has to end.
-func (r *Root) Enter() error {
+// What it returns is for a root that is used again, and nil for others.
+func (r *Root) Enter() (_ *Inside, err error) {
 	if len(r.Layers) == 0 {
-		return errors.New("a root without layers")
+		return nil, errors.New("a root without layers")
 	}
+	if !r.Again {
+		return nil, r.enter()
+	}
+	in, err := r.begin()
+	if err != nil {
+		return nil, err
+	}
+	if err = r.enter(); err == nil {
+		err = in.arrive()
+	}
+	if err != nil {
+		in.close()
+		return nil, err
+	}
+	return in, nil
+}
+
+func (r *Root) enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("keep mounts private: %w", err)
 	}
@@ -118,6 +137,12 @@ func (r *Root) mount(source, path, kind string, flags uintptr, data string) erro
 	return nil
 }
 
+// The file systems of which everybody has his own.
+const (
+	ptsOptions = "newinstance,ptmxmode=0666,mode=0620"
+	shmOptions = "mode=1777"
+)
+
 // make has a folder at a path of the new root, if nothing is there.
 func (r *Root) make(path string) error {
 	root, err := files.OpenRoot(r.At)
@@ -166,6 +191,11 @@ func (r *Root) kernel() error {
 	if err := r.proc(); err != nil {
 		return err
 	}
+	for _, p := range sealed() {
+		if err := r.seal(p); err != nil {
+			return err
+		}
+	}
 	if _, err := os.Stat("/sys/kernel"); err == nil {
 		if err := r.bind(Bind{Path: "/sys", ReadOnly: true}); err != nil {
 			return err
@@ -192,12 +222,14 @@ func (r *Root) devices() error {
 		if _, err := os.Stat("/dev/" + d); err != nil {
 			continue
 		}
-		if err := r.bind(Bind{Path: "/dev/" + d}); err != nil {
+		// Read-only: it can be written to, and its mode, which is the
+		// container's, cannot be changed.
+		if err := r.bind(Bind{Path: "/dev/" + d, ReadOnly: !r.Image}); err != nil {
 			return err
 		}
 	}
-	if err := r.mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"); err != nil {
+	if err := r.mount("devpts", "/dev/pts", "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, ptsOptions); err != nil {
 		return err
 	}
-	return r.mount("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=1777")
+	return r.mount("tmpfs", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, shmOptions)
 }

@@ -171,22 +171,13 @@ func Renounce(r Root) error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return err
 	}
-	if r.Image {
-		return renounceAll()
-	}
-	if os.Geteuid() != 0 {
+	if !r.Image && os.Geteuid() != 0 {
 		return nil // a program gets nothing but what was ambient
 	}
-	for _, c := range []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE} {
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func renounceAll() error {
 	keep := common()
+	if !r.Image {
+		keep[unix.CAP_SETFCAP] = true // packages that are installed want it
+	}
 	for c := uintptr(0); ; c++ {
 		if keep[c] {
 			continue
@@ -207,6 +198,9 @@ func renounceAll() error {
 	caps[0].Inheritable, caps[1].Inheritable = 0, 0
 	if err := unix.Capset(&header, &caps[0]); err != nil {
 		return err
+	}
+	if !r.Image { // sudo is for containers that have it
+		return nil
 	}
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }

@@ -11,6 +11,10 @@ type Root struct {
 	// Binds are files and folders that are shared with the container.
 	Binds []Bind `json:"binds,omitempty"`
 
+	// Again: when a task has left it, what it did not touch is the next one's.
+	// Its layers lie beside At, and what replaces them will.
+	Again bool `json:"again,omitempty"`
+
 	// Image: the layers are those of an image, and nothing of what we are in is
 	// to be seen. What images do not bring (/dev, /proc, /tmp) is made, what is
 	// the machine's own in /proc and /sys is hidden or cannot be written, and

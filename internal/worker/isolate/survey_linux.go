@@ -37,6 +37,7 @@ type Survey struct {
 	hidden, fresh, keep map[string]bool
 
 	layers []string // folders seen through overlays
+	rooms  []string // empty folders that are overlays, so that they are replaced alone
 	binds  []Bind
 	copied int64
 }
@@ -128,6 +129,7 @@ func (s *Survey) entry(path string, kind fs.FileMode) error {
 		if err := s.like(path); err != nil {
 			return err
 		}
+		s.rooms = append(s.rooms, path)
 		return s.keepBelow(path)
 	case s.mounted(path) || s.keep[path] && kind.IsDir():
 		// What nobody said is shared must not carry anything from one task to
@@ -281,10 +283,13 @@ func (s *Survey) file(path string) error {
 // Root makes the folders of a fresh root, which lie in dir, a folder that does
 // not exist yet. volumes are paths that are new and empty folders in it.
 func (s *Survey) Root(dir string, volumes []string) (*Root, error) {
-	r := &Root{At: filepath.Join(dir, "root"), Binds: slices.Clone(s.binds)}
+	r := &Root{At: filepath.Join(dir, "root"), Binds: slices.Clone(s.binds), Again: true}
 	r.Layers = append(r.Layers, Layer{Path: "/", Lower: []string{s.base}})
 	for _, l := range s.layers {
 		r.Layers = append(r.Layers, Layer{Path: l, Lower: []string{l}})
+	}
+	for _, room := range s.rooms {
+		r.Layers = append(r.Layers, Layer{Path: room, Lower: []string{s.base + room}})
 	}
 	for _, d := range []string{dir, r.At} {
 		if err := os.Mkdir(d, 0o700); err != nil {
@@ -293,15 +298,7 @@ func (s *Survey) Root(dir string, volumes []string) (*Root, error) {
 	}
 	for i := range r.Layers {
 		l := &r.Layers[i]
-		l.Upper, l.Work = filepath.Join(dir, "u"+strconv.Itoa(i)), filepath.Join(dir, "w"+strconv.Itoa(i))
-		if err := os.Mkdir(l.Work, 0o700); err != nil {
-			return nil, err
-		}
-		if err := os.Mkdir(l.Upper, 0o700); err != nil {
-			return nil, err
-		}
-		// An overlay shows the mode and owner of its upper folder.
-		if err := alike(l.Lower[0], l.Upper); err != nil {
+		if err := l.blank(dir, strconv.Itoa(i)); err != nil {
 			return nil, err
 		}
 	}
@@ -316,6 +313,18 @@ func (s *Survey) Root(dir string, volumes []string) (*Root, error) {
 		r.Binds = append(r.Binds, Bind{Path: v, Source: at})
 	}
 	return r, nil
+}
+
+// blank makes the folders of a layer that nobody has written to yet.
+func (l *Layer) blank(dir, name string) error {
+	l.Upper, l.Work = filepath.Join(dir, "u"+name), filepath.Join(dir, "w"+name)
+	for _, d := range []string{l.Work, l.Upper} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			return err
+		}
+	}
+	// An overlay shows the mode and owner of its upper folder.
+	return alike(l.Lower[0], l.Upper)
 }
 
 // mountPoint is a line of /proc/self/mountinfo.

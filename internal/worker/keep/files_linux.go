@@ -53,6 +53,13 @@ func (k *kept) furnish(s Setup) error {
 			return err
 		}
 	}
+	if k.inside != nil && !k.used {
+		// What is there now may be there for the next task, for which the same
+		// is set up.
+		if err := k.inside.Mark(); err != nil {
+			return err
+		}
+	}
 	for _, f := range s.Files {
 		if err := root.Write(f.Path, f.Mode, k.owner(), bytes.NewReader(f.Content)); err != nil {
 			return err
@@ -64,6 +71,7 @@ func (k *kept) furnish(s Setup) error {
 // put writes what comes through a pipe.
 func (k *kept) put(p put, from []*os.File) report {
 	defer closeAll(from)
+	k.used = true
 	root, err := k.root()
 	if err == nil && len(from) != 1 {
 		err = errors.New("nothing to read from")

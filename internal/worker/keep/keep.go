@@ -85,6 +85,9 @@ type End struct {
 	// Stuck is how many of them did not go, within a time that is enough
 	// unless the kernel waits for something: the place is then not clean.
 	Stuck int `json:"stuck,omitempty"`
+	// Spent: the keeper is not what it was before the program, or not sure of
+	// that. It is for no other one; see [Keeper.Spent].
+	Spent bool `json:"spent,omitempty"`
 }
 
 // killPatience is how long processes that were killed may take to go.

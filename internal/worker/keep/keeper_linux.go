@@ -28,6 +28,8 @@ type Keeper struct {
 	pid  int
 	conn *net.UnixConn
 	done <-chan struct{} // closed when the process is gone
+	// spent is set when it cannot be for another program.
+	spent bool
 }
 
 // New starts a keeper, in namespaces of its own when ns is not nil. It ends
@@ -116,6 +118,22 @@ func (k *Keeper) Enter(r isolate.Root) error {
 	_, err := k.do(order{Root: &r})
 	return err
 }
+
+// Renew makes the root that was entered what it was before the last program, if
+// it is one that is used again. left are folders that are of no use any more.
+// It fails with [isolate.ErrAnew] where another root has to be entered; other
+// errors are the end of the keeper. Programs of one Setup, and of the same,
+// may follow each other in a root.
+func (k *Keeper) Renew() (left []string, err error) {
+	rep, err := k.do(order{Renew: true})
+	if err != nil && !errors.Is(err, isolate.ErrAnew) {
+		k.spent = true
+	}
+	return rep.Left, err
+}
+
+// Spent reports whether the keeper is not to be used for another program.
+func (k *Keeper) Spent() bool { return k.spent }
 
 // Setup makes what the next program finds, and says who it will be. What is
 // written after it belongs to that user.
@@ -286,6 +304,7 @@ func (k *Keeper) Wait() (End, error) {
 	if err != nil {
 		return End{}, fmt.Errorf("watch the program: %w", err)
 	}
+	k.spent = k.spent || rep.End == nil || rep.End.Spent
 	if rep.End == nil {
 		return End{}, errors.New("watch the program: the keeper does not say how it ended")
 	}
@@ -301,6 +320,7 @@ func (k *Keeper) Close() {
 
 // gone says what is known about the end of a keeper.
 func (k *Keeper) gone(err error) error {
+	k.spent = true
 	_ = k.conn.Close()
 	<-k.done
 	return fmt.Errorf("%w (%w)", ErrGone, err)

@@ -56,9 +56,11 @@ func keeper() int {
 	runtime.LockOSThread()
 	debug.SetGCPercent(400)
 	// What a terminal or a container runtime sends to the group is for the
-	// worker, who tells us.
-	// who tells us. Not ignored: that would be handed on to programs.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	// worker, who tells us; what a program sends us is nothing, be it SIGSEGV.
+	// Not ignored: that would be handed on to programs.
+	deaf := make(chan os.Signal, 1)
+	signal.Notify(deaf)
+	signal.Reset(syscall.SIGCHLD, syscall.SIGURG) // they come all the time, and do nothing
 	conn, err := inherited()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v: it is started by a worker\n", name, err)
@@ -122,8 +124,12 @@ type kept struct {
 	null *os.File
 
 	// Of the main thread.
-	files *files.Root
-	who   Who // the next program runs as
+	files  *files.Root
+	who    Who // the next program runs as
+	inside *isolate.Inside
+	mirror *mirror // once a program was started
+	used   bool    // something was put into the root, or a program ran, since it was clean
+	barred bool    // programs know no keys of the kernel
 
 	sending sync.Mutex
 	mu      sync.Mutex
@@ -180,6 +186,8 @@ func (k *kept) carryOut(o order, files []*os.File) report {
 		return outcome(become())
 	case o.Root != nil:
 		return outcome(k.enter(*o.Root))
+	case o.Renew:
+		return k.renew()
 	}
 	closeAll(files)
 	return failure(errors.New("an order that this keeper does not know"))
@@ -216,21 +224,6 @@ func (k *kept) tell(r report, files ...*os.File) {
 	_ = send(k.conn, r, files...) // a worker that is gone is noticed by listen
 }
 
-// enter makes the root that a worker described the one of this process.
-func (k *kept) enter(r isolate.Root) error {
-	if k.files != nil {
-		_ = k.files.Close()
-		k.files = nil
-	}
-	if err := r.Enter(); err != nil {
-		return fmt.Errorf("assemble a fresh root: %w", err)
-	}
-	if err := isolate.Renounce(r); err != nil {
-		return fmt.Errorf("renounce what made the root: %w", err)
-	}
-	return nil
-}
-
 // become makes this process root of its user namespace. It began as somebody
 // whom that does not know, so that it could find its working folder.
 func become() error {
@@ -257,6 +250,12 @@ func (k *kept) run(p Program, files []*os.File) End {
 	if err != nil {
 		return refuse(p, err)
 	}
+	if k.mirror == nil {
+		if k.mirror, err = harden(); err != nil {
+			return refuse(p, fmt.Errorf("keep other processes away: %w", err))
+		}
+	}
+	k.used = true
 	attr := &syscall.ProcAttr{Dir: p.Dir, Env: p.Env,
 		Files: []uintptr{k.null.Fd(), files[0].Fd(), files[1].Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
@@ -291,6 +290,7 @@ func (k *kept) run(p Program, files []*os.File) End {
 		end.Exit = 128 + end.Signal
 	}
 	end.Left, end.Stuck = k.killRest()
+	end.Spent = end.Stuck > 0 || !k.mirror.same()
 	return end
 }
 
@@ -299,7 +299,8 @@ func (k *kept) wait(pid int) syscall.WaitStatus {
 	for {
 		var status syscall.WaitStatus
 		got, err := syscall.Wait4(-1, &status, 0, nil)
-		if got == pid || err != nil && err != syscall.EINTR {
+		// Who asks to be traced stops, and is still there.
+		if got == pid && !status.Stopped() || err != nil && err != syscall.EINTR {
 			return status
 		}
 	}

@@ -25,6 +25,7 @@ type order struct {
 	Put    *put          `json:"put,omitempty"` // with a file to read from
 	Take   string        `json:"take,omitempty"`
 	Remove string        `json:"remove,omitempty"`
+	Renew  bool          `json:"renew,omitempty"` // the root is for another task
 	// Spawn is for a nursery, with the connection of the keeper to be.
 	Spawn *isolate.Namespaces `json:"spawn,omitempty"`
 }
@@ -51,7 +52,8 @@ type report struct {
 	Pid     int            `json:"pid,omitempty"`   // of what was spawned; its pidfd comes as a file
 	Found   *found         `json:"found,omitempty"` // the bytes come through a pipe
 	Applied *files.Applied `json:"applied,omitempty"`
-	End     *End           `json:"end,omitempty"` // nothing of the program is left
+	End     *End           `json:"end,omitempty"`  // nothing of the program is left
+	Left    []string       `json:"left,omitempty"` // folders that are of no use any more
 	// Err says why an order was not carried out, and Kind which of the errors
 	// that callers tell apart it is.
 	Err  string `json:"err,omitempty"`
@@ -67,7 +69,7 @@ type found struct {
 
 // kinds are the errors that callers tell apart.
 func kinds() map[string]error {
-	return map[string]error{"absent": files.ErrNotThere, "unsafe": files.ErrUnsafe, "large": files.ErrTooLarge, "user": ErrUser}
+	return map[string]error{"absent": files.ErrNotThere, "unsafe": files.ErrUnsafe, "large": files.ErrTooLarge, "user": ErrUser, "anew": isolate.ErrAnew}
 }
 
 // failure is a report of an error.
