@@ -80,12 +80,13 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 	}
 	c.jobs, err = jobs.New(jc, jobs.Deps{Demander: c.dispatch, Teller: c.dispatch,
 		Images: images.New(images.Config{Own: own, Secrets: c, Clock: s.deps.Clock}), Clock: s.deps.Clock, Log: s.log,
-		Live: func(_ context.Context, run string) (bool, error) { return w.server.Live(run), nil }})
+		Live:  func(_ context.Context, run string) (bool, error) { return w.server.Live(run), nil },
+		Waits: func(run string) { c.resources.Changed(run) }})
 	if err != nil {
 		return nil, err
 	}
 	c.resources, err = controller.New(controller.Config{Cluster: k.Name, REST: api, Namespaces: k.Namespaces, Argo: k.Argo, URL: s.cfg.ExternalURL},
-		controller.Deps{Server: w.server, Clock: s.deps.Clock, Log: s.log})
+		controller.Deps{Server: w.server, Waits: c.jobs.Waits, Clock: s.deps.Clock, Log: s.log})
 	return c, err
 }
 

@@ -113,8 +113,11 @@ var _ Server = (*work.Server)(nil)
 // Deps of a [Controller].
 type Deps struct {
 	Server Server
-	Clock  clock.Clock
-	Log    *slog.Logger
+	// Waits says what keeps the pods of a run from starting, "" for nothing; may
+	// be nil. [Controller.Changed] is to be called when it says something new.
+	Waits func(run string) string
+	Clock clock.Clock
+	Log   *slog.Logger
 }
 
 // A Controller looks after one cluster. It is safe for concurrent use.

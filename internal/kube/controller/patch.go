@@ -31,7 +31,7 @@ const (
 // All objects together are written to so often a second, after so many at once.
 const (
 	writesPerSecond = 50
-	writesAtOnce    = 50
+	writesAtOnce    = 10
 )
 
 // record is what is remembered of an object between two looks at it. It

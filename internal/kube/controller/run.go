@@ -100,6 +100,9 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 	if c.cfg.URL != "" {
 		p.link = strings.TrimSuffix(c.cfg.URL, "/") + "/api/v1/runs/" + rec.run
 	}
+	if c.d.Waits != nil && !p.run.Phase.Ended() {
+		p.waits = c.d.Waits(rec.run)
+	}
 	if n := p.run.Counts.Failed; n != rec.sampled && !r.kind.argo() {
 		if rec.samples, err = c.failures(ctx, rec.run); err != nil {
 			return 0, err

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
@@ -40,7 +41,8 @@ type picture struct {
 	refused string // why; "" when it was accepted
 	changed bool   // the spec is not that of the run
 	run     work.Info
-	lost    bool // the server knows no such run
+	waits   string // what keeps its pods from starting; "" for nothing
+	lost    bool   // the server knows no such run
 	link    string
 	samples []sample
 }
@@ -69,7 +71,7 @@ func (p picture) message() string {
 	case p.lost:
 		return lostMessage
 	}
-	return p.run.Message
+	return cmp.Or(p.run.Message, p.waits)
 }
 
 const lostMessage = "the server does not know this run any more: delete the object and apply it again to run it"
@@ -115,7 +117,7 @@ func runStatus(p picture, old map[string]any) map[string]any {
 		}
 		out["failed"] = list
 	}
-	reason, message := p.phase(), cut(p.run.Message, maxMessage)
+	reason, message := p.phase(), cut(p.message(), maxMessage)
 	cs.set("Running", !p.ended(), reason, message)
 	if p.ended() {
 		good := p.run.Phase == machine.Succeeded

@@ -55,6 +55,9 @@ func TestRunStatus(t *testing.T) {
 			t.Errorf("step %d:\ngot  %s\nwant %s", i, got, tt.want)
 		}
 	}
+	if s := runStatus(picture{run: info(machine.Running), waits: "no quota", now: noon}, nil); s["message"] != "no quota" {
+		t.Errorf("what a run waits for is not told: %v", s)
+	}
 	p := picture{run: info(machine.Running), now: noon, generation: 3, spec: "abc", link: "https://x", samples: []sample{{"2.7", "a(7)", "it broke", 3}}}
 	got, err := json.Marshal(runStatus(p, nil))
 	if err != nil {

@@ -192,14 +192,7 @@ func container(p *Plan, c corev1.Container, s *corev1.PodSpec, templates []strin
 	c.Command = []string{path.Join(binDir, binary)}
 	c.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError // a worker that cannot work says why
 	c.Args = []string{"-name=$(CAIRN_NAME)", "-pool=" + p.Demand.Class, "-scratch=" + scratchDir}
-	c.Env = append(c.Env,
-		corev1.EnvVar{Name: "CAIRN_SERVER", Value: p.Server},
-		corev1.EnvVar{Name: "CAIRN_KEY", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: p.Key}, Key: keyField}}},
-		corev1.EnvVar{Name: "CAIRN_TOKEN", Value: p.Token + ".$(CAIRN_KEY)"}, // the kubelet puts them together
-		corev1.EnvVar{Name: "CAIRN_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}})
-	if p.CA != "" {
-		c.Env = append(c.Env, corev1.EnvVar{Name: "CAIRN_CA", Value: escaped(p.CA)})
-	}
+	c.Env = append(c.Env, environment(p)...)
 	c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "cairn-bin", MountPath: binDir, ReadOnly: true}, corev1.VolumeMount{Name: "cairn-scratch", MountPath: scratchDir})
 	if err := mounts(p, &c, s, templates); err != nil {
 		return c, err

@@ -102,7 +102,10 @@ type Deps struct {
 	Teller   Teller
 	Images   Images // nil: entrypoints cannot be looked up
 	// Live says whether a run has not ended, as its database knows.
-	Live  func(ctx context.Context, run string) (bool, error)
+	Live func(ctx context.Context, run string) (bool, error)
+	// Waits is told of a run of which [Controller.Waits] says something new; may
+	// be nil.
+	Waits func(run string)
 	Clock clock.Clock
 	Log   *slog.Logger
 }
@@ -117,20 +120,22 @@ type Controller struct {
 
 	wake chan struct{} // holds one
 
-	mu      sync.Mutex
-	seen    int // of the two lists, how many were read
-	jobs    map[key]*job
-	older   map[string]*job // by uid: those that go on beside a newer one of their key
-	pods    map[string]*pod // by namespace/name
-	finding map[want]*finding
-	spaces  map[string]space
-	keys    map[string]time.Duration // of namespaces: until when they are believed to be there; 0: pods miss it
-	bucket  bucket
-	hold    time.Duration // no request that makes anything before
-	fails   int           // in a row, of the API server
-	claimed time.Duration // when the claims of runs were last looked at
-	volumes answer        // whether images can be mounted
-	queue   answer        // whether there is Kueue
+	mu       sync.Mutex
+	seen     int // of the two lists, how many were read
+	jobs     map[key]*job
+	older    map[string]*job   // by uid: those that go on beside a newer one of their key
+	pods     map[string]*pod   // by namespace/name
+	waits    map[string]wait   // by run
+	hindered map[string]string // by run: why the API server has no Job of it
+	finding  map[want]*finding
+	spaces   map[string]space
+	keys     map[string]time.Duration // of namespaces: until when they are believed to be there; 0: pods miss it
+	bucket   bucket
+	hold     time.Duration // no request that makes anything before
+	fails    int           // in a row, of the API server
+	claimed  time.Duration // when the claims of runs were last looked at
+	volumes  answer        // whether images can be mounted
+	queue    answer        // whether there is Kueue
 }
 
 // key is the pods of one run and shape.
@@ -177,7 +182,7 @@ func New(cfg Config, d Deps) (*Controller, error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), wake: make(chan struct{}, 1), jobs: map[key]*job{}, older: map[string]*job{}, pods: map[string]*pod{},
-		finding: map[want]*finding{}, spaces: map[string]space{}, keys: map[string]time.Duration{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
+		waits: map[string]wait{}, hindered: map[string]string{}, finding: map[want]*finding{}, spaces: map[string]space{}, keys: map[string]time.Duration{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
 	if cfg.REST != nil {
 		var err error
 		if c.real, err = newCluster(cfg.REST, cfg.Cluster, cfg.Namespace); err != nil {

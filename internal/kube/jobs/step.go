@@ -69,6 +69,7 @@ func (c *Controller) step(ctx context.Context) {
 		}
 		c.provide(ctx, &demand[i])
 	}
+	c.tellWaits(ctx, wanted)
 }
 
 // provide sees to it that there are pods for one run and shape.
@@ -130,6 +131,7 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 	}
 	c.mu.Lock()
 	c.fails = 0
+	delete(c.hindered, x.Run)
 	c.mu.Unlock()
 }
 
@@ -280,6 +282,7 @@ func (c *Controller) trouble(x *dispatch.Demand, what string, err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.hindered[x.Run] = why
 	c.fails++
 	wait := min(time.Second<<min(c.fails, 6), time.Minute)
 	if s, ok := apierrors.SuggestsClientDelay(err); ok {

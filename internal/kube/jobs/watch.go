@@ -30,6 +30,8 @@ type job struct {
 	mounts          bool   // the worker's image is a volume of its pods
 	since           time.Duration
 	deleting        bool
+	asked           time.Duration // when the API server was last asked why it is empty
+	words           string        // what it said
 	served          int           // tasks that were handed out before it was made
 	barren          int           // Jobs in a row whose pods ended without a task
 	ended           time.Duration // when its run was seen to have; 0: it was not

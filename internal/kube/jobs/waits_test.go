@@ -1,0 +1,59 @@
+package jobs
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"cairn.dev/cairn/internal/kube/dispatch"
+)
+
+// What keeps pods from starting is said once it lasts, in the cluster's words,
+// and no longer than it is so.
+func TestWaits(t *testing.T) {
+	w := newWorld(t, Config{})
+	var told []string
+	w.c.d.Waits = func(run string) { told = append(told, run) }
+	says := func(what string, after time.Duration, want string, tells int) {
+		t.Helper()
+		told = nil
+		w.step(after)
+		if got := w.c.Waits("r1"); got != want || len(told) != tells {
+			t.Errorf("%s: it says %q and told %d times, want %q and %d", what, got, len(told), want, tells)
+		}
+	}
+	w.want = []dispatch.Demand{demand("r1", "data", 5, 0)}
+	says("it begins", 0, "", 0)
+	w.becomes(first, func(*batchv1.JobStatus) {}) // no pod was ever made
+	says("most begin sooner", time.Second, "", 0)
+	says("a quota", 3*time.Second, "no pod of Job "+first+" is let in: exceeded quota: none", 1)
+	says("the same is said once", time.Minute, "no pod of Job "+first+" is let in: exceeded quota: none", 0)
+	w.becomes(first, func(s *batchv1.JobStatus) { s.Active = 5 })
+	w.pod(first, "a", func(p *corev1.Pod) {
+		p.Status.Phase = corev1.PodPending
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "0/3 nodes"}}
+	})
+	says("there are pods", 0, "", 1)
+	says("no node", 4*time.Second, "pod a: no node takes the pod: 0/3 nodes", 1)
+	w.pod(first, "a", func(p *corev1.Pod) {
+		p.Status.Phase = corev1.PodPending
+		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: corev1.PodReasonUnschedulable, Message: "1/3 nodes"}}
+	})
+	says("other words are not worth a write yet", 4*time.Second, "pod a: no node takes the pod: 0/3 nodes", 0)
+	says("but later", waitsFor, "pod a: no node takes the pod: 1/3 nodes", 1)
+	w.pod(first, "a", func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning })
+	says("it runs", 0, "", 1)
+
+	other := newWorld(t, Config{})
+	other.want, other.err = []dispatch.Demand{demand("r1", "data", 5, 0)}, apierrors.NewForbidden(schema.GroupResource{Resource: "jobs"}, "x", errors.New("exceeded quota: jobs"))
+	w = other
+	w.c.d.Waits = func(run string) { told = append(told, run) }
+	says("a quota of Jobs", 0, `make pods in namespace data: jobs "x" is forbidden: exceeded quota: jobs`, 1)
+	other.err = nil
+	says("it was raised", time.Minute, "", 1)
+}
