@@ -65,6 +65,9 @@ type Options struct {
 	OldRuntime bool
 	// APIServer, ControllerManager and Kubelet are further flags.
 	APIServer, ControllerManager, Kubelet []string
+	// EtcdDoor has the API server reach etcd by way of this process, so that
+	// [Cluster.DelayEtcd] can make it slow.
+	EtcdDoor bool
 	// Progress is where to tell what is built; default standard error.
 	Progress io.Writer
 }
@@ -87,6 +90,8 @@ type Cluster struct {
 	tb       testing.TB // nil without a test
 	ca       []byte
 	http     *http.Client
+
+	slow delay // of etcd
 
 	lock     sync.Mutex
 	forwards []net.Listener
@@ -204,6 +209,11 @@ func (c *Cluster) start(ctx context.Context, slot int) error {
 	err := c.keeper.plan(ctx, wire.Plan{Bridge: c.Name, Address: n.host() + "/24", Cgroup: c.Name, Machines: machines})
 	if err != nil {
 		return err
+	}
+	if c.opts.EtcdDoor {
+		if err := c.openEtcd(n); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)

@@ -131,16 +131,20 @@ const alive = "https://127.0.0.1:443/livez"
 // are the usual ones: nobody else is in the machine's network.
 func (c *Cluster) controlPlane(n network) []*wire.Process {
 	at := func(name string) string { return filepath.Join(c.Dir, name) }
-	const etcd = "http://127.0.0.1:2379"
+	const etcd = "http://127.0.0.1:" + etcdPort
+	listens, found := etcd, etcd
+	if c.opts.EtcdDoor {
+		listens, found = etcd+",http://"+n.machine(0)+":"+etcdPort, "http://"+etcdDoor
+	}
 	client := []string{"--kubeconfig=" + c.Kubeconfig, "--authentication-kubeconfig=" + c.Kubeconfig, "--authorization-kubeconfig=" + c.Kubeconfig,
 		"--leader-elect=false", "--bind-address=127.0.0.1",
 		// The default of 20 requests a second makes tests wait, and nothing else.
 		"--kube-api-qps=5000", "--kube-api-burst=5000"}
 	return []*wire.Process{
-		c.process("etcd", "", "--data-dir="+at("etcd"), "--listen-client-urls="+etcd, "--advertise-client-urls="+etcd,
+		c.process("etcd", "", "--data-dir="+at("etcd"), "--listen-client-urls="+listens, "--advertise-client-urls="+etcd,
 			"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380", "--initial-cluster=default=http://127.0.0.1:2380",
 			"--unsafe-no-fsync", "--log-level=warn"),
-		c.process("kube-apiserver", "", append([]string{"--etcd-servers=" + etcd, "--bind-address=0.0.0.0", "--secure-port=443", "--advertise-address=" + n.machine(0),
+		c.process("kube-apiserver", "", append([]string{"--etcd-servers=" + found, "--bind-address=0.0.0.0", "--secure-port=443", "--advertise-address=" + n.machine(0),
 			"--tls-cert-file=" + c.CA, "--tls-private-key-file=" + at("apiserver.key"), "--cert-dir=" + at("certs"),
 			"--service-cluster-ip-range=10.96.0.0/24",
 			// The first one issues, and differs from cluster to cluster.

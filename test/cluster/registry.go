@@ -21,7 +21,7 @@ func (c *Cluster) Expose(address string) (string, error) {
 	c.lock.Lock()
 	c.forwards = append(c.forwards, l)
 	c.lock.Unlock()
-	go forward(l, func() string { return address })
+	go forward(l, func() string { return address }, pass)
 	return l.Addr().String(), nil
 }
 
@@ -77,13 +77,17 @@ func (c *Cluster) exposeRegistry() error {
 	defer c.lock.Unlock()
 	c.forwards = append(c.forwards, listeners...)
 	for _, l := range listeners {
-		go forward(l, target)
+		go forward(l, target, pass)
 	}
 	return nil
 }
 
-// forward copies both ways between each connection to l and one to the target.
-func forward(l net.Listener, target func() string) {
+// pass passes on what comes.
+func pass(dst, src net.Conn) { _, _ = io.Copy(dst, src) }
+
+// forward passes both ways between each connection to l and one to the target,
+// until either side has nothing more to say.
+func forward(l net.Listener, target func() string, pass func(dst, src net.Conn)) {
 	for {
 		from, err := l.Accept()
 		if err != nil {
@@ -101,7 +105,7 @@ func forward(l net.Listener, target func() string) {
 			defer to.Close()
 			var wg sync.WaitGroup
 			pipe := func(dst, src net.Conn) {
-				_, _ = io.Copy(dst, src)
+				pass(dst, src)
 				if t, ok := dst.(*net.TCPConn); ok {
 					_ = t.CloseWrite()
 				}

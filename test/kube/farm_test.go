@@ -42,6 +42,7 @@ type farm struct {
 	registry string
 	server   *work.Server
 	dispatch *dispatch.Dispatcher
+	made     *jobs.Controller
 	tasks    dispatch.Config
 	jobs     jobs.Config
 	url      string // of the work server, for pods
@@ -133,7 +134,7 @@ func (f *farm) start() {
 	if f.dispatch, err = dispatch.New(f.tasks, dispatch.Deps{Server: f.server, Clock: clock.Real(), Log: log}); err != nil {
 		f.t.Fatal(err)
 	}
-	made, err := jobs.New(f.jobs, jobs.Deps{Demander: f.dispatch, Teller: f.dispatch, Clock: clock.Real(), Log: log, Images: fixed{},
+	f.made, err = jobs.New(f.jobs, jobs.Deps{Demander: f.dispatch, Teller: f.dispatch, Clock: clock.Real(), Log: log, Images: fixed{},
 		Live: func(ctx context.Context, run string) (bool, error) {
 			i, err := f.server.Get(ctx, run)
 			return err == nil && i.Ended.IsZero(), nil
@@ -144,7 +145,7 @@ func (f *farm) start() {
 	f.handler.set(dispatch.Door(http.HandlerFunc(f.logs), f.dispatch))
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context) error{f.server.Run, f.dispatch.Run, made.Run} {
+	for _, run := range []func(context.Context) error{f.server.Run, f.dispatch.Run, f.made.Run} {
 		wg.Go(func() {
 			if err := run(ctx); err != nil {
 				f.t.Error(err)

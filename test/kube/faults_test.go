@@ -42,7 +42,7 @@ func (f *farm) whole(id string, n int) work.Info {
 // Whatever happens to pods, nodes and ourselves: every run ends with the right
 // result, and retries of users are not spent.
 func TestFaults(t *testing.T) {
-	f := newFarm(t, cluster.Options{Nodes: 2}, nil)
+	f := newFarm(t, cluster.Options{Nodes: 2, EtcdDoor: true}, nil)
 	c := f.cluster
 	slow := func(name string) string { return f.run(document(name, 60, "command: [sleep, '0.5']")) }
 	f.succeeds(f.run(document("warm", 16, "command: [sleep, '0.5']")), 16, time.Minute)
@@ -66,6 +66,7 @@ func TestFaults(t *testing.T) {
 		}
 		t.Log(f.whole(id, 60).Counts)
 	})
+	f.disruptions(t)
 	t.Run("a node is drained", func(t *testing.T) {
 		id := slow("drained")
 		f.underway(id, 5)

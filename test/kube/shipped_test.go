@@ -25,7 +25,8 @@ type door struct {
 	to string
 }
 
-func newDoor(t *testing.T, c *cluster.Cluster) (d *door, address string) {
+// openDoor makes one, at an address of this computer.
+func openDoor(t *testing.T) (d *door, address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -42,18 +43,24 @@ func newDoor(t *testing.T, c *cluster.Cluster) (d *door, address string) {
 			go d.serve(in)
 		}
 	}()
-	if address, err = c.Expose(l.Addr().String()); err != nil {
-		t.Fatal(err)
-	}
-	return d, address
+	return d, l.Addr().String()
+}
+
+func (d *door) lead(to string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.to = to
+}
+
+func (d *door) target() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.to
 }
 
 func (d *door) serve(in net.Conn) {
 	defer in.Close()
-	d.mu.Lock()
-	to := d.to
-	d.mu.Unlock()
-	out, err := net.Dial("tcp", to)
+	out, err := net.Dial("tcp", d.target())
 	if err != nil {
 		return
 	}
@@ -78,7 +85,11 @@ func TestShipped(t *testing.T) {
 	}
 	c := cluster.Start(t, cluster.Options{Nodes: 1, Registry: store})
 	before := everything(t, c)
-	d, address := newDoor(t, c)
+	d, near := openDoor(t)
+	address, err := c.Expose(near)
+	if err != nil {
+		t.Fatal(err)
+	}
 	o := install.Default()
 	o.Cluster, o.StorageClass, o.Storage = "prod", "here", "1Gi"
 	o.Image, o.Worker = cluster.NodeRegistry+"/cairn/cairn:1", cluster.NodeRegistry+"/cairn/worker:1"
@@ -111,9 +122,7 @@ func TestShipped(t *testing.T) {
 		logs, _ := c.RunKubectl(t.Context(), "", "logs", "--namespace=cairn", "cairn-0")
 		t.Fatalf("%v: %s\n%s\n%s", err, out, c.Kubectl("describe", "pod", "--namespace=cairn", "cairn-0"), logs)
 	}
-	d.mu.Lock()
-	d.to = c.Kubectl("get", "pod", "cairn-0", "--namespace=cairn", "-o", "jsonpath={.status.podIP}") + ":5080"
-	d.mu.Unlock()
+	d.lead(c.Kubectl("get", "pod", "cairn-0", "--namespace=cairn", "-o", "jsonpath={.status.podIP}") + ":5080")
 
 	// A namespace that takes only what the restricted profile allows.
 	c.Kubectl("create", "namespace", "shop")
