@@ -47,9 +47,10 @@ func run(ctx context.Context, args []string) error {
 	server := f.String("server", os.Getenv("CAIRN_SERVER"), "address of the work server")
 	pool := f.String("pool", "default", "pool that it works for")
 	name := f.String("name", "", "its name, unique among workers (default: host name and PID)")
-	slots := f.Int("slots", 0, "tasks at a time (default 1, of requests 16)")
+	slots := f.Int("slots", 1, "tasks at a time")
 	token := f.String("token-file", "", "file with its secret (else CAIRN_TOKEN)")
 	scratch := f.String("scratch", "/tmp/cairn-worker", "folder that is its own: in a pod an emptyDir, for overlays cannot lie on the image itself")
+	address := f.String("address", "", "IP address at which others find it, for daemons")
 	single := f.Bool("single", false, "the container is for one task only")
 	resources := f.Bool("resources", false, "make requests of tasks to the cluster that it is in, and run no programs")
 	verbose := f.Bool("verbose", false, "say more")
@@ -69,7 +70,7 @@ func run(ctx context.Context, args []string) error {
 	if *verbose {
 		level = slog.LevelDebug
 	}
-	return process.Run(ctx, process.Config{Server: *server, CA: os.Getenv("CAIRN_CA"), Direct: true, Token: os.Getenv("CAIRN_TOKEN"), TokenFile: *token, Pool: *pool, Name: *name, Slots: *slots, Scratch: *scratch, Single: *single, Resources: *resources,
+	return process.Run(ctx, process.Config{Server: *server, CA: os.Getenv("CAIRN_CA"), Direct: true, Token: os.Getenv("CAIRN_TOKEN"), TokenFile: *token, Pool: *pool, Name: *name, Slots: *slots, Scratch: *scratch, Single: *single, Address: *address, Resources: *resources,
 		Fresh: fresh, Keep: shared, Entrypoint: entrypoint, Command: command, Env: os.Environ(),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))})
 }

@@ -35,7 +35,7 @@ func (s *Server) Check() error {
 	for _, r := range s.order {
 		n := r.m.Counts().Active
 		active += n
-		if most := s.cfg.MaxPerRun; most > 0 && n > most {
+		if most := s.cfg.MaxPerRun; most > 0 && n-r.m.Counts().Serving > most {
 			return fmt.Errorf("run %s has %d tasks at a time, at most %d", r.id, n, most)
 		}
 	}

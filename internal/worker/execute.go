@@ -75,6 +75,9 @@ type Setting struct {
 	OwnHome bool
 	// Processes that there may be at a time; 0 for any number.
 	Processes uint64
+	// Exec runs another program beside the task's, where that can be had, and is
+	// nil where it cannot.
+	Exec func(ctx context.Context, args []string) error
 	// Killed counts the processes that the kernel killed for want of memory.
 	Killed func() int
 
@@ -231,6 +234,13 @@ func (x *Executor) watch(ctx context.Context, s Setting, p keep.Program, j Job, 
 	over := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() { why = x.guard(ctx, k, j.Task, over) })
+	if j.Task.Daemon {
+		watching.Go(func() {
+			if x.ready(s, j, over) {
+				j.Serves()
+			}
+		})
+	}
 	end, err = k.Wait()
 	close(over)
 	watching.Wait()

@@ -18,6 +18,10 @@ const (
 	aheadMax  = 64 // for each slot
 )
 
+// servingBeat is how often a worker beats that has daemons: a run ends when they
+// have.
+const servingBeat = time.Second
+
 // lease is a task that this worker holds.
 type lease struct {
 	task.Lease
@@ -25,6 +29,8 @@ type lease struct {
 	ctx   context.Context
 	end   context.CancelCauseFunc
 	begun time.Duration // on the monotonic clock
+	up    bool          // a daemon that serves
+	aside bool          // one whose slot is another's
 }
 
 // hold is all that a worker holds: tasks that wait for a slot, that run, and
@@ -40,6 +46,8 @@ type hold struct {
 	queue   []*lease
 	running int
 	done    []task.Outcome
+	up      []task.Serving
+	serving int // daemons
 	back    []task.Ref
 	sending int // calls with outcomes on their way
 	polling bool
@@ -88,7 +96,7 @@ func (h *hold) call(ctx context.Context, asker bool) (a task.Ask, ok bool) {
 	}
 	over := false
 	waited := h.await(ctx, func() bool {
-		news := len(h.done) > 0 || len(h.back) > 0
+		news := len(h.done) > 0 || len(h.up) > 0 || len(h.back) > 0
 		if over = h.closed || h.drain && asker; over {
 			h.polling = h.polling || asker // the rest is for the one who reports
 			h.change()
@@ -102,6 +110,7 @@ func (h *hold) call(ctx context.Context, asker bool) (a task.Ask, ok bool) {
 		}
 		n := min(len(h.done), maxBatch)
 		a.Outcomes, h.done = slices.Clone(h.done[:n]), h.done[n:]
+		a.Serving, h.up = h.up, nil
 		a.Back, h.back = h.back, nil
 		if news {
 			h.sending++
@@ -117,7 +126,32 @@ func (h *hold) call(ctx context.Context, asker bool) (a task.Ask, ok bool) {
 // room is how many leases more are taken; the lock is held.
 func (h *hold) room() int {
 	ahead := min(int(aheadTime/max(h.mean, time.Microsecond)), aheadMax)
-	return max(0, h.slots*(1+ahead)-len(h.leases))
+	used := len(h.leases)
+	for _, l := range h.leases {
+		if l.aside {
+			used--
+		}
+	}
+	return max(0, h.slots*(1+ahead)-used)
+}
+
+// serves notes that a daemon is ready, and reports whether that is news. Unless
+// it is alone here, its slot and its place among the leases are free.
+func (h *hold) serves(l *lease, address string, alone bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if l.ctx.Err() != nil || l.up {
+		return false
+	}
+	l.up = true
+	h.serving++
+	h.up = append(h.up, task.Serving{Ref: l.Ref, Address: address})
+	if !alone {
+		l.aside = true
+		h.running--
+	}
+	h.change()
+	return true
 }
 
 // granted takes in what the server answered.
@@ -150,13 +184,14 @@ func (h *hold) failed(a task.Ask) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.done = append(slices.Clone(a.Outcomes), h.done...)
+	h.up = append(a.Serving, h.up...)
 	h.back = append(a.Back, h.back...)
 	h.settle(a)
 	h.change()
 }
 
 func (h *hold) settle(a task.Ask) {
-	if len(a.Outcomes) > 0 || len(a.Back) > 0 {
+	if len(a.Outcomes) > 0 || len(a.Serving) > 0 || len(a.Back) > 0 {
 		h.sending--
 	}
 }
@@ -200,6 +235,7 @@ func (h *hold) endOne(r task.Ref, why error) {
 	if why == ErrLost {
 		// An outcome that waits to be sent would be refused.
 		h.done = slices.DeleteFunc(h.done, func(o task.Outcome) bool { return o.Token == r.Token })
+		h.up = slices.DeleteFunc(h.up, func(s task.Serving) bool { return s.Token == r.Token })
 	}
 	if i < 0 {
 		return
@@ -268,8 +304,14 @@ func (h *hold) next(ctx context.Context) (l *lease, ok bool) {
 func (h *hold) ran(l *lease) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.running--
-	h.mean = (7*h.mean + h.clock.Mono() - l.begun) / 8
+	if !l.aside {
+		h.running--
+	}
+	if l.up { // how long it is needed says nothing of others
+		h.serving--
+	} else {
+		h.mean = (7*h.mean + h.clock.Mono() - l.begun) / 8
+	}
 	h.change()
 }
 
@@ -288,10 +330,14 @@ func (h *hold) finish(l *lease, o task.Outcome) {
 }
 
 // beat waits until something is held, and says when the next heartbeat is due:
-// often enough that a few may be lost before the leases are.
+// often enough that a few may be lost before the leases are, and that a daemon
+// hears soon that nobody needs it.
 func (h *hold) beat(ctx context.Context, most time.Duration) (every time.Duration, ok bool) {
 	ok = h.await(ctx, func() bool {
 		every = min(most, h.term/4)
+		if h.serving > 0 {
+			every = min(every, servingBeat)
+		}
 		return len(h.leases) > 0
 	})
 	return every, ok
@@ -323,7 +369,7 @@ func (h *hold) drained() <-chan struct{} {
 
 // idle is closed when nothing runs.
 func (h *hold) idle() <-chan struct{} {
-	return h.when(func() bool { return h.running == 0 && len(h.queue) == 0 })
+	return h.when(func() bool { return h.running == 0 && h.serving == 0 && len(h.queue) == 0 })
 }
 
 // when is closed when is says true, or the hold is closed.

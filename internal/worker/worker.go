@@ -76,10 +76,14 @@ type Job struct {
 	Lease task.Lease
 	Task  task.Task // whole: what is the lease's own is in it
 	Print func(stream byte, p []byte)
+	// Address is where others find what a daemon serves; Serves says that it is
+	// ready. Its slot is another task's then.
+	Address string
+	Serves  func()
 }
 
 // A Runner runs tasks. Run is called for different slots at the same time, and
-// for one slot one after the other. The context ends when the task has to; its
+// for one slot one after the other, but for daemons that serve. The context ends when the task has to; its
 // cause says why. The Ref of the outcome is set by the caller.
 type Runner interface {
 	Run(ctx context.Context, slot int, j Job) task.Outcome
@@ -92,6 +96,10 @@ type Config struct {
 	Pool  string // what it is able to run
 	Slots int    // tasks at a time; 1 when 0
 	Beat  time.Duration
+	// Single: it is for one task, so that a daemon has its slot to itself.
+	Single bool
+	// Address of what it runs, for others: an IP address; 127.0.0.1 when empty.
+	Address string
 	// LogLimit in bytes, for tasks without one of their own.
 	LogLimit int64
 }
@@ -122,6 +130,9 @@ func New(cfg Config, d Deps) (*Worker, error) {
 		cfg.Name = "worker-" + strings.ToLower(crand.Text())
 	}
 	cfg.Slots = max(cfg.Slots, 1)
+	if cfg.Address == "" {
+		cfg.Address = "127.0.0.1"
+	}
 	if cfg.Beat <= 0 {
 		cfg.Beat = DefaultBeat
 	}
@@ -270,17 +281,23 @@ func (w *Worker) beats(ctx context.Context) {
 func (w *Worker) work(ctx context.Context, slot int) {
 	for {
 		l, ok := w.hold.next(ctx)
-		if !ok {
+		if !ok || w.one(ctx, slot, l) {
 			return
 		}
-		w.one(ctx, slot, l)
 	}
 }
 
-func (w *Worker) one(ctx context.Context, slot int, l *lease) {
+// one runs a task, and reports whether its slot is somebody else's since.
+func (w *Worker) one(ctx context.Context, slot int, l *lease) (left bool) {
 	p := w.logs.printer(l.ctx, l.Ref, limitOf(l.task, w.cfg.LogLimit), w.deps.Clock)
 	started := w.deps.Clock.Now()
-	o := w.deps.Runner.Run(l.ctx, slot, Job{Lease: l.Lease, Task: l.task, Print: p.print})
+	j := Job{Lease: l.Lease, Task: l.task, Print: p.print, Address: w.cfg.Address, Serves: func() {
+		if w.hold.serves(l, w.cfg.Address, w.cfg.Single) && !w.cfg.Single {
+			left = true
+			w.slots.Go(func() { w.work(ctx, slot) })
+		}
+	}}
+	o := w.deps.Runner.Run(l.ctx, slot, j)
 	o.Ref, o.Started, o.Ended = l.Ref, started, w.deps.Clock.Now()
 	o.Truncated = p.truncated()
 	w.hold.ran(l)
@@ -290,6 +307,7 @@ func (w *Worker) one(ctx context.Context, slot int, l *lease) {
 		p.flush(ctx)
 		w.hold.finish(l, o)
 	})
+	return left
 }
 
 func limitOf(t task.Task, limit int64) int64 {

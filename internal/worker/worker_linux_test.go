@@ -25,6 +25,10 @@ func (a acts) Run(ctx context.Context, _ int, j Job) task.Outcome {
 	switch j.Task.Command[0] {
 	case "print":
 		j.Print(task.Stdout, []byte(strings.Join(j.Task.Command[1:], " ")))
+	case "serve":
+		j.Serves()
+		<-ctx.Done()
+		return Ended(ctx, task.Outcome{Phase: task.Failed, Exit: 143})
 	case "wait":
 		<-ctx.Done()
 		return Ended(ctx, task.Outcome{Phase: task.Failed, Exit: 143})

@@ -32,6 +32,7 @@ type book struct {
 	tasks    []task.Task
 	given    map[string]task.Ref // by token
 	outcomes map[string]task.Outcome
+	serving  map[string]string // addresses of daemons, by task
 	twice    int
 	back     int
 	printed  map[string]string // by task and stream
@@ -45,7 +46,7 @@ type book struct {
 }
 
 func newBook(tasks ...task.Task) *book {
-	return &book{changed: make(chan struct{}), tasks: tasks, given: map[string]task.Ref{}, outcomes: map[string]task.Outcome{},
+	return &book{changed: make(chan struct{}), tasks: tasks, given: map[string]task.Ref{}, outcomes: map[string]task.Outcome{}, serving: map[string]string{},
 		printed: map[string]string{}, blobs: map[string][]byte{}}
 }
 
@@ -108,6 +109,9 @@ func (b *book) Ask(ctx context.Context, a task.Ask) (g task.Grant, err error) {
 			}
 			delete(b.given, o.Token)
 			b.outcomes[o.Task] = o
+		}
+		for _, s := range a.Serving {
+			b.serving[s.Task] = s.Address
 		}
 		for _, r := range a.Back {
 			delete(b.given, r.Token)

@@ -15,7 +15,6 @@ import (
 	"strings"
 
 	"cairn.dev/cairn/internal/worker"
-	"cairn.dev/cairn/internal/worker/resource"
 )
 
 // Config of a worker. Zero values take the defaults that are named.
@@ -32,12 +31,14 @@ type Config struct {
 	Scratch string
 	// Fresh are folders that are new for each task, Keep those that tasks share.
 	Fresh, Keep []string
-	// Single: the container is for one task only.
-	Single bool
+	// Single: the container is for one task only. Address is where others find it,
+	// if that task is a daemon.
+	Single  bool
+	Address string
 	// Entrypoint and Command are those of the image.
 	Entrypoint, Command []string
 	// Resources: it makes requests of tasks to the cluster that it is in, with the
-	// account of its pod, and runs no programs. Slots is 16 then, if it is 0.
+	// account of its pod, and runs no programs.
 	Resources bool
 	// Env is the process's own environment.
 	Env []string
@@ -50,9 +51,6 @@ var errNoServer = fmt.Errorf("no work server: say --server http://HOST:PORT, or 
 func (c *Config) complete() error {
 	if c.Server == "" {
 		return errNoServer
-	}
-	if c.Slots == 0 && c.Resources {
-		c.Slots = resource.Slots
 	}
 	c.Pool, c.Slots, c.Scratch = cmp.Or(c.Pool, "default"), max(c.Slots, 1), cmp.Or(c.Scratch, "/tmp/cairn-worker")
 	if host, err := os.Hostname(); c.Name == "" && err == nil {

@@ -23,11 +23,17 @@ func Run(ctx context.Context, c Config) error {
 	if err != nil {
 		return err
 	}
-	w, err := worker.New(worker.Config{Name: c.Name, Pool: c.Pool, Slots: c.Slots}, worker.Deps{Server: api, Runner: runner, Clock: clock.Real(), Log: c.Log})
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	w, err := worker.New(worker.Config{Name: c.Name, Pool: c.Pool, Slots: c.Slots, Single: c.Single, Address: c.Address}, worker.Deps{Server: &first{HTTP: api, end: end}, Runner: runner, Clock: clock.Real(), Log: c.Log})
 	if err != nil {
 		return err
 	}
-	return w.Run(ctx)
+	err = w.Run(ctx)
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return cause
+	}
+	return err
 }
 
 // runner is who runs the tasks.

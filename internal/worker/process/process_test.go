@@ -26,19 +26,6 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// What only waits is had many times.
-func TestSlots(t *testing.T) {
-	for _, s := range []struct {
-		c    Config
-		want int
-	}{{Config{Resources: true}, 16}, {Config{Resources: true, Slots: 2}, 2}, {Config{Slots: 3}, 3}} {
-		s.c.Server = "http://127.0.0.1:1"
-		if err := s.c.complete(); err != nil || s.c.Slots != s.want {
-			t.Errorf("%+v: %v, want %d slots", s.c, err, s.want)
-		}
-	}
-}
-
 // The file of a secret is read whenever it is needed.
 func TestSecretChanges(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
