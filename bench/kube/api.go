@@ -79,16 +79,29 @@ func (a *api) get(ctx context.Context, path string, into any) error {
 // writes are requests that change something, by verb and resource.
 type writes map[string]int
 
-// writes reads the API server's own count. What nodes say of themselves is left
-// out (leases, their status): they say it, whatever runs there.
-func (a *api) writes(ctx context.Context) (writes, error) {
-	b, err := a.do(ctx, http.MethodGet, "/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	return parseWrites(string(b))
+// spent is what an API server says of itself.
+type spent struct {
+	writes writes
+	cpu    time.Duration
 }
 
+// spent reads the API server's own counts.
+func (a *api) spent(ctx context.Context) (s spent, err error) {
+	b, err := a.do(ctx, http.MethodGet, "/metrics", nil)
+	if err != nil {
+		return s, err
+	}
+	cpu, err := metric(string(b), "process_cpu_seconds_total")
+	if err != nil {
+		return s, err
+	}
+	s.cpu = time.Duration(cpu * float64(time.Second))
+	s.writes, err = parseWrites(string(b))
+	return s, err
+}
+
+// parseWrites leaves out what nodes say of themselves (leases, their status):
+// they say it, whatever runs there.
 func parseWrites(metrics string) (writes, error) {
 	out, found := writes{}, false
 	for line := range strings.SplitSeq(metrics, "\n") {

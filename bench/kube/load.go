@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 )
 
@@ -14,8 +13,8 @@ type object = map[string]any
 
 // cost is what something took.
 type cost struct {
-	writes writes
-	took   time.Duration // what was waited for; its traces may go later
+	spent
+	took time.Duration // what was waited for; its traces may go later
 }
 
 // pods is how many were made.
@@ -23,7 +22,7 @@ func (c cost) pods() int { return c.writes["POST pods"] }
 
 // cost counts the writes of what do does, until no Job and no pod of it is left.
 func (w *world) cost(ctx context.Context, what, namespace string, do func() error) (cost, error) {
-	before, err := w.admin.writes(ctx)
+	before, err := w.admin.spent(ctx)
 	if err != nil {
 		return cost{}, err
 	}
@@ -35,12 +34,12 @@ func (w *world) cost(ctx context.Context, what, namespace string, do func() erro
 	if err := w.gone(ctx, namespace); err != nil {
 		return cost{}, fmt.Errorf("%s: %w", what, err)
 	}
-	after, err := w.admin.writes(ctx)
+	after, err := w.admin.spent(ctx)
 	if err != nil {
 		return cost{}, err
 	}
-	c := cost{after.since(before), took}
-	fmt.Fprintf(os.Stderr, "%s: %s, %d pods, %d writes: %s\n", what, rounded(took), c.pods(), c.writes.total(), c.writes)
+	c := cost{spent{after.writes.since(before.writes), after.cpu - before.cpu}, took}
+	fmt.Fprintf(os.Stderr, "%s: %s, %d pods, %s of the API server's processor time, %d writes: %s\n", what, rounded(took), c.pods(), rounded(c.cpu), c.writes.total(), c.writes)
 	return c, nil
 }
 
@@ -102,25 +101,17 @@ func (w *world) fan(ctx context.Context, namespace string, n int) error {
 	return err
 }
 
-// many hands in workflows of one task, all at once, and waits for their ends.
+// many hands in workflows of one task, as kubectl does with a file of so many:
+// one after the other as fast as they are taken. It waits for their ends.
 func (w *world) many(ctx context.Context, n int) error {
 	before, err := w.ended(ctx)
 	if err != nil {
 		return err
 	}
-	var wg sync.WaitGroup
-	turns := make(chan struct{}, 16)
-	errs := make([]error, n)
 	for i := range n {
-		turns <- struct{}{}
-		wg.Go(func() {
-			_, errs[i] = w.admin.do(ctx, http.MethodPost, workflows(plain), workflow(fmt.Sprint("one-", i), 1, "true"))
-			<-turns
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
+		if _, err := w.admin.do(ctx, http.MethodPost, workflows(plain), workflow(fmt.Sprint("one-", i), 1, "true")); err != nil {
+			return err
+		}
 	}
 	// A list of all objects costs the API server too much to be asked for before.
 	if err := until(ctx, fmt.Sprintf("%d runs have ended", n), 10*time.Minute, func() (bool, error) {

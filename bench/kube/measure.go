@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 )
@@ -78,6 +79,7 @@ func (s settings) manyRuns(ctx context.Context, r *report, w *world, n int, wher
 	each := float64(c.writes.total()) / float64(n)
 	r.add(row{what + ": writes each", fmt.Sprintf("%.1f", each), fmt.Sprintf("≤ %d", most), each <= float64(most),
 		fmt.Sprintf("all have succeeded after %s, in %d pods; until these are gone", rounded(c.took), c.pods())})
+	fmt.Fprintf(os.Stderr, "lists: idle %s; during %s\n", spread(before), spread(during))
 	a, b := quantile(before, 0.99), quantile(during, 0.99)
 	r.add(row{"meanwhile (" + where + ") a LIST of the 100 pods of another namespace: p99", rounded(b), "≤ 3 × idle, ≤ 500 ms", b <= 3*a && b <= 500*time.Millisecond,
 		fmt.Sprintf("%d lists by an account that may see nothing else; idle p99 %s (%d lists)", len(during), rounded(a), len(before))})

@@ -40,7 +40,7 @@ func (w *world) serve(ctx context.Context, cfg serverConfig) error {
 	if err != nil {
 		return err
 	}
-	w.server = exec.Command(self, "-serve", string(text))
+	w.server = exec.Command("nice", "-n", strconv.Itoa(elsewhere), self, "-serve", string(text))
 	w.server.Stderr = os.Stderr
 	if w.stdin, err = w.server.StdinPipe(); err != nil {
 		return err

@@ -40,7 +40,7 @@ func (r *report) add(x row) {
 
 // detail says of what the writes of something consist.
 func (r *report) detail(what string, c cost) {
-	r.details = append(r.details, fmt.Sprintf("- **%s**, %s, %d writes: %s\n", what, count(c.pods(), "pod"), c.writes.total(), c.writes))
+	r.details = append(r.details, fmt.Sprintf("- **%s**: %s, %s of the API server's processor time, %d writes: %s\n", what, count(c.pods(), "pod"), rounded(c.cpu), c.writes.total(), c.writes))
 }
 
 func (r *report) String() string {
@@ -65,6 +65,11 @@ func quantile(of []time.Duration, q float64) time.Duration {
 	}
 	slices.Sort(of)
 	return of[min(len(of)-1, int(q*float64(len(of))))]
+}
+
+// spread is how times lie, for whoever looks on.
+func spread(of []time.Duration) string {
+	return fmt.Sprintf("p50 %s, p90 %s, p99 %s, most %s of %d", rounded(quantile(of, 0.5)), rounded(quantile(of, 0.9)), rounded(quantile(of, 0.99)), rounded(quantile(of, 1)), len(of))
 }
 
 func rounded(d time.Duration) string {

@@ -36,7 +36,7 @@ type serverConfig struct {
 	Dir, Listen, Kubeconfig string
 	URL                     string // of itself, for pods
 	Worker                  string // image
-	ImageVolume             bool   // nodes mount it
+	Copy                    bool   // it is copied, as where image volumes cannot be had
 	Pods                    int    // of one run at a time
 	Warm                    time.Duration
 }
@@ -84,7 +84,7 @@ func serve(text string) error {
 	if err != nil {
 		return err
 	}
-	pods, err := jobs.New(jobs.Config{Cluster: poolName, REST: api, Server: cfg.URL, Worker: cfg.Worker, ImageVolume: cfg.ImageVolume, MaxPerRun: cfg.Pods, Linger: time.Second},
+	pods, err := jobs.New(jobs.Config{Cluster: poolName, REST: api, Server: cfg.URL, Worker: cfg.Worker, FindImageVolume: !cfg.Copy, MaxPerRun: cfg.Pods, Linger: time.Second},
 		jobs.Deps{Demander: tasks, Teller: tasks, Clock: clock.Real(), Log: log,
 			Live: func(_ context.Context, run string) (bool, error) { return server.Live(run), nil }})
 	if err != nil {
