@@ -39,13 +39,18 @@ type Options struct {
 	Argo bool
 	// PullSecrets lets the server read secrets, to look into private images.
 	PullSecrets bool
+	// TLSSecret is the Secret in the server's namespace with tls.crt, tls.key and
+	// ca.crt: the server speaks https, and workers know it by that CA. "": http.
+	TLSSecret string
+	// NetworkPolicy lets the server's port be reached, and nothing else of it.
+	NetworkPolicy bool
 	// Watch are the namespaces whose objects are looked at; all when empty.
 	Watch []string
 }
 
 // Default are the options where none are given.
 func Default() Options {
-	return Options{Namespace: "cairn", Cluster: "local", Image: "registry.example.org/cairn:latest", Worker: "registry.example.org/cairn-worker:latest", Storage: "10Gi", PullSecrets: true}
+	return Options{Namespace: "cairn", Cluster: "local", Image: "registry.example.org/cairn:latest", Worker: "registry.example.org/cairn-worker:latest", Storage: "10Gi", PullSecrets: true, NetworkPolicy: true}
 }
 
 // An Error says which option is wrong, and how to write it.
@@ -76,6 +81,7 @@ func (o Options) check() error {
 		{"worker", o.Worker, imageRE, false, "write a reference such as registry.example.org/cairn-worker:1.0"},
 		{"storage", o.Storage, sizeRE, false, "write a size such as 10Gi"},
 		{"storage-class", o.StorageClass, classRE, true, "write the name of a StorageClass"},
+		{"tls-secret", o.TLSSecret, classRE, true, "write the name of a Secret with tls.crt, tls.key and ca.crt"},
 		{"url", o.URL, urlRE, true, "write an address such as https://cairn.example.org"},
 	} {
 		if c.value == "" && c.empty {
@@ -84,6 +90,9 @@ func (o Options) check() error {
 		if !c.re.MatchString(c.value) {
 			return &Error{c.option, c.value, c.cure}
 		}
+	}
+	if o.TLSSecret != "" && strings.HasPrefix(o.URL, "http:") {
+		return &Error{"url", o.URL, "write https:, which is what the server speaks with --tls-secret"}
 	}
 	// It is deleted with everything in it when Cairn goes.
 	if o.Namespace == "default" || strings.HasPrefix(o.Namespace, "kube-") {

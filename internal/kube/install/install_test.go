@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"cairn.dev/cairn/internal/config"
 	"cairn.dev/cairn/internal/kube/install"
 )
 
@@ -21,6 +22,7 @@ var update = flag.Bool("update", false, "write the golden files")
 type object struct {
 	Kind     string
 	Metadata struct{ Name, Namespace string }
+	Data     map[string]string
 	Rules    []struct {
 		APIGroups, Resources, Verbs []string
 	}
@@ -52,7 +54,10 @@ func TestManifest(t *testing.T) {
 	all := install.Default()
 	all.Namespace, all.Cluster, all.Storage, all.StorageClass, all.URL = "tools", "prod", "1Ti", "fast", "https://cairn.example.org"
 	all.Argo, all.PullSecrets, all.Watch = true, false, []string{"shop", "data"}
-	for file, o := range map[string]install.Options{"default.yaml": install.Default(), "all.yaml": all} {
+	all.TLSSecret = "cairn-tls"
+	open := install.Default()
+	open.NetworkPolicy = false
+	for file, o := range map[string]install.Options{"default.yaml": install.Default(), "all.yaml": all, "open.yaml": open} {
 		b, err := install.Manifest(o)
 		if err != nil {
 			t.Fatal(err)
@@ -71,6 +76,13 @@ func TestManifest(t *testing.T) {
 		want, err := os.ReadFile(file)
 		if err != nil || !bytes.Equal(ours, want) {
 			t.Errorf("%s is not what is printed (%v): look at it, and write it with -update", file, err)
+		}
+		for _, o := range objects(t, b) {
+			if text := o.Data["cairn.yaml"]; o.Kind == "ConfigMap" {
+				if _, err := config.Parse("cairn.yaml", []byte(text)); err != nil {
+					t.Errorf("%s: %v", file, err)
+				}
+			}
 		}
 		made := names(objects(t, b))
 		removed, err := install.Removal(o)
@@ -99,6 +111,7 @@ func TestRefused(t *testing.T) {
 		"storage":       func(o *install.Options) { o.Storage = "10" },
 		"storage-class": func(o *install.Options) { o.StorageClass = "{}" },
 		"url":           func(o *install.Options) { o.URL = "https://a b" },
+		"tls-secret":    func(o *install.Options) { o.TLSSecret = "a, b: c" },
 		"watch":         func(o *install.Options) { o.Watch = []string{"a]"} },
 	} {
 		bad := install.Default()
@@ -109,6 +122,11 @@ func TestRefused(t *testing.T) {
 				t.Errorf("%s: %v", option, err)
 			}
 		}
+	}
+	o := install.Default()
+	o.TLSSecret, o.URL = "cairn-tls", "http://cairn.example.org"
+	if _, err := install.Manifest(o); err == nil || !strings.Contains(err.Error(), "https:") {
+		t.Errorf("links to what does not answer: %v", err)
 	}
 	for _, ns := range []string{"default", "kube-system"} {
 		o := install.Default()
