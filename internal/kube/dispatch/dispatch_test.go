@@ -646,6 +646,7 @@ func TestClass(t *testing.T) {
 		"output elsewhere":  func(t *task.Task) { t.Outputs = []task.Output{{Name: "o", Path: "/data/o"}} },
 		"field of a pod":    func(t *task.Task) { t.Pod = map[string]any{"nodeSelector": map[string]any{"a": "b"}} },
 		"another such":      func(t *task.Task) { t.Pod = map[string]any{"nodeSelector": map[string]any{"a": "c"}} },
+		"request":           func(t *task.Task) { t.Resource = &task.Resource{Action: "get"} },
 		"output in a place": nil,
 	} {
 		x := base

@@ -28,11 +28,19 @@ type Shape struct {
 	// written will not do.
 	Outside bool           `json:"outside,omitempty"`
 	Pod     map[string]any `json:"pod,omitempty"`
+	// Daemon: others have to find the pod by its address.
+	Daemon bool `json:"daemon,omitempty"`
+	// Requests: the tasks are requests to the API server, which the worker makes
+	// itself, in a container of its own image.
+	Requests bool `json:"requests,omitempty"`
 }
 
 // ShapeOf is the shape of a task.
 func ShapeOf(t *task.Task) Shape {
-	s := Shape{Image: t.Image, Entrypoint: len(t.Command) == 0, User: t.User, CPU: t.CPU, Memory: t.Memory, Volumes: t.Volumes, Isolation: t.Isolation, Pod: t.Pod}
+	if t.Resource != nil {
+		return Shape{Requests: true, Pod: t.Pod} // they need not be kept apart
+	}
+	s := Shape{Image: t.Image, Entrypoint: len(t.Command) == 0, User: t.User, CPU: t.CPU, Memory: t.Memory, Volumes: t.Volumes, Isolation: t.Isolation, Pod: t.Pod, Daemon: t.Daemon}
 	if s.Isolation == "auto" {
 		s.Isolation = ""
 	}
@@ -50,8 +58,17 @@ func (s *Shape) fresh(path string) bool {
 	return slices.ContainsFunc(Fresh, below) || slices.ContainsFunc(s.Volumes, func(v task.Volume) bool { return below(v.Path) })
 }
 
+// Slots is how many tasks a pod of this shape has at a time: requests do little
+// but wait.
+func (s *Shape) Slots() int {
+	if s.Requests && !s.Single() {
+		return 16
+	}
+	return 1
+}
+
 // Single says that a pod of this shape runs one task and ends.
-func (s *Shape) Single() bool { return s.Isolation == "pod" || len(Identity(s.Pod)) > 0 }
+func (s *Shape) Single() bool { return s.Isolation == "pod" || s.Daemon || len(Identity(s.Pod)) > 0 }
 
 // inPod is a task as a worker gets it in a container that was made for it: what
 // the container has seen to is not the worker's to do.
@@ -102,7 +119,6 @@ func (s *Shape) Class() string {
 // alone are fields of a task's pod that make it a task's own.
 var alone = map[string]string{
 	"containerSet":   "several containers are one task",
-	"daemon":         "others find the pod by its address",
 	"initContainers": "they run once for each pod",
 	"metadata":       "labels and annotations name the task's pod",
 	"sidecars":       "they live as long as one task",

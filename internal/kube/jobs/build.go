@@ -148,12 +148,16 @@ func podOf(p *Plan) (*corev1.PodSpec, metav1.ObjectMeta, error) {
 		c.RestartPolicy = ptr(corev1.ContainerRestartPolicyAlways) // so that they end with the pod
 		s.InitContainers = append(s.InitContainers, c)
 	}
-	inject(p, &s)
-	main, err := container(p, u.main, &s, u.templates)
-	if err != nil {
-		return nil, u.meta, err
+	if p.Demand.Shape.Requests {
+		s = requester(p, s)
+	} else {
+		inject(p, &s)
+		main, err := container(p, u.main, &s, u.templates)
+		if err != nil {
+			return nil, u.meta, err
+		}
+		s.Containers = []corev1.Container{main}
 	}
-	s.Containers = []corev1.Container{main}
 	if u.patch != "" {
 		if s, err = patched(s, u.patch); err != nil {
 			return nil, u.meta, err
@@ -205,12 +209,31 @@ func container(p *Plan, c corev1.Container, s *corev1.PodSpec, templates []strin
 			c.Args = append(c.Args, "-command="+escaped(w))
 		}
 	}
+	if x.Daemon {
+		c.Env = append(c.Env, corev1.EnvVar{Name: "CAIRN_ADDRESS", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"}}})
+		c.Args = append(c.Args, "-address=$(CAIRN_ADDRESS)")
+	}
 	if x.Single() {
 		c.Args = append(c.Args, "-single")
 	}
 	request(&c, corev1.ResourceCPU, *resource.NewMilliQuantity(x.CPU, resource.DecimalSI))
 	request(&c, corev1.ResourceMemory, *resource.NewQuantity(x.Memory, resource.BinarySI))
 	return c, secure(p, &c, s)
+}
+
+// environment tells a worker where its server is, what to show it, and its own
+// name.
+func environment(p *Plan) []corev1.EnvVar {
+	env := []corev1.EnvVar{
+		{Name: "CAIRN_SERVER", Value: p.Server},
+		{Name: "CAIRN_KEY", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: p.Key}, Key: keyField}}},
+		{Name: "CAIRN_TOKEN", Value: p.Token + ".$(CAIRN_KEY)"}, // the kubelet puts them together
+		{Name: "CAIRN_NAME", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "metadata.name"}}},
+	}
+	if p.CA != "" {
+		env = append(env, corev1.EnvVar{Name: "CAIRN_CA", Value: escaped(p.CA)})
+	}
+	return env
 }
 
 // escaped keeps Kubernetes from expanding variables in a word.

@@ -61,6 +61,8 @@ func TestBuild(t *testing.T) {
 		"entrypoint": plan(task.Task{CPU: 250, Memory: 64 << 20}, func(p *Plan) { p.Image = Image{Entrypoint: []string{"/run", "$(X)"}, Command: []string{"--all"}} }),
 		"restricted": plan(task.Task{Command: []string{"true"}}, func(p *Plan) { p.Restricted = true }),
 		"single":     plan(task.Task{Command: []string{"true"}, Isolation: "pod", User: "7:8"}),
+		"requests": plan(task.Task{Resource: &task.Resource{Action: "get"}, Pod: object{"serviceAccountName": "maker", "automountServiceAccountToken": false, "nodeSelector": object{"disk": "ssd"}}},
+			func(p *Plan) { p.ImageVolume, p.Restricted = true, true }),
 		"outside":    plan(task.Task{Command: []string{"true"}, Outputs: []task.Output{{Name: "o", Path: "/out/o"}}}),
 		"volumes": plan(task.Task{Command: []string{"true"}, Volumes: []task.Volume{{Name: "new", Path: "/new"}, {Name: "kept", Path: "/kept", Claim: "shared"}, {Name: "seen", Path: "/seen", Claim: "other", ReadOnly: true}},
 			Outputs: []task.Output{{Name: "o", Path: "/new/o"}}}),

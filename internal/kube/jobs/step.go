@@ -83,7 +83,8 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 	if t.live[k] > 0 {
 		live = t.live[k] - t.lost[k]
 	}
-	grow := min(min(c.cfg.MaxPerRun, x.Queued+x.Held)-live, c.cfg.MaxPerNamespace-t.spaces[x.Namespace], c.cfg.MaxPods-t.all)
+	slots := x.Shape.Slots()
+	grow := min(min(c.cfg.MaxPerRun, (x.Queued+x.Held+slots-1)/slots)-live, c.cfg.MaxPerNamespace-t.spaces[x.Namespace], c.cfg.MaxPods-t.all)
 	if x.Queued == 0 || grow <= 0 || now < c.hold || t.pending >= c.cfg.MaxPending || c.stuck(k, j, now) || barren(j, x, now) {
 		c.mu.Unlock()
 		return

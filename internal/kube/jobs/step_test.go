@@ -207,6 +207,15 @@ func TestGrow(t *testing.T) {
 	w.expect("the new one stays", time.Minute, "")
 }
 
+// A pod has many requests at a time.
+func TestGrowRequests(t *testing.T) {
+	w := newWorld(t, Config{MaxPerRun: 8, Burst: 100})
+	d := demand("r1", "data", 33, 0)
+	d.Shape = dispatch.ShapeOf(&task.Task{Resource: &task.Resource{Action: "get"}})
+	w.want = []dispatch.Demand{d}
+	w.expect("sixteen a pod", time.Second, "create "+first+" 3")
+}
+
 func TestCaps(t *testing.T) {
 	w := newWorld(t, Config{MaxPerRun: 10, MaxPerNamespace: 15, MaxPods: 22, Burst: 100})
 	w.want = []dispatch.Demand{demand("r1", "data", 99, 0), demand("r2", "data", 99, 0), demand("r3", "other", 99, 0)}

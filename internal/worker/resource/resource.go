@@ -26,10 +26,6 @@ import (
 	"cairn.dev/cairn/internal/worker"
 )
 
-// Slots is how many tasks a worker of this kind has at a time: they do little
-// but wait.
-const Slots = 16
-
 // Runner is a [worker.Runner] for tasks that are a [task.Resource] and no others.
 type Runner struct{ api *api }
 
