@@ -41,7 +41,7 @@ func (t *Template) print(say func(string, ...any), key string) {
 	for _, o := range t.Outputs {
 		say("  out %s%s", o.Name, prefixed(": ", facts(o.Type, fact("artifact", o.Artifact), fact("result", o.Result), when("from", o.From), when("default", o.Default), fact("global", o.Global))))
 	}
-	if f := facts(fact("timeout", t.Timeout), fact("parallelism", t.Parallelism), locks(t.Locks), t.Retry.describe(), t.Memo.describe()); f != "" {
+	if f := facts(fact("daemon", t.Daemon), fact("timeout", t.Timeout), fact("parallelism", t.Parallelism), locks(t.Locks), t.Retry.describe(), t.Memo.describe()); f != "" {
 		say("  %s", f)
 	}
 	switch {

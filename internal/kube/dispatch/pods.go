@@ -108,12 +108,19 @@ func (d *Dispatcher) settle(ctx context.Context, c Claims, a task.Ask) (task.Gra
 			say.Outcomes = append(say.Outcomes, o)
 		}
 	}
+	for _, s := range a.Serving {
+		if c.covers(s.Ref) {
+			say.Serving = append(say.Serving, s)
+		} else {
+			out.Refused = append(out.Refused, s.Ref)
+		}
+	}
 	for _, r := range a.Back {
 		if c.covers(r) && !d.takeBack(c, a.Worker, r) {
 			say.Back = append(say.Back, r)
 		}
 	}
-	if len(say.Outcomes)+len(say.Back) > 0 {
+	if len(say.Outcomes)+len(say.Serving)+len(say.Back) > 0 {
 		g, err := d.d.Server.Work(ctx, say)
 		if err != nil {
 			return out, err

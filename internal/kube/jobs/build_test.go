@@ -63,7 +63,7 @@ func TestBuild(t *testing.T) {
 		"single":     plan(task.Task{Command: []string{"true"}, Isolation: "pod", User: "7:8"}),
 		"requests": plan(task.Task{Resource: &task.Resource{Action: "get"}, Pod: object{"serviceAccountName": "maker", "automountServiceAccountToken": false, "nodeSelector": object{"disk": "ssd"}}},
 			func(p *Plan) { p.ImageVolume, p.Restricted = true, true }),
-		"outside":    plan(task.Task{Command: []string{"true"}, Outputs: []task.Output{{Name: "o", Path: "/out/o"}}}),
+		"outside": plan(task.Task{Command: []string{"true"}, Outputs: []task.Output{{Name: "o", Path: "/out/o"}}}),
 		"volumes": plan(task.Task{Command: []string{"true"}, Volumes: []task.Volume{{Name: "new", Path: "/new"}, {Name: "kept", Path: "/kept", Claim: "shared"}, {Name: "seen", Path: "/seen", Claim: "other", ReadOnly: true}},
 			Outputs: []task.Output{{Name: "o", Path: "/new/o"}}}),
 		"everything": plan(task.Task{Command: []string{"true"}, Pod: everything()}, func(p *Plan) {
@@ -115,7 +115,6 @@ func TestBuildRefuses(t *testing.T) {
 		"containers cannot be set: say container and sidecars":       {Pod: object{"containers": list{}}},
 		"nodeName cannot be set: say nodeSelector or affinity":       {Pod: object{"nodeName": "n"}},
 		"restartPolicy cannot be set":                                {Pod: object{"restartPolicy": "Always"}},
-		"daemon is not supported yet":                                {Pod: object{"daemon": true}},
 		`container: json: unknown field "mirrorVolumeMounts"`:        {Pod: object{"container": object{"mirrorVolumeMounts": true}}},
 		"container main: the name is taken":                          {Pod: object{"sidecars": list{object{"name": "main"}}}},
 		"container cairn: the name is taken":                         {Pod: object{"initContainers": list{object{"name": "cairn"}}}},

@@ -24,6 +24,7 @@ type userPod struct {
 	sidecars  []corev1.Container
 	meta      metav1.ObjectMeta
 	claims    []corev1.PersistentVolumeClaim
+	always    bool // claims go when the run has ended, however it ended
 	templates []string // their names
 	patch     string
 }
@@ -32,7 +33,7 @@ type userPod struct {
 var renamed = map[string]string{"podPriorityClassName": "priorityClassName", "podPriority": "priority", "podResources": "resources", "podMetadata": "metadata"}
 
 // settled are fields that have no meaning here, because it has been seen to.
-var settled = map[string]bool{"volumeClaimGC": true, "pendingTimeout": true, "executor": true, "retryAffinity": true, "podDisruptionBudget": true, "daemon": false}
+var settled = map[string]bool{"pendingTimeout": true, "executor": true, "retryAffinity": true, "podDisruptionBudget": true}
 
 // ours are fields of a PodSpec that tasks may not set.
 var ours = map[string]string{
@@ -59,7 +60,7 @@ func read(pod map[string]any) (userPod, error) {
 		case settled[k]:
 		case ours[k] != "":
 			return u, podErrorf("%s cannot be set: %s", k, ours[k])
-		case k == "containerSet" || k == "daemon":
+		case k == "containerSet":
 			return u, podErrorf("%s is not supported yet", k)
 		case k == "container":
 			err = into(k, v, &u.main)
@@ -67,6 +68,12 @@ func read(pod map[string]any) (userPod, error) {
 			err = into(k, v, &u.sidecars)
 		case k == "metadata":
 			err = into(k, v, &u.meta)
+		case k == "volumeClaimGC":
+			var gc struct {
+				Strategy string `json:"strategy"`
+			}
+			err = into(k, v, &gc)
+			u.always = gc.Strategy == "OnWorkflowCompletion"
 		case k == "volumeClaimTemplates":
 			err = into(k, v, &u.claims)
 		case k == "podSpecPatch":

@@ -53,8 +53,12 @@ type request struct {
 func (c *compiler) leaf(b *bundle, tmpl *document.Node, t *workflow.Template, p *place, kind string) *leaf {
 	n := tmpl.Get(kind)
 	l := &leaf{}
+	known := n
+	if tmpl.Get("daemon").Bool() {
+		known = without(n, "readinessProbe") // which the worker asks wherever it is
+	}
 	if kind == "script" {
-		c.check(without(n, "source"), "container")
+		c.check(without(known, "source"), "container")
 		if n.Get("source") == nil {
 			n.Fail("the script has no source")
 		}
@@ -62,7 +66,7 @@ func (c *compiler) leaf(b *bundle, tmpl *document.Node, t *workflow.Template, p 
 			n.Fail("who reads the script? Write command, such as [sh] or [python]")
 		}
 	} else {
-		c.check(n, "container")
+		c.check(known, "container")
 	}
 	// The places of outputs are known to the program.
 	for _, k := range []string{"parameters", "artifacts"} {

@@ -46,6 +46,7 @@ type signature struct {
 	params    map[string]*string // their defaults
 	artifacts map[string]bool
 	leaf      bool
+	daemon    bool
 	each      bool
 }
 
@@ -177,8 +178,11 @@ func (p *place) call(r ref, parts []string) (workflow.Expr, error) {
 		return nil, fmt.Errorf("{{%.100s}}: there is no such call in this template%s", r.text, document.Meant(parts[1], slices.Collect(keys(p.calls))))
 	}
 	switch rest := strings.Join(parts[2:], "."); {
-	case rest == "ip" || rest == "hostNodeName" || rest == "podIP":
-		return nil, fmt.Errorf("{{%.100s}}: a task has no address of its own: it needs Kubernetes", r.text)
+	case rest == "ip" && s.daemon && !s.each:
+	case rest == "ip":
+		return nil, fmt.Errorf("{{%.100s}}: %q is no daemon, and has ended: what has an address says daemon: true", r.text, parts[1])
+	case rest == "hostNodeName":
+		return nil, fmt.Errorf("{{%.100s}}: where %q runs is not known before it does", r.text, parts[1])
 	case rest == "outputs.result":
 		if !s.leaf {
 			return nil, fmt.Errorf("{{%.100s}}: what %s calls runs no program itself, it has no result: give it an output", r.text, parts[1])

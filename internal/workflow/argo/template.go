@@ -50,10 +50,11 @@ func (c *compiler) compiled(b *bundle, n *document.Node, key string) string {
 	}
 	timeout := c.timeout(n, t, p)
 	inner := p
+	var program *leaf
 	switch is[0] {
 	case "container", "script":
 		l := c.leaf(b, n, t, p, is[0])
-		l.timeout = timeout
+		l.timeout, program = timeout, l
 		t.Leaf, timeout = l, nil
 	case "http":
 		l := c.http(n.Get("http"), p)
@@ -79,6 +80,7 @@ func (c *compiler) compiled(b *bundle, n *document.Node, key string) string {
 	if timeout != nil {
 		n.Fail("a timeout with tags is supported for templates that run a program: write the time down")
 	}
+	c.daemon(n, t, program, is[0])
 	c.outputs(n, t, inner, is[0])
 	t.Retry = c.retry(n.Get("retryStrategy"), p)
 	t.Locks = c.locks(n.Get("synchronization"), p)
@@ -347,6 +349,7 @@ func (c *compiler) signature(b *bundle, n *document.Node) *signature {
 	}
 	s := &signature{params: map[string]*string{}, artifacts: map[string]bool{}}
 	n = c.withDefaults(n)
+	s.daemon = n.Get("daemon").Bool()
 	for _, e := range n.Get("outputs").Get("parameters").List() {
 		var def *string
 		if d := e.Get("valueFrom").Get("default"); d != nil {
