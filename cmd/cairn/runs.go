@@ -58,9 +58,9 @@ func (a *app) runsLs() *cobra.Command {
 			}
 			all.Next = q.After
 			if err := a.print(all, func(row func(...string)) {
-				row("ID", "NAME", "NAMESPACE", "PHASE", "TASKS", "FAILED", "CREATED", "TOOK")
+				row("ID", "NAME", "NAMESPACE", "PHASE", "TASKS", "FAILED", "CANCELED", "CREATED", "TOOK")
 				for _, r := range all.Runs {
-					row(r.ID, r.Name, r.Namespace, phaseText(r), fmt.Sprintf("%d/%d", r.Tasks.Done(), r.Tasks.Total), fmt.Sprint(r.Tasks.Failed), day(r.Created), took(r))
+					row(r.ID, r.Name, r.Namespace, phaseText(r), fmt.Sprintf("%d/%d", r.Tasks.Done(), r.Tasks.Total), fmt.Sprint(r.Tasks.Failed), fmt.Sprint(r.Tasks.Canceled), day(r.Created), took(r))
 				}
 			}); err != nil {
 				return err

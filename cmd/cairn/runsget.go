@@ -140,7 +140,7 @@ func (a *app) showRun(r wire.Run, outputs map[string]any, nodes []nodeView, now 
 		row("since", roughly(now.Sub(r.Created)))
 	}
 	c := r.Tasks
-	row("tasks", fmt.Sprintf("%d of %d done: %d succeeded, %d failed, %d skipped; %d running, %s", c.Done(), c.Total, c.Succeeded, c.Failed, c.Skipped, c.Active, count(c.Retries, "retry", "retries")))
+	row("tasks", fmt.Sprintf("%d of %d done: %d succeeded, %d failed, %d skipped, %d canceled; %d running, %s", c.Done(), c.Total, c.Succeeded, c.Failed, c.Skipped, c.Canceled, c.Active, count(c.Retries, "retry", "retries")))
 	if len(r.Isolation) > 0 {
 		var out []string
 		for _, k := range slices.Sorted(maps.Keys(r.Isolation)) {
@@ -198,9 +198,12 @@ func valueText(v any) string {
 func nodeText(n wire.RunNode) string {
 	var out []string
 	if i := n.Items; i != nil {
-		out = append(out, fmt.Sprintf("%d of %d done", i.Succeeded+i.Failed+i.Skipped, i.Total))
+		out = append(out, fmt.Sprintf("%d of %d done", i.Done(), i.Total))
 		if i.Failed > 0 {
 			out = append(out, fmt.Sprintf("%d failed", i.Failed))
+		}
+		if i.Canceled > 0 {
+			out = append(out, fmt.Sprintf("%d canceled", i.Canceled))
 		}
 	}
 	if n.Attempt > 1 {

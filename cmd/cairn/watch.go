@@ -244,6 +244,9 @@ func facts(r wire.Run, elapsed time.Duration) string {
 	if c.Failed > 0 {
 		out = append(out, fmt.Sprintf("%d failed", c.Failed))
 	}
+	if c.Canceled > 0 {
+		out = append(out, fmt.Sprintf("%d canceled", c.Canceled))
+	}
 	if c.Retries > 0 {
 		out = append(out, count(c.Retries, "retry", "retries"))
 	}
@@ -307,7 +310,7 @@ func summary(r wire.Run) string {
 	for _, f := range []struct {
 		n    int
 		what string
-	}{{c.Succeeded, "succeeded"}, {c.Failed, "failed"}, {c.Skipped, "skipped"}} {
+	}{{c.Succeeded, "succeeded"}, {c.Failed, "failed"}, {c.Skipped, "skipped"}, {c.Canceled, "canceled"}} {
 		if f.n > 0 {
 			out = append(out, fmt.Sprintf("%d %s", f.n, f.what))
 		}

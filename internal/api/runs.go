@@ -340,7 +340,7 @@ func runOf(i work.Info) wire.Run {
 	c := i.Counts
 	r := wire.Run{ID: i.ID, Name: i.Name, Namespace: i.Namespace, Pool: i.Pool, By: i.By, Schedule: i.Schedule, Phase: i.Phase.String(), Message: i.Message,
 		Suspended: i.Suspended, Created: i.Created, Ended: i.Ended, Isolation: i.Isolation,
-		Tasks: wire.TaskCounts{Total: c.Total, Active: c.Active, Succeeded: c.Succeeded, Failed: c.Failed, Skipped: c.Skipped, Retries: c.Retries, Crashes: c.Crashes}}
+		Tasks: wire.TaskCounts{Total: c.Total, Active: c.Active, Succeeded: c.Succeeded, Failed: c.Failed, Skipped: c.Skipped, Canceled: c.Canceled, Retries: c.Retries, Crashes: c.Crashes}}
 	r.Outputs, _ = shown(i.Outputs).(map[string]any)
 	return r
 }
@@ -349,7 +349,7 @@ func nodeOf(v machine.View) wire.RunNode {
 	n := wire.RunNode{ID: v.ID, Name: v.Name, Template: v.Template, Kind: v.Kind, Phase: v.Phase.String(), Message: v.Message, Exit: v.Exit, Attempt: v.Attempt,
 		Worker: v.Worker, Started: v.Started, Ended: v.Ended, Children: v.Children, Waits: v.Waits, Address: v.Address}
 	if v.Kind == "tasks" || v.Kind == "items" {
-		n.Items = &wire.ItemCounts{Total: v.Items, Active: v.Active, Succeeded: v.Succeeded, Failed: v.Failed, Skipped: v.Skipped}
+		n.Items = &wire.ItemCounts{Total: v.Items, Active: v.Active, Succeeded: v.Succeeded, Failed: v.Failed, Skipped: v.Skipped, Canceled: v.Canceled}
 	}
 	n.Outputs, _ = shown(v.Outputs).(map[string]any)
 	return n

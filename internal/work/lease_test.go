@@ -109,8 +109,27 @@ func TestCancelReachesTheWorker(t *testing.T) {
 		t.Fatalf("%+v %v", b, err)
 	}
 	r.ask(task.Ask{Worker: "a", Outcomes: []task.Outcome{{Ref: held[0].Ref, Phase: task.Canceled}}, Back: []task.Ref{held[1].Ref}})
-	if i := r.get(id); i.Phase != machine.Canceled || i.Message != "canceled by ann" {
+	i := r.get(id)
+	if i.Phase != machine.Canceled || i.Message != "canceled by ann" {
 		t.Errorf("%+v", i)
+	}
+	// All are accounted for, those that nobody began as well, and also in lists.
+	if want := (machine.Counts{Total: 10, Canceled: 10}); i.Counts != want {
+		t.Errorf("%+v, want %+v", i.Counts, want)
+	}
+	if list, _, err := r.s.Runs(t.Context(), work.RunFilter{}, "", 0); err != nil || len(list) != 1 || list[0].Counts != i.Counts {
+		t.Errorf("listed as %+v %v", list, err)
+	}
+	if nodes, _, err := r.s.Nodes(t.Context(), id, "", "", 0, machine.Filter{}); err != nil || len(nodes) != 1 {
+		t.Errorf("%+v %v", nodes, err)
+	} else if nodes, _, err = r.s.Nodes(t.Context(), id, nodes[0].ID, "", 0, machine.Filter{}); err != nil || len(nodes) != 1 || nodes[0].Canceled != 10 || nodes[0].Items != 10 {
+		t.Errorf("%+v %v", nodes, err)
+	}
+	if err := r.s.Retry(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if c := r.get(id).Counts; c.Total != 10 || c.Done() != 0 {
+		t.Errorf("tried again: %+v", c)
 	}
 	r.settle()
 }

@@ -98,13 +98,13 @@ func (s *Server) Runs(ctx context.Context, f RunFilter, after string, limit int)
 	return out, next, nil
 }
 
-const infoColumns = "id, name, namespace, pool, by, schedule, phase, message, created, ended, total, succeeded, failed, skipped, retries"
+const infoColumns = "id, name, namespace, pool, by, schedule, phase, message, created, ended, total, succeeded, failed, skipped, canceled, retries"
 
 func scanInfo(scan func(...any) error) (i Info, err error) {
 	var phase string
 	var created, ended int64
 	if err := scan(&i.ID, &i.Name, &i.Namespace, &i.Pool, &i.By, &i.Schedule, &phase, &i.Message, &created, &ended,
-		&i.Counts.Total, &i.Counts.Succeeded, &i.Counts.Failed, &i.Counts.Skipped, &i.Counts.Retries); err != nil {
+		&i.Counts.Total, &i.Counts.Succeeded, &i.Counts.Failed, &i.Counts.Skipped, &i.Counts.Canceled, &i.Counts.Retries); err != nil {
 		return i, err
 	}
 	i.Created, i.Ended = millis(created), millis(ended)

@@ -72,8 +72,8 @@ func (r *run) write(tx *db.Tx, s *Server) error {
 		}
 		live, end, gone = 0, sum.Ended.UnixMilli(), sum.Ended.Add(keep).UnixMilli()
 	}
-	_, err := tx.Exec(`UPDATE work_runs SET live = ?, phase = ?, message = ?, ended = ?, gone = ?, total = ?, succeeded = ?, failed = ?, skipped = ?, retries = ? WHERE num = ?`,
-		live, sum.Phase.String(), sum.Message, end, gone, sum.Counts.Total, sum.Counts.Succeeded, sum.Counts.Failed, sum.Counts.Skipped, sum.Counts.Retries, r.num)
+	_, err := tx.Exec(`UPDATE work_runs SET live = ?, phase = ?, message = ?, ended = ?, gone = ?, total = ?, succeeded = ?, failed = ?, skipped = ?, canceled = ?, retries = ? WHERE num = ?`,
+		live, sum.Phase.String(), sum.Message, end, gone, sum.Counts.Total, sum.Counts.Succeeded, sum.Counts.Failed, sum.Counts.Skipped, sum.Counts.Canceled, sum.Counts.Retries, r.num)
 	return err
 }
 

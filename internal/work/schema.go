@@ -92,4 +92,7 @@ CREATE TABLE work_templates (
 `, `
 -- When the newest run that a schedule began was due; 0: it began none.
 ALTER TABLE work_schedules ADD COLUMN began INTEGER NOT NULL DEFAULT 0;
+`, `
+-- Tasks that were ended before their time, or never begun because of that.
+ALTER TABLE work_runs ADD COLUMN canceled INTEGER NOT NULL DEFAULT 0;
 `}

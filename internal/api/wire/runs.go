@@ -83,12 +83,13 @@ type TaskCounts struct {
 	Succeeded int `json:"succeeded"`
 	Failed    int `json:"failed"`
 	Skipped   int `json:"skipped"`
+	Canceled  int `json:"canceled"` // ended before their time, or never begun because of that
 	Retries   int `json:"retries"`
 	Crashes   int `json:"crashes"` // workers that were lost with a task
 }
 
 // Done is how many have ended.
-func (c TaskCounts) Done() int { return c.Succeeded + c.Failed + c.Skipped }
+func (c TaskCounts) Done() int { return c.Succeeded + c.Failed + c.Skipped + c.Canceled }
 
 // RunList is a page of runs, newest first.
 type RunList struct {
@@ -123,7 +124,11 @@ type ItemCounts struct {
 	Succeeded int `json:"succeeded"`
 	Failed    int `json:"failed"`
 	Skipped   int `json:"skipped"`
+	Canceled  int `json:"canceled"`
 }
+
+// Done is how many have ended.
+func (c ItemCounts) Done() int { return c.Succeeded + c.Failed + c.Skipped + c.Canceled }
 
 // NodeList is a page of nodes.
 type NodeList struct {

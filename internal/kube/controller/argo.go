@@ -153,7 +153,7 @@ func nodeOf(workflowName, above, path string, v machine.View) argoNode {
 	put(m, "startedAt", moment(v.Started))
 	put(m, "finishedAt", moment(v.Ended))
 	if v.Items > 1 {
-		m["progress"] = strconv.Itoa(v.Succeeded+v.Failed+v.Skipped) + "/" + strconv.Itoa(v.Items)
+		m["progress"] = strconv.Itoa(v.Succeeded+v.Failed+v.Skipped+v.Canceled) + "/" + strconv.Itoa(v.Items)
 	}
 	outputs := map[string]any{}
 	if v.Kind == "task" && v.Phase.Ended() && v.Phase != machine.Skipped && v.Phase != machine.Omitted {

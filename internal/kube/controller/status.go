@@ -107,7 +107,7 @@ func runStatus(p picture, old map[string]any) map[string]any {
 	put(out, "finishedAt", moment(p.run.Ended))
 	out["progress"] = p.progress()
 	n := p.run.Counts
-	out["counts"] = map[string]any{"total": int64(n.Total), "active": int64(n.Active), "succeeded": int64(n.Succeeded), "failed": int64(n.Failed), "skipped": int64(n.Skipped), "retries": int64(n.Retries)}
+	out["counts"] = map[string]any{"total": int64(n.Total), "active": int64(n.Active), "succeeded": int64(n.Succeeded), "failed": int64(n.Failed), "skipped": int64(n.Skipped), "canceled": int64(n.Canceled), "retries": int64(n.Retries)}
 	if len(p.samples) > 0 {
 		var list []any
 		for _, s := range p.samples[:min(len(p.samples), maxSamples)] {

@@ -65,7 +65,7 @@ func TestRunStatus(t *testing.T) {
 	}
 	want := `{"conditions":[{"lastTransitionTime":"2026-11-23T12:00:00Z","message":"the run was taken","observedGeneration":3,"reason":"Accepted","status":"True","type":"Accepted"},` +
 		`{"lastTransitionTime":"2026-11-23T12:00:00Z","message":"","observedGeneration":3,"reason":"Running","status":"True","type":"Running"}],` +
-		`"counts":{"active":1,"failed":1,"retries":0,"skipped":0,"succeeded":1,"total":3},"failed":[{"exitCode":3,"message":"it broke","name":"a(7)","task":"2.7"}],` +
+		`"counts":{"active":1,"canceled":0,"failed":1,"retries":0,"skipped":0,"succeeded":1,"total":3},"failed":[{"exitCode":3,"message":"it broke","name":"a(7)","task":"2.7"}],` +
 		`"link":"https://x","observedGeneration":3,"observedSpec":"abc","phase":"Running","progress":"2/3","run":"r1","startedAt":"2026-11-23T12:00:00Z"}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -51,7 +51,7 @@ func runStatus() map[string]any {
 		"observedGeneration": whole("The generation of the spec that was looked at last."),
 		"observedSpec":       text("Tells the spec that runs from others."),
 		"counts": fields("Tasks by what became of them.", map[string]any{
-			"total": whole("That are known so far."), "active": whole("Held by workers."), "succeeded": whole(""), "failed": whole(""), "skipped": whole(""), "retries": whole("Attempts beyond the first.")}),
+			"total": whole("That are known so far."), "active": whole("Held by workers."), "succeeded": whole(""), "failed": whole(""), "skipped": whole(""), "canceled": whole("Ended before their time, or never begun because of that."), "retries": whole("Attempts beyond the first.")}),
 		"failed": map[string]any{"type": "array", "description": "Some of the tasks that failed.", "maxItems": 20, "x-kubernetes-list-type": "atomic", "items": map[string]any{"type": "object", "properties": map[string]any{
 			"task": text("Its ID: cairn logs RUN TASK."), "name": text(""), "message": text(""), "exitCode": whole("")}}},
 		"conditions": conditions(),

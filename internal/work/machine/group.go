@@ -57,6 +57,9 @@ func newGroup(n uint32) *group {
 // done is how many have ended.
 func (g *group) done() int { return g.good.n + g.bad.n + g.wrong.n + g.skipped.n + g.canceled.n }
 
+// rest is how many have not ended. When their node has, they never will.
+func (g *group) rest() int { return int(g.n) - g.done() }
+
 // phase is how an item is.
 func (g *group) phase(i uint32) Phase {
 	switch {
@@ -293,7 +296,7 @@ func (m *Machine) settle(n *node, i uint32, p Phase, h *past) {
 		m.counts.Skipped++
 	default:
 		g.canceled.add(i)
-		m.counts.Skipped++
+		m.counts.Canceled++
 	}
 	if (p == Failed || p == Errored) && h != nil {
 		if len(g.detail) < details {
@@ -409,7 +412,7 @@ func (m *Machine) groupDone(n *node) {
 	case p == Failed || p == Errored:
 		why = fmt.Sprintf("%d of %d items failed", g.bad.n+g.wrong.n, g.n)
 		if g.stopping {
-			why += fmt.Sprintf(", %d were not begun", int(g.n)-g.done())
+			why += fmt.Sprintf(", %d were not begun", g.rest())
 		}
 	}
 	if p == Succeeded && n.each {

@@ -95,12 +95,13 @@ func (p *Phase) UnmarshalText(b []byte) (err error) {
 // Counts are the tasks of a run. Items that are not known yet are not in it.
 type Counts struct {
 	Total, Active, Succeeded, Failed, Skipped int
+	Canceled                                  int // ended before their time, or never begun because of that
 	Retries, Crashes                          int
 	Serving                                   int // of the active ones: daemons that serve
 }
 
 // Done is how many tasks have ended.
-func (c Counts) Done() int { return c.Succeeded + c.Failed + c.Skipped }
+func (c Counts) Done() int { return c.Succeeded + c.Failed + c.Skipped + c.Canceled }
 
 // A Machine is the state of one run.
 type Machine struct {

@@ -361,6 +361,9 @@ func (m *Machine) finish(n *node, p Phase, why string) {
 	if p == Succeeded && n.key != "" && !n.hit && !n.served {
 		m.effects = append(m.effects, Remember{Cache: n.tmpl.Memo.Cache, Key: n.key, Outputs: n.outputs})
 	}
+	if n.group != nil {
+		m.counts.Canceled += n.group.rest()
+	}
 	n.phase, n.message, n.ended, n.stage = p, why, m.now, stageLeaving
 	if n.role == roleCall && n.call.OnExit != "" && !m.skipExit && p != Skipped {
 		x := m.add(n, roleExit, -1, -1, n.call.OnExit)

@@ -62,7 +62,7 @@ func (m *Machine) reviveGroup(n *node) {
 	g := n.group
 	g.stopping = false
 	m.counts.Failed -= g.bad.n + g.wrong.n
-	m.counts.Skipped -= g.canceled.n
+	m.counts.Canceled -= g.canceled.n + g.rest()
 	for _, set := range []*ranges{&g.bad, &g.wrong, &g.canceled} {
 		for _, s := range set.spans {
 			for i := s.from; i < s.to; i++ {

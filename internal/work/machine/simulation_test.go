@@ -620,7 +620,7 @@ func (w *world) check() error {
 			return fmt.Errorf("run %d: %d tasks at a time, at most %d", i, active, p)
 		}
 		c := r.m.counts
-		if c.Failed < 0 || c.Skipped < 0 || c.Done() > c.Total {
+		if _, over := r.m.Ended(); c.Failed < 0 || c.Skipped < 0 || c.Canceled < 0 || c.Done() > c.Total || over && c.Done() != c.Total {
 			return fmt.Errorf("run %d: %+v does not add up", i, c)
 		}
 	}

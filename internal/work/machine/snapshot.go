@@ -61,7 +61,7 @@ func (m *Machine) Snapshot() []byte {
 }
 
 func (c *Counts) fields() []*int {
-	return []*int{&c.Total, &c.Active, &c.Succeeded, &c.Failed, &c.Skipped, &c.Retries, &c.Crashes, &c.Serving}
+	return []*int{&c.Total, &c.Active, &c.Succeeded, &c.Failed, &c.Skipped, &c.Retries, &c.Crashes, &c.Serving, &c.Canceled}
 }
 
 func (w *writer) bools(v []bool) {
@@ -232,7 +232,7 @@ func (m *Machine) read(r *reader, version byte) {
 		r.fail(errors.New("its hooks are those of another workflow"))
 	}
 	for _, v := range m.counts.fields() {
-		if v != &m.counts.Serving || version > 1 {
+		if v != &m.counts.Serving && v != &m.counts.Canceled || version > 1 {
 			*v = int(r.num())
 		}
 	}
@@ -247,6 +247,24 @@ func (m *Machine) read(r *reader, version byte) {
 		m.node(r, version)
 		if r.err != nil {
 			return
+		}
+	}
+	if version == 1 {
+		m.countCanceled()
+	}
+}
+
+// countCanceled counts what a snapshot of version 1 counts among the skipped,
+// or not at all.
+func (m *Machine) countCanceled() {
+	for _, n := range m.nodes {
+		if n.group == nil {
+			continue
+		}
+		m.counts.Skipped -= n.group.canceled.n
+		m.counts.Canceled += n.group.canceled.n
+		if n.stage >= stageLeaving {
+			m.counts.Canceled += n.group.rest()
 		}
 	}
 }

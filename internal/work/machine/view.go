@@ -70,7 +70,7 @@ type View struct {
 	Ended    time.Time
 	Outputs  map[string]workflow.Value
 	// Items of a fan-out, and how they are.
-	Items, Active, Succeeded, Failed, Skipped int
+	Items, Active, Succeeded, Failed, Skipped, Canceled int
 	// Children: there are nodes below it.
 	Children bool
 	Waits    string // what for: a lock, somebody
@@ -168,7 +168,10 @@ func (m *Machine) view(n *node) View {
 		v.Address = n.address
 	}
 	if g := n.group; g != nil {
-		v.Items, v.Active, v.Succeeded, v.Failed, v.Skipped = int(g.n), len(g.active), g.good.n, g.bad.n+g.wrong.n, g.skipped.n+g.canceled.n
+		v.Items, v.Active, v.Succeeded, v.Failed, v.Skipped = int(g.n), len(g.active), g.good.n, g.bad.n+g.wrong.n, g.skipped.n
+		if v.Canceled = g.canceled.n; n.phase.Ended() {
+			v.Canceled += g.rest()
+		}
 		if !n.each {
 			if a, ok := g.active[0]; ok {
 				v.Attempt = int(a.attempt)
@@ -181,7 +184,10 @@ func (m *Machine) view(n *node) View {
 		}
 	}
 	if f := n.fan; f != nil {
-		v.Items, v.Active, v.Succeeded, v.Failed, v.Skipped = int(n.list.n), f.live, f.good.n, f.bad.n, f.skipped.n+f.canceled.n
+		v.Items, v.Active, v.Succeeded, v.Failed, v.Skipped = int(n.list.n), f.live, f.good.n, f.bad.n, f.skipped.n
+		if v.Canceled = f.canceled.n; n.phase.Ended() {
+			v.Canceled += int(n.list.n) - f.done()
+		}
 	}
 	return v
 }
