@@ -308,26 +308,29 @@ func (k *kept) wait(pid int) syscall.WaitStatus {
 
 // killRest kills what a program left behind: left is how many there were. All
 // that descends from it descends from us, so that none is left when we have no
-// child.
+// child. They are killed before they are waited for: what forks all the time
+// would have us wait for ever.
 func (k *kept) killRest() (left, stuck int) {
-	seen := map[int]bool{}
+	killAll()
 	for waited := time.Duration(0); ; {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, syscall.WNOHANG, nil)
 		switch {
+		case pid > 0 && status.Signaled() && status.Signal() == syscall.SIGKILL:
+			left++
+			continue
 		case err == syscall.EINTR, pid > 0:
 			continue
 		case err != nil: // ECHILD
-			return len(seen), 0
+			return left, 0
 		}
-		rest := descendants()
 		killAll()
+		rest := descendants()
 		for _, pid := range rest {
-			seen[pid] = true
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		if waited >= killPatience {
-			return len(seen), len(rest)
+			return left + len(rest), len(rest)
 		}
 		pause := max(100*time.Microsecond, min(waited, 20*time.Millisecond))
 		time.Sleep(pause)
