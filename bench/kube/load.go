@@ -72,9 +72,9 @@ func workflow(name string, n int, command ...string) object {
 
 type status struct {
 	Status struct {
-		Phase      string
-		Counts     struct{ Succeeded int }
-		Conditions []struct{ Type, Status string }
+		Phase, Message string
+		Counts         struct{ Succeeded int }
+		Conditions     []struct{ Type, Status string }
 	}
 }
 
@@ -95,7 +95,7 @@ func (w *world) fan(ctx context.Context, namespace string, n int) error {
 		return err
 	}
 	if s.Status.Phase != "Succeeded" || s.Status.Counts.Succeeded < n {
-		return fmt.Errorf("the workflow is %s, and %d tasks have succeeded of %d", s.Status.Phase, s.Status.Counts.Succeeded, n)
+		return fmt.Errorf("the workflow is %s (%s), and %d tasks have succeeded of %d", s.Status.Phase, s.Status.Message, s.Status.Counts.Succeeded, n)
 	}
 	_, err := w.admin.do(ctx, http.MethodDelete, workflows(namespace)+"/fan", nil)
 	return err
@@ -104,7 +104,7 @@ func (w *world) fan(ctx context.Context, namespace string, n int) error {
 // many hands in workflows of one task, as kubectl does with a file of so many:
 // one after the other as fast as they are taken. It waits for their ends.
 func (w *world) many(ctx context.Context, n int) error {
-	before, err := w.ended(ctx)
+	before, err := w.told(ctx)
 	if err != nil {
 		return err
 	}
@@ -114,28 +114,26 @@ func (w *world) many(ctx context.Context, n int) error {
 		}
 	}
 	// A list of all objects costs the API server too much to be asked for before.
-	if err := until(ctx, fmt.Sprintf("%d runs have ended", n), 10*time.Minute, func() (bool, error) {
-		now, err := w.ended(ctx)
+	if err := until(ctx, fmt.Sprintf("of %d runs is told that they have ended", n), 10*time.Minute, func() (bool, error) {
+		now, err := w.told(ctx)
 		return now-before >= n, err
 	}); err != nil {
 		return err
 	}
-	return until(ctx, fmt.Sprintf("%d workflows have succeeded", n), time.Minute, func() (bool, error) {
-		var l struct{ Items []status }
-		if err := w.admin.get(ctx, workflows(plain)+"?resourceVersion=0", &l); err != nil {
-			return false, err
+	var l struct{ Items []status }
+	if err := w.admin.get(ctx, workflows(plain), &l); err != nil {
+		return err
+	}
+	ok := 0
+	for _, s := range l.Items {
+		if s.Status.Phase == "Succeeded" {
+			ok++
 		}
-		ok := 0
-		for _, s := range l.Items {
-			if s.Status.Phase == "Succeeded" {
-				ok++
-			}
-		}
-		if ok < n {
-			return false, fmt.Errorf("%d have", ok)
-		}
-		return true, nil
-	})
+	}
+	if ok < n {
+		return fmt.Errorf("of %d workflows %d have succeeded", n, ok)
+	}
+	return nil
 }
 
 // forget deletes all workflows.

@@ -68,9 +68,9 @@ func (w *world) close() {
 	}
 }
 
-// ended is how many runs the server has seen end.
-func (w *world) ended(ctx context.Context) (n int, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.address+"/ended", nil)
+// told is of how many ends of runs the server has told the API server.
+func (w *world) told(ctx context.Context) (n int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+w.address+"/told", nil)
 	if err != nil {
 		return 0, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"k8s.io/client-go/rest"
 
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/db"
@@ -69,11 +72,10 @@ func serve(text string) error {
 	defer store.Close()
 	var tasks *dispatch.Dispatcher
 	var objects *controller.Controller
-	var ended atomic.Int64
 	secret := []byte("0123456789abcdef")
 	server, err := work.New(ctx, work.Config{Secret: secret}, work.Deps{DB: store, Clock: clock.Real(), Log: log, Blobs: &worktest.Blobs{},
 		Compile: front.Again, CompileSchedule: front.ScheduleAgain,
-		Ended: func(run string) { ended.Add(1); tasks.Ended(run) }, Changed: func(run string) { objects.Changed(run) }})
+		Ended: func(run string) { tasks.Ended(run) }, Changed: func(run string) { objects.Changed(run) }})
 	if err != nil {
 		return err
 	}
@@ -90,14 +92,17 @@ func serve(text string) error {
 	if err != nil {
 		return err
 	}
-	if objects, err = controller.New(controller.Config{Cluster: poolName, REST: api}, controller.Deps{Server: server, Clock: clock.Real(), Log: log}); err != nil {
+	told := &ends{}
+	watched := rest.CopyConfig(api)
+	watched.Wrap(told.wrap)
+	if objects, err = controller.New(controller.Config{Cluster: poolName, REST: watched}, controller.Deps{Server: server, Clock: clock.Real(), Log: log}); err != nil {
 		return err
 	}
 	m := &marks{holds: server.Holds, seen: map[string]bool{}, more: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+task.PathLogs, m.take)
 	mux.HandleFunc("GET /ready", func(http.ResponseWriter, *http.Request) {})
-	mux.HandleFunc("GET /ended", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, ended.Load()) })
+	mux.HandleFunc("GET /told", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, told.n.Load()) })
 	mux.HandleFunc("GET /printed/{text}", m.await)
 	l, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
@@ -118,6 +123,34 @@ func serve(text string) error {
 	}
 	wg.Wait()
 	return errors.Join(errs[:]...)
+}
+
+// ends counts the ends of runs that the API server was told of: to ask it for
+// them would cost it more than to be told.
+type ends struct {
+	next http.RoundTripper
+	n    atomic.Int64
+}
+
+func (e *ends) wrap(next http.RoundTripper) http.RoundTripper {
+	e.next = next
+	return e
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (e *ends) RoundTrip(r *http.Request) (*http.Response, error) {
+	end := false
+	if r.Method == http.MethodPatch && r.GetBody != nil {
+		if b, err := r.GetBody(); err == nil {
+			text, _ := io.ReadAll(b)
+			end = bytes.Contains(text, []byte(`"finishedAt":"`))
+		}
+	}
+	resp, err := e.next.RoundTrip(r)
+	if end && err == nil && resp.StatusCode < 300 {
+		e.n.Add(1)
+	}
+	return resp, err
 }
 
 // marks takes what tasks print, and keeps of it the lines that are waited for.
