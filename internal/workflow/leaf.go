@@ -40,6 +40,9 @@ func (t *taskDoc) names() []name {
 	if t.uses == "" && !t.each {
 		out = append(out, name{text: "tasks." + t.name + ".exitCode", typ: cel.IntType, path: []string{"tasks", t.name, "exitCode"}})
 	}
+	if t.node.Get("daemon").Bool() && !t.each {
+		out = append(out, name{text: "tasks." + t.name + ".address", typ: cel.StringType, path: []string{"tasks", t.name, "ip"}})
+	}
 	for k, o := range t.outputs {
 		n := name{text: "tasks." + t.name + ".outputs." + k, typ: o.typ, path: append([]string{"tasks", t.name, "outputs"}, o.path...), or: o.def, set: o.set}
 		if t.each {
@@ -93,7 +96,7 @@ func (c *compiler) readTask(n *document.Node) *taskDoc {
 		n.Get("with").FailKey("with goes with uses")
 	}
 	if does[0] != "image" {
-		for _, k := range []string{"command", "args", "script", "env", "workdir", "files", "outputs", "resources", "user", "isolation", "volumes", "grace", "logLimit"} {
+		for _, k := range []string{"command", "args", "script", "env", "workdir", "files", "outputs", "resources", "user", "isolation", "volumes", "grace", "logLimit", "daemon", "ready"} {
 			if x := n.Get(k); x != nil {
 				x.FailKey("%s goes with image, and not with %s", k, does[0])
 			}
@@ -257,6 +260,7 @@ func (c *compiler) leaf(t *taskDoc, env *celEnv, exit bool) (*program, []string)
 	b := &p.base
 	b.WorkDir, b.User, b.Grace = n.Get("workdir").Text(), n.Get("user").Text(), n.Get("grace").Duration()
 	b.Isolation = oneOf(n.Get("isolation"), isolations, "")
+	daemon(n, b)
 	r := n.Get("resources")
 	r.Known(resourceFields...)
 	b.CPU, b.Memory = quantity(r.Get("cpu")), quantity(r.Get("memory"))/1000
@@ -277,6 +281,40 @@ func (c *compiler) leaf(t *taskDoc, env *celEnv, exit bool) (*program, []string)
 		return nil, uses
 	}
 	return p, uses
+}
+
+// daemon reads what makes a task one that others need while it runs.
+func daemon(n *document.Node, b *task.Task) {
+	ready := n.Get("ready")
+	if !n.Get("daemon").Bool() {
+		if ready != nil {
+			ready.FailKey("ready says when others may go on that need the task: it goes with daemon: true")
+		}
+		return
+	}
+	b.Daemon = true
+	if b.Isolation != "" && b.Isolation != "pod" {
+		n.Get("isolation").Fail("a daemon has a container to itself: leave isolation out")
+	}
+	b.Isolation = "pod"
+	for _, k := range []string{"cache", "outputs"} {
+		if x := n.Get(k); x != nil {
+			x.FailKey("%s is for tasks that end by themselves, and a daemon is ended", k)
+		}
+	}
+	if ready == nil {
+		return
+	}
+	ready.Known(readyFields...)
+	b.Ready = &task.Probe{Path: ready.Get("path").Text()}
+	if p := ready.Get("port"); p != nil {
+		b.Ready.Port = int(p.Int(1, 65535))
+	} else {
+		ready.Fail("there is no port: write the one that the program listens at")
+	}
+	if b.Ready.Path != "" {
+		b.Ready.HTTP = "http"
+	}
 }
 
 // inside is the same names as a template sees them: as its inputs, each under

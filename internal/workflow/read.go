@@ -36,7 +36,7 @@ var (
 	metadataFields = []string{"name", "namespace", "labels", "annotations"}
 	workflowFields = []string{"inputs", "outputs", "tasks", "onExit", "parallelism", "failFast", "timeout", "priority", "locks", "keep", "retryBudget", "suspended", "isolation", "description"}
 	cronFields     = []string{"schedules", "timezone", "overlap", "suspended", "late", "keepSucceeded", "keepFailed", "workflow"}
-	taskFields     = []string{"name", "image", "command", "args", "script", "env", "workdir", "files", "outputs", "needs", "runs", "when", "forEach", "parallelism", "retries", "timeout", "grace", "resources", "user", "isolation", "volumes", "locks", "cache", "allowFailure", "uses", "with", "suspend", "description", "logLimit"}
+	taskFields     = []string{"name", "image", "command", "args", "script", "env", "workdir", "files", "outputs", "needs", "runs", "when", "forEach", "parallelism", "retries", "timeout", "grace", "resources", "user", "isolation", "volumes", "locks", "cache", "allowFailure", "daemon", "ready", "uses", "with", "suspend", "description", "logLimit"}
 	inputFields    = []string{"type", "default", "optional", "enum", "description"}
 	outputFields   = []string{"type", "path", "default", "optional", "description"}
 	valueFields    = []string{"type", "value", "default", "description"}
@@ -46,6 +46,7 @@ var (
 	lockFields     = []string{"name", "size"}
 	cacheFields    = []string{"key", "name", "maxAge"}
 	suspendFields  = []string{"for", "outputs"}
+	readyFields    = []string{"port", "path"}
 	volumeFields   = []string{"name", "path", "claim", "readOnly"}
 )
 

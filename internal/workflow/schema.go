@@ -43,7 +43,8 @@ func Schema() []byte {
 			"when": text, "delay": span, "factor": typed("number"), "maxDelay": span, "for": span})),
 		"timeout": span, "grace": span, "resources": of(resourceFields, map[string]any{"cpu": size, "memory": size}), "user": map[string]any{"type": []string{"string", "integer"}}, "isolation": isolation,
 		"volumes": list(of(volumeFields, map[string]any{"name": text, "path": text, "claim": text, "readOnly": flag})), "locks": locks,
-		"cache": of(cacheFields, map[string]any{"key": text, "name": text, "maxAge": span}), "allowFailure": flag, "uses": text, "with": named(anything),
+		"cache": of(cacheFields, map[string]any{"key": text, "name": text, "maxAge": span}), "allowFailure": flag, "daemon": flag,
+		"ready": of(readyFields, map[string]any{"port": whole, "path": text}), "uses": text, "with": named(anything),
 		"suspend": either(flag, of(suspendFields, map[string]any{"for": span, "outputs": list(text)})), "description": text, "logLimit": size,
 	})
 	task["required"] = []string{"name"}

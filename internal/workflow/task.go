@@ -45,7 +45,7 @@ func (c *compiler) task(f *flow, t *taskDoc, flowKey string) *Call {
 			call.Args, uses = append(call.Args, a.Arg), append(uses, a.uses...)
 		}
 	} else {
-		tmpl := &Template{Name: call.Template, Outputs: t.declared(), Timeout: positive(n.Get("timeout")), Locks: c.locks(n.Get("locks"), inside(env)), Retry: c.readRetry(n.Get("retries"))}
+		tmpl := &Template{Name: call.Template, Outputs: t.declared(), Timeout: positive(n.Get("timeout")), Locks: c.locks(n.Get("locks"), inside(env)), Retry: c.readRetry(n.Get("retries")), Daemon: n.Get("daemon").Bool()}
 		var used []string
 		if s := n.Get("suspend"); s != nil {
 			tmpl.Suspend = c.suspend(s)
