@@ -25,6 +25,7 @@ const (
 	LabelRun     = "cairn.dev/run"   // the run's ID
 	LabelClass   = "cairn.dev/class" // the class of its shape
 	labelQueue   = "kueue.x-k8s.io/queue-name"
+	labelKeep    = "cairn.dev/keep" // of a claim: "failed", if it stays when its run does not end well
 )
 
 // Main is the name of the container in which tasks run.
@@ -398,7 +399,8 @@ func claimOf(run, name string) corev1.VolumeSource {
 }
 
 // Claims are the claims that the run has to itself, as its task describes them:
-// they are made before the first pod, and deleted when the run has ended.
+// they are made before the first pod, and deleted when the run has ended; if it
+// did not end well, and they are not to go always, when the run is forgotten.
 func Claims(p Plan) ([]*corev1.PersistentVolumeClaim, error) {
 	u, err := read(p.Demand.Shape.Pod)
 	if err != nil {
@@ -409,6 +411,9 @@ func Claims(p Plan) ([]*corev1.PersistentVolumeClaim, error) {
 		labels := maps.Clone(c.Labels)
 		if labels == nil {
 			labels = map[string]string{}
+		}
+		if !u.always {
+			labels[labelKeep] = "failed"
 		}
 		maps.Copy(labels, map[string]string{LabelCluster: p.Cluster, LabelRun: p.Demand.Run, "app.kubernetes.io/managed-by": "cairn"})
 		out = append(out, &corev1.PersistentVolumeClaim{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},

@@ -103,6 +103,9 @@ type Deps struct {
 	Images   Images // nil: entrypoints cannot be looked up
 	// Live says whether a run has not ended, as its database knows.
 	Live func(ctx context.Context, run string) (bool, error)
+	// Failed says whether a run that is still known has ended otherwise than
+	// well; nil: none has.
+	Failed func(ctx context.Context, run string) (bool, error)
 	// Waits is told of a run of which [Controller.Waits] says something new; may
 	// be nil.
 	Waits func(run string)

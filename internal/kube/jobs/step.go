@@ -411,6 +411,11 @@ func (c *Controller) sweepClaims(ctx context.Context) {
 	c.mu.Lock()
 	now := c.d.Clock.Mono()
 	due := c.claimed == 0 || now-c.claimed > checkEvery
+	for j := range c.all() {
+		if j.claims && !j.swept && c.d.Demander.Over(j.run) {
+			due, j.swept = true, true
+		}
+	}
 	if due {
 		c.claimed = now
 	}
@@ -427,6 +432,11 @@ func (c *Controller) sweepClaims(ctx context.Context) {
 		p := &all[i]
 		if live, err := c.d.Live(ctx, p.Labels[LabelRun]); err != nil || live || p.DeletionTimestamp != nil {
 			continue
+		}
+		if p.Labels[labelKeep] == "failed" && c.d.Failed != nil {
+			if failed, err := c.d.Failed(ctx, p.Labels[LabelRun]); err != nil || failed {
+				continue
+			}
 		}
 		if err := c.api.deleteClaim(ctx, p.Namespace, p.Name); err != nil {
 			c.log.Warn("a claim could not be deleted", "claim", p.Name, "error", err)

@@ -32,10 +32,12 @@ type world struct {
 	told  []string
 	calls []string
 	keys  []string
-	pods  map[string]*corev1.Pod
-	jobs  map[string]*batchv1.Job
-	err   error // of the next calls that make something
-	noKey error // of the next that make a Secret
+
+	claims []corev1.PersistentVolumeClaim
+	pods   map[string]*corev1.Pod
+	jobs   map[string]*batchv1.Job
+	err    error // of the next calls that make something
+	noKey  error // of the next that make a Secret
 
 	lacks  string // why images cannot be mounted
 	kueued bool   // Kueue is there
@@ -127,7 +129,9 @@ func (w *world) restricted(context.Context, string) (bool, error) { return false
 func (w *world) events(context.Context, string, string) (string, error) {
 	return "exceeded quota: none", nil
 }
-func (w *world) listClaims(context.Context) ([]corev1.PersistentVolumeClaim, error) { return nil, nil }
+func (w *world) listClaims(context.Context) ([]corev1.PersistentVolumeClaim, error) {
+	return w.claims, nil
+}
 func (w *world) deleteClaim(_ context.Context, _, name string) error {
 	return w.call("delete claim %s", name)
 }

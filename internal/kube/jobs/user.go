@@ -24,7 +24,7 @@ type userPod struct {
 	sidecars  []corev1.Container
 	meta      metav1.ObjectMeta
 	claims    []corev1.PersistentVolumeClaim
-	always    bool // claims go when the run has ended, however it ended
+	always    bool     // claims go when the run has ended, however it ended
 	templates []string // their names
 	patch     string
 }

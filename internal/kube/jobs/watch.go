@@ -28,6 +28,7 @@ type job struct {
 	empty           bool   // no pod of it was ever made
 	version         string // of the object
 	mounts          bool   // the worker's image is a volume of its pods
+	claims, swept   bool   // its run has claims to itself; they were looked at since it ended
 	since           time.Duration
 	deleting        bool
 	asked           time.Duration // when the API server was last asked why it is empty
@@ -132,6 +133,7 @@ func (x *job) note(j *batchv1.Job) {
 	x.version = j.ResourceVersion
 	for i := range j.Spec.Template.Spec.Volumes {
 		v := &j.Spec.Template.Spec.Volumes[i]
+		x.claims = x.claims || v.PersistentVolumeClaim != nil && strings.HasPrefix(v.PersistentVolumeClaim.ClaimName, ClaimName(x.run, ""))
 		x.mounts = x.mounts || v.Name == "cairn-bin" && v.Image != nil
 	}
 	if j.Spec.Completions != nil {
