@@ -20,6 +20,8 @@ import (
 	"cairn.dev/cairn/internal/kube/images"
 	"cairn.dev/cairn/internal/kube/jobs"
 	"cairn.dev/cairn/internal/pool/source"
+	"cairn.dev/cairn/internal/work"
+	"cairn.dev/cairn/internal/work/machine"
 )
 
 // cluster is what looks after one Kubernetes cluster: its custom resources
@@ -80,8 +82,9 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 	}
 	c.jobs, err = jobs.New(jc, jobs.Deps{Demander: c.dispatch, Teller: c.dispatch,
 		Images: images.New(images.Config{Own: own, Secrets: c, Clock: s.deps.Clock}), Clock: s.deps.Clock, Log: s.log,
-		Live:  func(_ context.Context, run string) (bool, error) { return w.server.Live(run), nil },
-		Waits: func(run string) { c.resources.Changed(run) }})
+		Live:   func(_ context.Context, run string) (bool, error) { return w.server.Live(run), nil },
+		Failed: w.failed,
+		Waits:  func(run string) { c.resources.Changed(run) }})
 	if err != nil {
 		return nil, err
 	}
@@ -166,6 +169,15 @@ func (w *works) ended(run string) {
 	for _, c := range w.clusters {
 		c.dispatch.Ended(run)
 	}
+}
+
+// failed says whether a run that is still known has ended otherwise than well.
+func (w *works) failed(ctx context.Context, run string) (bool, error) {
+	i, err := w.server.Get(ctx, run)
+	if errors.Is(err, work.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && !i.Ended.IsZero() && i.Phase != machine.Succeeded, err
 }
 
 // clusterParts are the loops of the clusters.
