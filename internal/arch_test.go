@@ -83,6 +83,7 @@ var rooms = map[string][]string{
 	// work: what runs are to do, who does it, and what becomes of it.
 	"internal/task":           {},
 	"internal/task/condition": {},
+	"internal/task/jsonpath":  {},
 	"internal/outbound":       {},
 	"internal/workflow/…":     {"internal/task/…", "internal/image", "internal/workflow/…"},
 	"internal/work":           {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/blob", "internal/content", "internal/image", "internal/usage", "internal/work/…"},
@@ -130,6 +131,7 @@ var modules = map[string][]string{
 	"github.com/google/cel-go":               {"internal/workflow"},
 	"github.com/expr-lang/expr":              {"internal/workflow/argo"},
 	"github.com/Masterminds/sprig/v3":        {"internal/workflow/argo"},
+	"github.com/itchyny/gojq":                {"internal/workflow/argo", "internal/worker/resource"},
 	"github.com/adhocore/gronx":              {"internal/workflow", "internal/work/…"},
 	"github.com/klauspost/compress":          {"internal/work/logs", "internal/pool"},
 	"github.com/danielgtaylor/huma/v2":       {"internal/api"},

@@ -31,6 +31,8 @@ type Resource struct {
 	// task ends with the request.
 	Success string `json:"success,omitempty"`
 	Failure string `json:"failure,omitempty"`
+	// Read says what is read from the object at the end, by the names of outputs.
+	Read map[string]Reading `json:"read,omitempty"`
 	// Owner is an object with which what is made goes; nil for none.
 	Owner *Owner `json:"owner,omitempty"`
 	// Try is how often the task was tried before at its user's expense. Attempts
@@ -47,6 +49,14 @@ type Resource struct {
 	Lenient bool `json:"lenient,omitempty"`
 }
 
+// A Reading is how a text is read from an object. One of Path and Filter is set.
+type Reading struct {
+	Path   string `json:"path,omitempty"`   // a template, see package jsonpath
+	Filter string `json:"filter,omitempty"` // of jq; lines of what it gives
+	// Default is taken where there is no object, or nothing is found in it.
+	Default *string `json:"default,omitempty"`
+}
+
 // An Owner is an object as references to owners name it.
 type Owner struct {
 	APIVersion string `json:"apiVersion"`
@@ -55,7 +65,8 @@ type Owner struct {
 	UID        string `json:"uid"`
 }
 
-// Object is the kind and the name of the one output that the task of a
-// [Resource] may have: the object as it was when the task ended, as JSON,
-// without its managedFields. The server makes of it what the workflow wants.
+// Object is the kind and the name of an output that the task of a [Resource] may
+// have: the object as it was when the task ended, as JSON, without its
+// managedFields; "" where there is none. The server makes of it what the workflow
+// wants.
 const Object = "object"

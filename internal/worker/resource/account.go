@@ -46,7 +46,7 @@ func InCluster(env []string, dir string) (*Account, error) {
 	if host == "" || port == "" {
 		return nil, errors.New("find the API server: there are no KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT: this is no pod of a cluster")
 	}
-	ca, err := read(filepath.Join(dir, "ca.crt"))
+	ca, err := contents(filepath.Join(dir, "ca.crt"))
 	if err != nil {
 		return nil, fmt.Errorf("read the certificates of the API server: %w", err)
 	}
@@ -54,7 +54,7 @@ func InCluster(env []string, dir string) (*Account, error) {
 	if !roots.AppendCertsFromPEM(ca) {
 		return nil, fmt.Errorf("read the certificates of the API server: there is none in %s", filepath.Join(dir, "ca.crt"))
 	}
-	namespace, err := read(filepath.Join(dir, "namespace"))
+	namespace, err := contents(filepath.Join(dir, "namespace"))
 	if err != nil {
 		return nil, fmt.Errorf("read the pod's namespace: %w", err)
 	}
@@ -65,7 +65,7 @@ func InCluster(env []string, dir string) (*Account, error) {
 	return &Account{
 		URL: "https://" + net.JoinHostPort(host, port), Namespace: strings.TrimSpace(string(namespace)), Client: &http.Client{Transport: t},
 		Token: func() (string, error) {
-			b, err := read(filepath.Join(dir, "token"))
+			b, err := contents(filepath.Join(dir, "token"))
 			if err != nil {
 				return "", fmt.Errorf("read the token of the pod's service account: %w", err)
 			}
@@ -74,7 +74,7 @@ func InCluster(env []string, dir string) (*Account, error) {
 	}, nil
 }
 
-func read(file string) ([]byte, error) {
+func contents(file string) ([]byte, error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, err

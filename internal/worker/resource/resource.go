@@ -15,7 +15,6 @@ package resource
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -59,9 +58,9 @@ func (r *Runner) Run(ctx context.Context, _ int, j worker.Job) task.Outcome {
 	}
 	q := &request{Resource: j.Task.Resource, api: r.api, key: fmt.Sprintf("%s/%d", j.Lease.Key, j.Task.Resource.Try),
 		say: func(format string, args ...any) { j.Print(task.Stdout, fmt.Appendf(nil, format+"\n", args...)) }}
-	o, err := q.run(within)
+	found, err := q.finish(within, len(j.Task.Outputs) > 0)
 	if err == nil {
-		return finished(o, j.Task.Outputs)
+		return task.Outcome{Phase: task.Succeeded, Outputs: found}
 	}
 	out := task.Outcome{Phase: task.Failed, Exit: 1, Message: err.Error()}
 	if late, is := errors.AsType[timeout](err); is {
@@ -73,30 +72,22 @@ func (r *Runner) Run(ctx context.Context, _ int, j worker.Job) task.Outcome {
 	return worker.Ended(ctx, out)
 }
 
-// finished is the outcome of a task whose object, if there is one, is as it was
-// wanted.
-func finished(o object, wanted []task.Output) task.Outcome {
-	out := task.Outcome{Phase: task.Succeeded}
-	if len(wanted) == 0 || o == nil {
-		return out
+// finish makes the request and reads what is wanted of the object that it ended
+// with: as a whole, too, if object is set.
+func (q *request) finish(ctx context.Context, object bool) (map[string]task.Produced, error) {
+	o, err := q.run(ctx)
+	if err != nil {
+		return nil, err
 	}
 	if m, ok := o["metadata"].(map[string]any); ok {
 		delete(m, "managedFields")
 	}
-	b, err := json.Marshal(o)
-	if err == nil && len(b) > maxObject {
-		err = fmt.Errorf("it has %d bytes, at most %d can be handed on", len(b), maxObject)
+	out, err := read(ctx, o, q.Read)
+	if err == nil && object {
+		out[task.Object], err = whole(o)
 	}
-	if err != nil {
-		return task.Outcome{Phase: task.Failed, Exit: 1, Message: fmt.Sprintf("the object as an output: %v", err)}
-	}
-	text := string(b)
-	out.Outputs = map[string]task.Produced{task.Object: {Text: &text}}
-	return out
+	return out, err
 }
-
-// maxObject bounds an object that becomes an output, in bytes.
-const maxObject = 2 << 20
 
 // named is what people call an object.
 func named(k *kind, namespace, name string) string {

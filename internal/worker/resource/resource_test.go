@@ -335,6 +335,35 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// Outputs are read from the object as it is at the end.
+func TestRead(t *testing.T) {
+	c := serve(t)
+	c.put(maps1+"there", object{"metadata": map[string]any{"name": "there"}, "data": map[string]any{"n": 12345678, "text": "hello", "list": []any{"a", "b"}}})
+	none := "none"
+	r := task.Resource{Action: "get", Manifest: configMap("there", ""), Read: map[string]task.Reading{
+		"path": {Path: "{.data.text} {.data.n}"}, "gone": {Path: "{.gone}"}, "or": {Path: "{.gone}", Default: &none}, "own": {Path: "{.metadata.managedFields}"},
+		"text": {Filter: ".data.text"}, "lines": {Filter: ".data.list[]"}, "json": {Filter: "{n: .data.n, l: .data.list}"}, "bad": {Filter: ".data.text[]", Default: &none}}}
+	o, said := c.run(t, r)
+	if o.Phase != task.Succeeded {
+		t.Fatalf("%+v, said %s", o, said)
+	}
+	for name, want := range map[string]string{"path": "hello 12345678", "gone": "", "or": "none", "own": "", "text": "hello", "lines": "a\nb", "json": `{"l":["a","b"],"n":12345678}`, "bad": "none"} {
+		if got := o.Outputs[name].Text; got == nil || *got != want {
+			t.Errorf("%s is %v, want %q", name, got, want)
+		}
+	}
+	for text, says := range map[string]string{".data.text[]": "output x: jq:", "def": "jq:", "error(\"no\")": "no", "[range(1e6)]": "more than"} {
+		r.Read = map[string]task.Reading{"x": {Filter: text}}
+		if o, _ := c.run(t, r); o.Phase != task.Failed || !strings.Contains(o.Message, says) {
+			t.Errorf("%s: %+v", text, o)
+		}
+	}
+	r = task.Resource{Action: "delete", Manifest: configMap("there", ""), Read: map[string]task.Reading{"x": {Path: "{.a}"}, "y": {Filter: ".", Default: &none}}}
+	if o, _ = c.run(t, r); o.Phase != task.Succeeded || *o.Outputs["x"].Text != "" || *o.Outputs["y"].Text != "none" {
+		t.Errorf("of what was deleted: %+v", o)
+	}
+}
+
 func TestOwner(t *testing.T) {
 	c := serve(t)
 	o, _ := c.run(t, task.Resource{Action: "create", Manifest: configMap("x", ""), Owner: &task.Owner{APIVersion: "cairn.dev/v1alpha1", Kind: "Workflow", Name: "w", UID: "u-1"}})
