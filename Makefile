@@ -68,7 +68,7 @@ soak: compiler ## the long loops: all kill rounds, all simulation steps, again f
 # One target each, so that with -k a part that fails does not hide the others.
 E2E = CAIRN_E2E=$${CAIRN_E2E-required} $(CI) test
 
-e2e: e2e-clients e2e-cluster e2e-agent e2e-stories e2e-argo e2e-objects e2e-kube e2e-bump e2e-demo ## real clients, real clusters, and the demo as a stranger runs it: from a fresh clone
+e2e: e2e-clients e2e-cluster e2e-agent e2e-stories e2e-argo e2e-objects e2e-kube e2e-argo-kube e2e-bump e2e-demo ## real clients, real clusters, and the demo as a stranger runs it: from a fresh clone
 
 e2e-clients:
 	$(E2E) clients -- -count=1 -timeout 15m ./test/clients/...
@@ -91,7 +91,12 @@ e2e-bump:
 
 e2e-kube: cluster-parts
 	$(CI) step tofu-parts -- $(GO) run ./test/parts/build tofu terraform-provider-kubectl
-	$(E2E) kube -- -count=1 -timeout 30m ./test/kube/...
+	$(E2E) kube -- -count=1 -timeout 30m -skip '^TestPublished$$' ./test/kube/...
+
+# Argo's own examples in real pods, where ARGO_EXAMPLES names them.
+e2e-argo-kube: cluster-parts
+	$(CI) step objects-parts -- $(GO) run ./test/parts/build versitygw
+	$(E2E) argo-kube -- -count=1 -timeout 12m -run '^TestPublished$$' ./test/kube
 
 e2e-argo:
 	$(E2E) argo -- -count=1 -timeout 10m ./test/argo/...
@@ -146,4 +151,4 @@ bench-process: ## programs that a worker starts, beside xargs, and what isolatio
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out
 
-.PHONY: help build worker bench-process demo test setup compiler lint unit race real soak e2e e2e-clients cluster-parts e2e-cluster e2e-agent e2e-stories e2e-argo e2e-objects e2e-kube e2e-bump e2e-demo parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work bench-kube clean
+.PHONY: help build worker bench-process demo test setup compiler lint unit race real soak e2e e2e-clients cluster-parts e2e-cluster e2e-agent e2e-stories e2e-argo e2e-objects e2e-kube e2e-argo-kube e2e-bump e2e-demo parts cluster cluster-stop vuln fuzz bench-registry bench-usage bench-agent bench-bump bench-work bench-kube clean

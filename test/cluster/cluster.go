@@ -110,26 +110,14 @@ func Start(t testing.TB, o Options) *Cluster {
 	}
 	c, err := New(t.Context(), o)
 	if err != nil {
-		var m missing
-		if errors.As(err, &m) {
-			parts.Missing(t, err.Error()+"; then: make parts")
-		}
-		t.Fatal(err)
+		fail(t, err)
 	}
-	c.tb = t
 	t.Cleanup(func() {
-		if t.Failed() {
-			select {
-			case err := <-c.keeper.failed:
-				t.Log(err)
-			default:
-			}
-			t.Log(c.Logs(15))
-		}
 		if err := c.Close(); err != nil {
 			t.Errorf("end the cluster: %v", err)
 		}
 	})
+	c.attach(t)
 	return c
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"cairn.dev/cairn/internal/kube/controller"
 	"cairn.dev/cairn/internal/kube/crd"
@@ -18,6 +19,7 @@ func workflow(name, words string) string {
 // What a user of Kubernetes expects of an object: apply starts it, get shows
 // it, wait waits for it, delete ends it.
 func TestWorkflow(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cluster.Options{}, nil)
 	w.start()
 	c := w.cluster
@@ -96,6 +98,7 @@ func TestWorkflow(t *testing.T) {
 // What happens while the process is away is noticed when it is back, and no
 // object is run twice.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cluster.Options{}, nil)
 	c := w.cluster
 	w.start()
@@ -135,8 +138,10 @@ func TestRestart(t *testing.T) {
 }
 
 func TestCron(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cluster.Options{}, nil)
 	c := w.cluster
+	w.clock = endOfMinute(8 * time.Second)
 	w.start()
 	doc := "apiVersion: cairn.dev/v1alpha1\nkind: CronWorkflow\nmetadata: {name: often}\nspec: {schedules: [\"* * * * *\"], timezone: Europe/Berlin, workflow: {tasks: [{name: a, image: alpine}]}}\n"
 	c.Apply(doc)
@@ -145,7 +150,7 @@ func TestCron(t *testing.T) {
 	if out := c.Kubectl("get", "cronwf"); !strings.Contains(out, "* * * * *") {
 		t.Errorf("get: %s", out)
 	}
-	w.reads("cronwf/often", ".status.lastPhase", "Succeeded") // within a minute
+	w.reads("cronwf/often", ".status.lastPhase", "Succeeded") // when the minute ends
 	if out := c.Kubectl("get", "cronwf"); !strings.Contains(out, "Succeeded") {
 		t.Errorf("get after a run: %s", out)
 	}
@@ -166,6 +171,7 @@ func TestCron(t *testing.T) {
 // Parameters come from ConfigMaps of the cluster, templates from its templates,
 // and times from Argo's CronWorkflow.
 func TestArgoCron(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cluster.Options{}, func(c *controller.Config) { c.Namespaces = []string{"data"} })
 	c := w.cluster
 	definitions(t, c, crd.Argo()...)
@@ -231,6 +237,7 @@ const cairns = controller.InstanceLabel + ": " + controller.Instance
 // Argo's objects with the label are Cairn's, and others are left alone; where
 // the definitions are Cairn's own, all are.
 func TestArgo(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, cluster.Options{}, nil)
 	c := w.cluster
 	// As Argo's are: not ours by label.

@@ -38,6 +38,7 @@ func ours(t *testing.T) []crd.Definition {
 // What is right is taken, and what is wrong is refused by the API server
 // itself, with the place.
 func TestDefinitions(t *testing.T) {
+	t.Parallel()
 	c := cluster.Start(t, cluster.Options{})
 	definitions(t, c, ours(t)...)
 	definitions(t, c, crd.Argo()...)

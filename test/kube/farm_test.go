@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -85,8 +83,7 @@ func newFarm(t *testing.T, o cluster.Options, edit func(*farm)) *farm {
 	if err := worker.Push(t.Context(), f.registry); err != nil {
 		t.Fatal(err)
 	}
-	o.Registry = f.registry
-	f.cluster = cluster.Start(t, o)
+	f.borrow(o)
 	s := httptest.NewServer(f.handler)
 	t.Cleanup(s.Close)
 	addr, err := f.cluster.Expose(strings.TrimPrefix(s.URL, "http://"))
@@ -101,21 +98,12 @@ func newFarm(t *testing.T, o cluster.Options, edit func(*farm)) *farm {
 	}
 	f.tasks.Cluster, f.tasks.Secret = "prod", []byte("0123456789abcdef")
 	f.start()
-	t.Cleanup(func() { f.stop() })
+	t.Cleanup(func() { f.stop() }) // before the cluster is cleaned up
 	return f
 }
 
 // buildWorker builds the worker as "make worker" does.
-func buildWorker(t *testing.T) string {
-	t.Helper()
-	out := filepath.Join(t.TempDir(), "cairn-worker")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "cairn.dev/cairn/cmd/cairn-worker")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
-	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build the worker: %v\n%s", err, b)
-	}
-	return out
-}
+func buildWorker(t *testing.T) string { t.Helper(); return built.path(t, "cairn-worker") }
 
 // start starts the server, again after a stop.
 func (f *farm) start() {
@@ -138,6 +126,10 @@ func (f *farm) start() {
 		Live: func(ctx context.Context, run string) (bool, error) {
 			i, err := f.server.Get(ctx, run)
 			return err == nil && i.Ended.IsZero(), nil
+		},
+		Failed: func(ctx context.Context, run string) (bool, error) {
+			i, err := f.server.Get(ctx, run)
+			return err == nil && i.Phase != machine.Succeeded, nil
 		}})
 	if err != nil {
 		f.t.Fatal(err)

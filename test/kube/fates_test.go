@@ -34,7 +34,7 @@ func TestPodsThatDoNotStart(t *testing.T) {
 	f.cluster.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: none}}
 ---
 {apiVersion: v1, kind: ResourceQuota, metadata: {name: none, namespace: none}, spec: {hard: {pods: "0"}}}`)
-	for _, c := range []struct {
+	all := []struct {
 		name, namespace, doc string
 		want                 []string
 	}{
@@ -46,9 +46,14 @@ func TestPodsThatDoNotStart(t *testing.T) {
 		{"no quota", "none", document("quota", 1, "command: ['true']"), []string{"no pod of Job", "exceeded quota"}},
 		{"what the API server refuses", "default", argo("refused", "    podSpecPatch: '{containers: [{name: main, workingDir: x, resources: {requests: {cpu: -1}}}]}'\n"), []string{"must be greater than or equal to 0"}},
 		{"no such program", "default", document("program", 1, "command: [/no/such/program]"), []string{"/no/such/program"}},
-	} {
+	}
+	var runs []string
+	for _, c := range all { // they wait together
+		runs = append(runs, f.runIn(c.namespace, c.doc))
+	}
+	for k, c := range all {
 		t.Run(c.name, func(t *testing.T) {
-			i := f.ends(f.runIn(c.namespace, c.doc), 90*time.Second)
+			i := f.ends(runs[k], 90*time.Second)
 			why := f.why(i)
 			t.Log(i.Phase, why)
 			if i.Phase != machine.Errored && i.Phase != machine.Failed {

@@ -42,6 +42,7 @@ func (f *farm) whole(id string, n int) work.Info {
 // Whatever happens to pods, nodes and ourselves: every run ends with the right
 // result, and retries of users are not spent.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, cluster.Options{Nodes: 2, EtcdDoor: true}, nil)
 	c := f.cluster
 	slow := func(name string) string { return f.run(document(name, 60, "command: [sleep, '0.5']")) }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"cairn.dev/cairn/internal/kube/crd"
 	"cairn.dev/cairn/internal/kube/install"
 	"cairn.dev/cairn/test/cluster"
 )
@@ -12,6 +13,7 @@ import (
 // What cairn install prints is taken as it is; what cairn uninstall prints
 // takes all of it away again, workflows that were there included.
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	c := cluster.Start(t, cluster.Options{})
 	before := everything(t, c)
 	o := install.Default()
@@ -45,6 +47,11 @@ func TestInstall(t *testing.T) {
 			out, _ := c.RunKubectl(t.Context(), "", "auth", "can-i", verb, what, "--as=ann", "--namespace=default")
 			return out, strings.TrimSpace(out) == "yes"
 		})
+	}
+	// An API server that has not begun to serve a kind is slow to take it back.
+	for _, d := range append(ours(t), crd.Argo()...) {
+		c.Kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/"+d.Name)
+		c.Kubectl("get", d.Name, "-A")
 	}
 	c.Apply(workflow("left", "hello"))
 	c.Kubectl("delete", "rolebinding/ann", "--namespace=default")

@@ -25,7 +25,7 @@ spec:
   - name: shrink
     image: busybox:1
     forEach: {count: %d}
-    command: [sh, -c, 'echo "shrinks $0"; sleep 0.2; echo "small $0" > /tmp/out; echo "$0"', "${{ string(item) }}"]
+    command: [sh, -c, 'echo "shrinks $0" >&2; sleep 0.2; echo "small $0" > /tmp/out; echo "$0"', "${{ string(item) }}"]
     outputs: {said: text, small: {type: file, path: /tmp/out}}
   - name: tell
     image: busybox:1
@@ -130,6 +130,7 @@ func (s *served) file(id, node, name string) string {
 // while their results come, at the end. What a run left is there when its pods
 // are not any more.
 func TestServed(t *testing.T) {
+	t.Parallel()
 	s := newServed(t, cluster.Options{Nodes: 1}, "  lease: 10s\n", ", max_pods_per_run: 4, pod_rate: 20")
 	images.Push(t, s.pushes(), "library/busybox:1")
 	const n = 12

@@ -227,6 +227,7 @@ spec:
 // An API server that has too much to do, that fails, and whose answers get
 // lost: every object ends with the truth, and is one run.
 func TestSpoiled(t *testing.T) {
+	t.Parallel()
 	w, m := metered(t)
 	m.spoil = func(n int, r *http.Request) (answer *http.Response, before, after error) {
 		reply := func(code int, reason, more string) *http.Response {
@@ -267,6 +268,7 @@ func TestSpoiled(t *testing.T) {
 // While the API server is away runs go on, and it is asked with patience; when
 // it is back, objects tell what happened, and what was wanted meanwhile is done.
 func TestAway(t *testing.T) {
+	t.Parallel()
 	w, m := metered(t)
 	w.start()
 	c := w.cluster

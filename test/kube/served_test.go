@@ -22,7 +22,6 @@ import (
 	"cairn.dev/cairn/internal/kube/install"
 	"cairn.dev/cairn/test/cluster"
 	"cairn.dev/cairn/test/images"
-	"cairn.dev/cairn/test/parts"
 )
 
 // served is cairn serve as a process outside of its cluster, which knows it by
@@ -47,7 +46,7 @@ type served struct {
 // and pods to that of its cluster.
 func newServed(t *testing.T, o cluster.Options, work, pods string) *served {
 	t.Helper()
-	s := &served{t: t, dir: t.TempDir(), bin: parts.Cairn(t)}
+	s := &served{t: t, dir: t.TempDir(), bin: built.path(t, "cairn")}
 	var at string
 	s.door, at = openDoor(t)
 	o.Registry = at

@@ -15,7 +15,6 @@ import (
 	"cairn.dev/cairn/internal/registry/registrytest"
 	"cairn.dev/cairn/test/cluster"
 	"cairn.dev/cairn/test/images"
-	"cairn.dev/cairn/test/parts"
 )
 
 // door is an address that pods reach and that leads where it is told to: there
@@ -76,9 +75,10 @@ func (d *door) serve(in net.Conn) {
 // node, a workflow by kubectl apply, its tasks in pods; and cairn uninstall
 // leaves nothing of all that.
 func TestShipped(t *testing.T) {
+	t.Parallel()
 	store := registrytest.Serve(t, registry.New(registry.Config{Content: registrytest.Store(t, registrytest.Disk(t))}))
 	images.Push(t, store, "library/alpine:3.23")
-	for file, ref := range map[string]string{parts.Cairn(t): "cairn/cairn:1", buildWorker(t): "cairn/worker:1"} {
+	for file, ref := range map[string]string{built.path(t, "cairn"): "cairn/cairn:1", buildWorker(t): "cairn/worker:1"} {
 		if err := images.Program(t, file, ref).Push(t.Context(), store); err != nil {
 			t.Fatal(err)
 		}

@@ -54,6 +54,7 @@ resource "kubectl_manifest" "long" {
 // Terraform hands workflows in, finds nothing to change afterwards though their
 // status has, and destroying them cancels what runs.
 func TestTofu(t *testing.T) {
+	t.Parallel()
 	tofu, provider := parts.Path(t, "tofu"), parts.Path(t, "terraform-provider-kubectl")
 	w := newWorld(t, cluster.Options{}, nil)
 	w.start()

@@ -37,6 +37,7 @@ type world struct {
 	controller *controller.Controller
 	stop       func()
 	logs       logs
+	clock      clock.Clock
 }
 
 // logs go to the test's own when it fails.
@@ -53,7 +54,7 @@ func (l *logs) Write(b []byte) (int, error) {
 
 func newWorld(t *testing.T, o cluster.Options, change func(*controller.Config)) *world {
 	t.Helper()
-	w := &world{t: t, cluster: cluster.Start(t, o), db: filepath.Join(t.TempDir(), "work.db")}
+	w := &world{t: t, cluster: cluster.Start(t, o), db: filepath.Join(t.TempDir(), "work.db"), clock: clock.Real()}
 	// With the rights of cairn install, and no others.
 	installed, err := install.Manifest(install.Default())
 	if err != nil {
@@ -92,6 +93,24 @@ func (w *world) trust() rest.TLSClientConfig {
 	return rest.TLSClientConfig{CAData: ca}
 }
 
+// term is how long a lease lasts: what a worker had that is gone is waited for
+// so long.
+const term = 5 * time.Second
+
+// late is a clock that is ahead, so that a minute ends sooner.
+type late struct {
+	clock.Clock
+	by time.Duration
+}
+
+func (l late) Now() time.Time { return l.Clock.Now().Add(l.by) }
+
+// endOfMinute is a clock by which a minute ends in a while.
+func endOfMinute(in time.Duration) clock.Clock {
+	now := time.Now()
+	return late{clock.Real(), now.Truncate(time.Minute).Add(2*time.Minute - in).Sub(now)}
+}
+
 // start begins the server and all that belongs to it.
 func (w *world) start() {
 	w.t.Helper()
@@ -101,12 +120,12 @@ func (w *world) start() {
 		w.t.Fatal(err)
 	}
 	var c *controller.Controller
-	w.server, err = work.New(w.t.Context(), work.Config{Secret: []byte("0123456789abcdef")}, work.Deps{DB: store, Clock: clock.Real(), Log: log,
+	w.server, err = work.New(w.t.Context(), work.Config{Secret: []byte("0123456789abcdef"), Term: term}, work.Deps{DB: store, Clock: w.clock, Log: log,
 		Compile: front.Again, CompileSchedule: front.ScheduleAgain, Changed: func(run string) { c.Changed(run) }})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if c, err = controller.New(w.config, controller.Deps{Server: w.server, Clock: clock.Real(), Log: log}); err != nil {
+	if c, err = controller.New(w.config, controller.Deps{Server: w.server, Clock: w.clock, Log: log}); err != nil {
 		w.t.Fatal(err)
 	}
 	w.controller = c

@@ -62,16 +62,19 @@ func grown(before, after map[string]int) (total int, text string) {
 // What a thousand tasks cost the control plane, from the first request to the
 // last trace that is removed: as much as their pods, and next to nothing besides.
 func TestWrites(t *testing.T) {
+	// A kubelet that knows of no DNS says so with each pod.
+	f := newFarm(t, cluster.Options{Nodes: 1, Kubelet: []string{"--cluster-dns=10.96.0.10", "--cluster-domain=cluster.local"}}, func(f *farm) { f.jobs.Linger = time.Second })
 	for _, volume := range []bool{false, true} {
-		t.Run(fmt.Sprintf("image volume %v", volume), func(t *testing.T) { countWrites(t, volume) })
+		t.Run(fmt.Sprintf("image volume %v", volume), func(t *testing.T) {
+			f.stop()
+			f.jobs.ImageVolume = volume
+			f.start()
+			f.countWrites(t)
+		})
 	}
 }
 
-func countWrites(t *testing.T, volume bool) {
-	// A kubelet that knows of no DNS says so with each pod.
-	f := newFarm(t, cluster.Options{Nodes: 1, Kubelet: []string{"--cluster-dns=10.96.0.10", "--cluster-domain=cluster.local"}}, func(f *farm) {
-		f.jobs.Linger, f.jobs.ImageVolume = time.Second, volume
-	})
+func (f *farm) countWrites(t *testing.T) {
 	f.succeeds(f.run(document("warm", 1, "command: ['true']")), 1, time.Minute) // images are there
 	f.gone()
 	for _, n := range []int{1, 1000} {
@@ -105,7 +108,7 @@ func (f *farm) gone() {
 // Many small runs share warm pods: each costs the control plane nothing, and
 // begins at once.
 func TestWarmPods(t *testing.T) {
-	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) { f.tasks.Warm, f.jobs.MaxPerRun, f.jobs.Linger = 15*time.Second, 4, time.Second })
+	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) { f.tasks.Warm, f.jobs.MaxPerRun, f.jobs.Linger = 10*time.Second, 4, time.Second })
 	first := f.run(document("first", 8, "command: [sleep, '1']"))
 	f.succeeds(first, 8, time.Minute)
 	before := writes(f.cluster)
