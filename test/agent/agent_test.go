@@ -194,6 +194,7 @@ func (s *place) reporter() wire.Reporter {
 // Everything that a real cluster runs or would run is in the ledger, by the
 // rights of the shipped role and nothing more.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	s := newPlace(t, cluster.Options{Nodes: 1})
 	d := map[string]image.Digest{}
 	for _, name := range []string{"web", "old", "zero", "cron", "job", "volume", "static", "set", "never", "idle"} {
@@ -283,6 +284,7 @@ func (s *place) outage(a *agent.Agent) {
 // A thousand pods on pretended nodes, and a Job of 300: each digest that ran is
 // in the ledger, and the statement grows by workloads, not by pods.
 func TestManyPods(t *testing.T) {
+	t.Parallel()
 	s := newPlace(t, cluster.Options{FakeNodes: 100})
 	const deployments, replicas = 20, 50
 	var docs []string

@@ -20,6 +20,7 @@ import (
 // set, and lets the pods of it do their work: with their user, their file
 // system, their tokens and their limits.
 func TestShipped(t *testing.T) {
+	t.Parallel()
 	s := newPlace(t, cluster.Options{Nodes: 1})
 	img := images.Program(t, parts.Cairn(t), "cairn:test")
 	if err := img.Push(t.Context(), s.push); err != nil {
@@ -83,6 +84,7 @@ func TestShipped(t *testing.T) {
 // TestKubeletPulls: a kubelet pulls a private image with the token of the pod's
 // ServiceAccount, as docs/agent.md says to set it up, and nothing is stored.
 func TestKubeletPulls(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("../../docs/agent.md")
 	if err != nil {
 		t.Fatal(err)
