@@ -4,13 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
+
+	"golang.org/x/sys/unix"
 	"time"
 
 	"cairn.dev/cairn/internal/clock"
@@ -42,6 +45,7 @@ type Local struct {
 	log      *slog.Logger
 	found    *isolate.Found
 	slots    []slot
+	kills    kills
 
 	mu     sync.Mutex
 	n      int  // of roots made so far
@@ -86,7 +90,7 @@ func NewLocal(cfg LocalConfig, s Server, c clock.Clock, log *slog.Logger) (*Loca
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	l := &Local{cfg: cfg, executor: &Executor{Exchange: s, Clock: c, Limits: cfg.Limits}, log: log, slots: make([]slot, cfg.Slots)}
+	l := &Local{cfg: cfg, executor: &Executor{Exchange: s, Clock: c, Limits: cfg.Limits}, log: log, slots: make([]slot, cfg.Slots), kills: openKills()}
 	l.found = isolate.Find(cfg.Place, cfg.Slots, keep.Try)
 	if l.found.Namespaces == nil {
 		if err := hide(); err != nil {
@@ -119,6 +123,7 @@ func (l *Local) Close() {
 		}
 	}
 	l.clears.Wait()
+	l.kills.close()
 }
 
 // Run implements [Runner].
@@ -254,22 +259,40 @@ func (l *Local) private(n int) string { return "/tmp/.cairn-" + strconv.Itoa(n) 
 // untouched reports whether nothing is in the folders that were a task's own,
 // so that they may be the next one's. It costs less than to make them anew.
 func untouched(private string) bool {
-	for dir, within := range map[string]int{private: 2, private + "/home": 0, private + "/tmp": 0} {
-		info, err := os.Lstat(dir)
-		if err != nil || !info.IsDir() || dir != private && info.Mode().Perm() != 0o700 {
-			return false
+	for dir, want := range map[string][]string{private: {"home", "tmp"}, private + "/home": nil, private + "/tmp": nil} {
+		mode := uint32(0o700)
+		if dir == private {
+			mode = 0o755
 		}
-		f, err := os.Open(dir)
-		if err != nil {
-			return false
-		}
-		names, err := f.Readdirnames(within + 1)
-		_ = f.Close()
-		if len(names) != within || err != nil && err != io.EOF {
+		if names, err := within(dir, mode); err != nil || !slices.Equal(names, want) {
 			return false
 		}
 	}
 	return true
+}
+
+// within is what is in a folder that has this mode, or the beginning of it.
+func within(dir string, mode uint32) ([]string, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&0o7777 != mode {
+		return nil, fs.ErrPermission
+	}
+	var buffer [4096]byte
+	n, err := unix.ReadDirent(fd, buffer[:])
+	if err != nil {
+		return nil, err
+	}
+	_, _, names := unix.ParseDirent(buffer[:n], -1, nil)
+	slices.Sort(names)
+	return names, nil
 }
 
 // fresh makes a root that no task has had, and somebody who keeps it.
@@ -381,7 +404,7 @@ func (l *Local) run(ctx context.Context, p *place, n int, j Job) task.Outcome {
 	if err != nil {
 		dir = "/"
 	}
-	s := Setting{Keeper: p.keeper, Private: private, OwnHome: true, Dir: dir, Env: l.cfg.Env, Entrypoint: l.cfg.Entrypoint, Command: l.cfg.Command, Killed: OOMKills}
+	s := Setting{Keeper: p.keeper, Private: private, OwnHome: true, Dir: dir, Env: l.cfg.Env, Entrypoint: l.cfg.Entrypoint, Command: l.cfg.Command, Killed: l.kills.count}
 	if l.cfg.Place.Single {
 		s.Exec = l.beside
 	}

@@ -9,15 +9,41 @@ import (
 // OOMKills is how many processes of this container the kernel has killed for
 // want of memory; 0 where it does not say.
 func OOMKills() int {
+	k := openKills()
+	defer k.close()
+	return k.count()
+}
+
+// kills are files that tell it, held open: they are read for each task.
+type kills []*os.File
+
+func openKills() kills {
 	b, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		return 0
+		return nil
 	}
-	n := 0
-	for _, file := range memoryFiles(string(b)) {
-		n = max(n, CountKills(file))
+	var k kills
+	for _, name := range memoryFiles(string(b)) {
+		if f, err := os.Open(name); err == nil {
+			k = append(k, f)
+		}
+	}
+	return k
+}
+
+func (k kills) count() int {
+	n, text := 0, make([]byte, 4096)
+	for _, f := range k {
+		read, _ := f.ReadAt(text, 0) // io.EOF, mostly
+		n = max(n, countKills(string(text[:read])))
 	}
 	return n
+}
+
+func (k kills) close() {
+	for _, f := range k {
+		_ = f.Close()
+	}
 }
 
 // CountKills is what a file of a memory group says of that; 0 when it cannot be
