@@ -141,6 +141,9 @@ func (a *app) showRun(r wire.Run, outputs map[string]any, nodes []nodeView, now 
 	}
 	c := r.Tasks
 	row("tasks", fmt.Sprintf("%d of %d done: %d succeeded, %d failed, %d skipped, %d canceled; %d running, %s", c.Done(), c.Total, c.Succeeded, c.Failed, c.Skipped, c.Canceled, c.Active, count(c.Retries, "retry", "retries")))
+	if r.LogsKept > 0 {
+		row("logs", "gone: they were kept for "+r.LogsKept.String())
+	}
 	if len(r.Isolation) > 0 {
 		var out []string
 		for _, k := range slices.Sorted(maps.Keys(r.Isolation)) {

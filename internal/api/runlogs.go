@@ -16,10 +16,11 @@ import (
 // Logs is what tasks print. *logs.Store is one.
 type Logs interface {
 	Read(ctx context.Context, q logs.Query, f func(logs.Line) error) error
+	Expired(ctx context.Context, run string, ended time.Time) (time.Duration, error)
 }
 
 func (a *API) logRoutes() {
-	read := op("read-logs", http.MethodGet, "/api/v1/runs/{id}/logs", "runs", "Read what the tasks of a run printed, and follow what they print", 400, 404)
+	read := op("read-logs", http.MethodGet, "/api/v1/runs/{id}/logs", "runs", "Read what the tasks of a run printed, and follow what they print", 400, 404, 410)
 	read.Description = "One JSON object per line: {\"item\": line} for each, then {\"end\": {}}, or {\"error\": problem}. With follow it goes on until the run has ended."
 	huma.Register(a.huma, read, a.readLogs)
 }
@@ -36,11 +37,17 @@ type logsInput struct {
 }
 
 func (a *API) readLogs(ctx context.Context, in *logsInput) (*huma.StreamResponse, error) {
-	if _, err := a.seen(ctx, in.ID, "read the logs of run"); err != nil {
+	run, err := a.seen(ctx, in.ID, "read the logs of run")
+	if err != nil {
 		return nil, err
 	}
 	if a.Logs == nil {
 		return nil, refuse(http.StatusNotFound, "", "this server keeps no logs of runs")
+	}
+	if kept, err := a.Logs.Expired(ctx, in.ID, run.Ended); err != nil {
+		return nil, a.problem(err, "read the logs of run %s", in.ID)
+	} else if kept > 0 {
+		return nil, refuse(http.StatusGone, "the run itself is still there; work.log_keep says how long logs are", "the logs of run %s were kept for %s, until %s", in.ID, wire.Duration(kept), run.Ended.Add(kept).Format(time.RFC3339))
 	}
 	q := logs.Query{Run: in.ID, Task: in.Task, Attempt: in.Attempt, Since: in.Since, Tail: in.Tail, Follow: in.Follow}
 	switch in.Stream {
@@ -50,7 +57,6 @@ func (a *API) readLogs(ctx context.Context, in *logsInput) (*huma.StreamResponse
 		q.Stream = task.Stderr
 	}
 	if in.Grep != "" {
-		var err error
 		if q.Grep, err = logs.Pattern(in.Grep); err != nil {
 			return nil, refuse(http.StatusBadRequest, "write a regular expression as RE2 has them, such as error|warn", "grep: %v", err)
 		}

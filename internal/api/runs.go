@@ -282,7 +282,15 @@ func (a *API) getRun(ctx context.Context, in *runInput) (*output[wire.Run], erro
 	if err != nil {
 		return nil, err
 	}
-	return &output[wire.Run]{runOf(i)}, nil
+	r := runOf(i)
+	if a.Logs != nil {
+		kept, err := a.Logs.Expired(ctx, in.ID, i.Ended)
+		if err != nil {
+			return nil, a.problem(err, "look at run %s", in.ID)
+		}
+		r.LogsKept = wire.Duration(kept)
+	}
+	return &output[wire.Run]{r}, nil
 }
 
 type nodesInput struct {

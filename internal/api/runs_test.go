@@ -43,6 +43,9 @@ type rig struct {
 	secrets map[string]string // of accounts
 }
 
+// logKeep is how long logs are kept.
+const logKeep = 7 * 24 * time.Hour
+
 func newRig(t *testing.T, open bool) *rig {
 	t.Helper()
 	r := &rig{t: t, clock: clock.NewFake(servetest.Epoch), secrets: map[string]string{}}
@@ -63,7 +66,7 @@ func newRig(t *testing.T, open bool) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.logs, err = logs.Open(t.Context(), logs.Config{Dir: filepath.Join(dir, "logs")}, logs.Deps{Blobs: blobs, Clock: r.clock, Live: r.work.Live})
+	r.logs, err = logs.Open(t.Context(), logs.Config{Dir: filepath.Join(dir, "logs"), Keep: logKeep}, logs.Deps{Blobs: blobs, Clock: r.clock, Live: r.work.Live})
 	if err != nil {
 		t.Fatal(err)
 	}

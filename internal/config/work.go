@@ -19,6 +19,7 @@ type Work struct {
 	MaxRun           int           `yaml:"max_tasks_per_run" json:"max_tasks_per_run" doc:"The same for each run."`
 	Keep             Duration      `yaml:"keep" json:"keep" doc:"How long ended runs stay, with their logs and artifacts, unless they say so themselves."`
 	Lease            Duration      `yaml:"lease" json:"lease" doc:"How long a worker may be silent before its tasks are given to others. Shorter finds lost workers sooner; longer bears worse networks."`
+	LogKeep          Duration      `yaml:"log_keep" json:"log_keep" doc:"How long the logs of ended runs stay, where that is shorter than their run does; 0: as long as the run."`
 	LogLimit         Size          `yaml:"log_limit" json:"log_limit" doc:"How much is kept of what one task prints."`
 	Folders          []string      `yaml:"folders,omitempty" json:"folders,omitempty" doc:"Folders of this machine that workflows may list and read (files:). Relative to this file. One or a list." example:"[/srv/data]"`
 	PrivateAddresses bool          `yaml:"private_addresses" json:"private_addresses" doc:"Workflows may have the server fetch from its own loopback addresses and from link-local ones. Always so while only this machine can reach the server."`
@@ -96,6 +97,9 @@ func (c *Config) validateWork(at func(key, format string, args ...any) Problem) 
 	}
 	if w.Keep < Duration(60e9) || w.Keep > maxDuration {
 		fail("keep", "%s is out of bounds: choose from 1m to %s", w.Keep, maxDuration)
+	}
+	if w.LogKeep != 0 && (w.LogKeep < Duration(time.Minute) || w.LogKeep > maxDuration) {
+		fail("log_keep", "%s is out of bounds: choose from 1m to %s, or 0s", w.LogKeep, maxDuration)
 	}
 	if w.Lease < Duration(time.Second) || w.Lease > Duration(time.Hour) {
 		fail("lease", "%s is out of bounds: choose from 1s to 1h", w.Lease)

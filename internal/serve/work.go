@@ -77,8 +77,8 @@ func (s *Server) openWork(ctx context.Context, openDB func(string, []string, db.
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	w.logs, err = logs.Open(ctx, logs.Config{Dir: dir, Limit: int64(c.LogLimit)}, logs.Deps{Blobs: w.files, Clock: s.deps.Clock, Log: s.log,
-		Live: w.server.Live, Known: w.known})
+	w.logs, err = logs.Open(ctx, logs.Config{Dir: dir, Limit: int64(c.LogLimit), Keep: c.LogKeep.Std()}, logs.Deps{Blobs: w.files.Logs(), Clock: s.deps.Clock, Log: s.log,
+		Live: w.server.Live, Known: w.known, Release: w.files.Logs().Release})
 	if err != nil {
 		return fmt.Errorf("open the logs of runs: %w", err)
 	}

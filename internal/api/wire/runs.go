@@ -70,6 +70,8 @@ type Run struct {
 	Tasks     TaskCounts     `json:"tasks"`
 	Isolation map[string]int `json:"isolation,omitempty"` // how many tasks got which; of one run only
 	Outputs   map[string]any `json:"outputs,omitempty"`   // of one run only
+	// LogsKept is how long its logs were there that are gone; of one run only.
+	LogsKept Duration `json:"logs_kept,omitzero"`
 }
 
 // Done reports whether the run has ended.

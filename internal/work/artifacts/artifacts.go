@@ -138,6 +138,7 @@ func New(cfg Config, d Deps) (*Store, error) {
 // The owners in whose names blobs are held.
 const (
 	ownerRun    = "run/"
+	ownerLogs   = "logs/" // of a run
 	ownerUpload = "upload/"
 )
 

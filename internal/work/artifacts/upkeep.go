@@ -92,18 +92,22 @@ func (s *Store) TidyUploads(ctx context.Context) error {
 	return s.tidy(ctx, ownerUpload, s.cfg.UploadTerm, func(string) (bool, error) { return false, nil })
 }
 
-// TidyRuns releases what runs hold that are gone.
+// TidyRuns releases what runs hold that are gone, and their logs.
 func (s *Store) TidyRuns(ctx context.Context) error {
 	if s.d.Exists == nil {
 		return nil
 	}
-	return s.tidy(ctx, ownerRun, settleTime, func(run string) (bool, error) {
+	needed := func(run string) (bool, error) {
 		there, err := s.d.Exists(ctx, run)
 		if err != nil {
 			err = fmt.Errorf("ask for run %s: %w", run, err)
 		}
 		return there, err
-	})
+	}
+	if err := s.tidy(ctx, ownerRun, settleTime, needed); err != nil {
+		return err
+	}
+	return s.tidy(ctx, ownerLogs, settleTime, needed)
 }
 
 // tidy releases the owners of a kind that are older than an age and not needed.

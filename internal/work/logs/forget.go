@@ -100,6 +100,24 @@ func (s *Store) delete(ctx context.Context, runs []string) error {
 	return nil
 }
 
+// Expired says for how long the logs of a run were kept that ended at that time,
+// if they are gone because of that; else 0.
+func (s *Store) Expired(ctx context.Context, run string, ended time.Time) (time.Duration, error) {
+	if s.cfg.Keep == 0 || ended.IsZero() || s.d.Clock.Now().Sub(ended) < s.cfg.Keep {
+		return 0, nil
+	}
+	s.mu.Lock()
+	_, more := s.live[run]
+	s.mu.Unlock()
+	if more {
+		return 0, nil
+	}
+	if _, there, err := s.list.newestPacked(ctx, run); there || err != nil {
+		return 0, err
+	}
+	return s.cfg.Keep, nil
+}
+
 // expire deletes the logs of ended runs that were kept long enough.
 func (s *Store) expire(ctx context.Context) error {
 	s.packing.Lock() // keeps Close away

@@ -81,8 +81,8 @@ type Deps struct {
 	// each that has logs: what a crash kept from being deleted is deleted then.
 	// nil: all are.
 	Known func(ctx context.Context, run string) (bool, error)
-	// Release lets go of a run's blobs when its logs are deleted; nil where
-	// that happens with the run.
+	// Release lets go of the blobs of a run's logs when those are deleted; nil
+	// where that happens with the run.
 	Release func(ctx context.Context, run string) error
 }
 

@@ -486,6 +486,21 @@ func TestKeep(t *testing.T) {
 	for run, want := range map[string][]string{"old": nil, "runs": {"1/1:one"}, "new": {"1/1:one"}} {
 		equal(t, run, r.read(Query{Run: run}), want)
 	}
+	ended := r.clock.Now().Add(-90 * time.Minute)
+	for _, c := range []struct {
+		run   string
+		ended time.Time
+		want  time.Duration
+	}{
+		{"old", ended, time.Hour},
+		{"old", r.clock.Now().Add(-time.Minute), 0}, // it printed nothing
+		{"runs", time.Time{}, 0},
+		{"new", ended, 0}, // what is there is shown
+	} {
+		if got, err := r.Expired(t.Context(), c.run, c.ended); got != c.want || err != nil {
+			t.Errorf("the logs of %s, ended at %s, were kept for %v (%v), want %v", c.run, c.ended, got, err, c.want)
+		}
+	}
 }
 
 // TestSegments packs so much that there are several blobs, and reads them in
