@@ -139,18 +139,19 @@ func hatch(ns *isolate.Namespaces, handed []*os.File) (pid int, handle *os.File,
 		return 0, nil, errors.New("no connection for the keeper")
 	}
 	c := command(ns, handed[0])
-	fd := -1
-	c.SysProcAttr.PidFD = &fd
 	if err := c.Start(); err != nil {
 		return 0, nil, err
 	}
+	// A handle of its own: to wait by one that does not block fails at once, and
+	// nobody would take leave of the keeper (waitid(2), EAGAIN).
+	fd, err := unix.PidfdOpen(c.Process.Pid, 0)
 	go func() { _ = c.Wait() }()
-	if fd < 0 {
-		return 0, nil, errors.New("this kernel has no handles of processes (Linux 5.4 has)")
+	if err == nil {
+		err = unix.SetNonblock(fd, true) // so that who gets it need not wait in a thread
 	}
-	if err := unix.SetNonblock(fd, true); err != nil { // so that who gets it need not wait in a thread
+	if err != nil {
 		_ = unix.Close(fd)
-		return 0, nil, err
+		return 0, nil, fmt.Errorf("get a handle of the keeper (Linux 5.3 has them): %w", err)
 	}
 	return c.Process.Pid, os.NewFile(uintptr(fd), "keeper"), nil
 }
