@@ -22,7 +22,7 @@ func (f *farm) disruptions(t *testing.T) {
 
 // evicted: what kubectl drain and autoscalers do, by the API.
 func (f *farm) evicted(t *testing.T) {
-	id := f.run(document("evicted", 60, "command: [sleep, '0.5']"))
+	id := f.run(document("evicted", 60, "command: [sleep, '0.3']"))
 	pods := f.underway(id, 5)
 	for _, p := range pods[:2] {
 		body := fmt.Sprintf(`{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": %q, "namespace": "default"}}`, p)
@@ -35,8 +35,7 @@ func (f *farm) evicted(t *testing.T) {
 
 // preempted: something that matters more takes the place of pods.
 func (f *farm) preempted(t *testing.T) {
-	f.gone() // of earlier runs, which would have to go first
-	id := f.run(document("preempted", 60, "command: [sleep, '0.5'], resources: {cpu: 0.45}"))
+	id := f.run(document("preempted", 60, "command: [sleep, '0.3'], resources: {cpu: 0.45}"))
 	f.underway(id, 5)
 	f.cluster.Apply(`
 apiVersion: scheduling.k8s.io/v1
@@ -138,6 +137,6 @@ func (f *farm) slowEtcd(t *testing.T) {
 	if took := time.Since(begin); took < 100*time.Millisecond {
 		t.Fatalf("etcd is not slow: %v", took)
 	}
-	id := f.run(document("slow", 60, "command: [sleep, '0.5']"))
+	id := f.run(document("slow", 60, "command: [sleep, '0.3']"))
 	t.Log(f.whole(id, 60).Counts)
 }

@@ -43,9 +43,9 @@ func (f *farm) whole(id string, n int) work.Info {
 // result, and retries of users are not spent.
 func TestFaults(t *testing.T) {
 	t.Parallel()
-	f := newFarm(t, cluster.Options{Nodes: 2, EtcdDoor: true}, nil)
+	f := newFarm(t, cluster.Options{Nodes: 2, EtcdDoor: true}, func(f *farm) { f.jobs.MaxPerRun = 4 })
 	c := f.cluster
-	slow := func(name string) string { return f.run(document(name, 60, "command: [sleep, '0.5']")) }
+	slow := func(name string) string { return f.run(document(name, 60, "command: [sleep, '0.3']")) }
 	f.succeeds(f.run(document("warm", 16, "command: [sleep, '0.5']")), 16, time.Minute)
 
 	t.Run("pods are deleted", func(t *testing.T) {

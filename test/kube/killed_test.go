@@ -51,22 +51,22 @@ func (s *served) runOf(name string) string {
 
 // complete checks that everything a run of photos leaves is there: values,
 // lines, files, and the object that tells of it.
-func (s *served) complete(name, id string, n int) {
-	s.t.Helper()
+func (s *served) complete(t *testing.T, name, id string, n int) {
+	t.Helper()
 	r := s.ran(id, 3*time.Minute)
 	if r.Phase != "succeeded" || r.Tasks.Succeeded != n+1 || r.Tasks.Retries != 0 {
-		s.t.Errorf("%s: %s (%s): %+v", name, r.Phase, r.Message, r.Tasks)
+		t.Errorf("%s: %s (%s): %+v", name, r.Phase, r.Message, r.Tasks)
 	}
 	lines := map[string]int{}
-	err := s.client.Logs(s.t.Context(), id, client.LogQuery{}, func(l wire.LogLine) error { lines[strings.TrimSpace(l.Text)]++; return nil })
+	err := s.client.Logs(t.Context(), id, client.LogQuery{}, func(l wire.LogLine) error { lines[strings.TrimSpace(l.Text)]++; return nil })
 	if err != nil {
-		s.t.Error(err)
+		t.Error(err)
 	}
 	var all []string
 	for i := range n {
 		// An attempt whose worker was lost may have printed, too.
 		if line := fmt.Sprint("shrinks ", i); lines[line] == 0 || lines[line] > 1 && r.Tasks.Crashes == 0 {
-			s.t.Errorf("%s: %q was printed %d times, %d tasks were lost with their pods", name, line, lines[line], r.Tasks.Crashes)
+			t.Errorf("%s: %q was printed %d times, %d tasks were lost with their pods", name, line, lines[line], r.Tasks.Crashes)
 		}
 		all = append(all, fmt.Sprint(i))
 	}
@@ -74,19 +74,19 @@ func (s *served) complete(name, id string, n int) {
 	for i := range n {
 		found := slices.IndexFunc(nodes, func(x wire.RunNode) bool { return strings.Contains(x.Name, fmt.Sprintf("(%d", i)) })
 		if found < 0 {
-			s.t.Fatalf("%s: no task %d among %d", name, i, len(nodes))
+			t.Fatalf("%s: no task %d among %d", name, i, len(nodes))
 		}
 		if got, want := s.file(id, nodes[found].ID, "small"), fmt.Sprintf("small %d\n", i); got != want {
-			s.t.Errorf("%s: the file of task %d holds %q, want %q", name, i, got, want)
+			t.Errorf("%s: the file of task %d holds %q, want %q", name, i, got, want)
 		}
 	}
 	tell := nodes[slices.IndexFunc(nodes, func(x wire.RunNode) bool { return x.Name == "tell" })]
-	told, err := s.client.Node(s.t.Context(), id, tell.ID)
+	told, err := s.client.Node(t.Context(), id, tell.ID)
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
 	if got := fmt.Sprint(told.Outputs["result"]); got != "["+strings.Join(all, " ")+"]" {
-		s.t.Errorf("%s: the last task got %s", name, got)
+		t.Errorf("%s: the last task got %s", name, got)
 	}
 	s.cluster.Kubectl("wait", "--for=condition=Succeeded", "--timeout=30s", "workflows.cairn.dev/"+name)
 }
@@ -152,7 +152,7 @@ func TestServed(t *testing.T) {
 		s.ran(id, 2*time.Minute)
 		s.cluster.Kubectl("delete", "jobs,pods", "--all", "--timeout=60s")
 		again()
-		s.complete("plain", id, n)
+		s.complete(t, "plain", id, n)
 	})
 	for _, c := range []struct {
 		name string
@@ -178,7 +178,7 @@ func TestServed(t *testing.T) {
 				c.when(s.runOf(name))
 				again()
 			}
-			s.complete(name, s.runOf(name), n)
+			s.complete(t, name, s.runOf(name), n)
 		})
 	}
 }
