@@ -34,16 +34,23 @@ func (s settings) kwok(ctx context.Context, r *report, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.beside(ctx, r, w, ours, s.n, s.n, 20, "kwok"); err != nil {
+	if s.wants("kwok") {
+		if err := s.beside(ctx, r, w, ours, s.n, s.n, 20, "kwok"); err != nil {
+			return err
+		}
+		if err := s.largeFan(ctx, r, w); err != nil {
+			return err
+		}
+		if err := s.manyRuns(ctx, r, w, max(s.n/5, 1), "a Job each, kwok", 36); err != nil {
+			return err
+		}
+	}
+	if err := p.failed(); err != nil || !s.wants("argo") {
 		return err
 	}
-	if err := s.largeFan(ctx, r, w); err != nil {
-		return err
-	}
-	if err := s.manyRuns(ctx, r, w, s.n, "a Job each, kwok", 36); err != nil {
-		return err
-	}
-	return p.failed()
+	stop()
+	w.end()
+	return s.argo(ctx, r, w, ours)
 }
 
 // largeFan measures what a hundred thousand tasks leave in etcd and in memory.

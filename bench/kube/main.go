@@ -41,8 +41,8 @@ type settings struct {
 // onReal are the parts for which a real node is needed.
 var onReal = []string{"tasks", "copy", "many", "first", "warm"}
 
-// parts are what may be measured alone.
-var parts = append(onReal, "kwok")
+// choices are what may be measured alone.
+var choices = append(onReal, "kwok", "argo")
 
 func (s settings) wants(part string) bool { return len(s.only) == 0 || slices.Contains(s.only, part) }
 
@@ -54,7 +54,7 @@ func main() {
 	flag.IntVar(&s.samples, "samples", 30, "workflows whose first line is waited for")
 	flag.DurationVar(&s.patience, "patience", 2*time.Minute, "how long the large workflow may take on the real node; else it is not run there")
 	flag.IntVar(&s.plain, "plain", 200, "pods of the plain Job on the real node, from which as many as tasks are reckoned; 0: none")
-	only := flag.String("only", "", "only these, with commas: "+strings.Join(parts, ", "))
+	only := flag.String("only", "", "only these, with commas: "+strings.Join(choices, ", "))
 	small := flag.Bool("small", false, "a tenth of all, to see whether it works")
 	server := flag.String("serve", "", "be the server (what the benchmark calls itself with)")
 	url := flag.String("fetch", "", "print what an address answers (likewise)")
@@ -82,8 +82,8 @@ func main() {
 
 func run(s settings, out string) error {
 	for _, o := range s.only {
-		if !slices.Contains(parts, o) {
-			return fmt.Errorf("-only %q: choose from %s", o, strings.Join(parts, ", "))
+		if !slices.Contains(choices, o) {
+			return fmt.Errorf("-only %q: choose from %s", o, strings.Join(choices, ", "))
 		}
 	}
 	if s.n < 1 || s.large < s.n || s.samples < 1 {
@@ -106,7 +106,7 @@ func run(s settings, out string) error {
 			return fmt.Errorf("real node: %w", err)
 		}
 	}
-	if s.wants("kwok") {
+	if s.wants("kwok") || s.wants("argo") {
 		if err := s.kwok(ctx, &r, dir); err != nil {
 			return fmt.Errorf("kwok: %w", err)
 		}
@@ -117,7 +117,7 @@ func run(s settings, out string) error {
 
 On %d processors (%s/%s), which etcd, API server, controllers, the nodes and Cairn share; it took %s. A real node is a containerd and a kubelet; on kwok
 nodes and containers only pretend, and one worker is played for each running pod. Writes are POST, PUT, PATCH and DELETE in the API server's own
-apiserver_request_total, events included, leases and status of nodes not. Argo's controller was NOT RUN beside it.
+apiserver_request_total, events included, leases and status of nodes not.
 
 %s`, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, time.Since(begin).Round(time.Second), r.String())
 	if out == "" {

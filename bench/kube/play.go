@@ -100,7 +100,7 @@ func (p *players) play(ctx context.Context) {
 			p.wg.Go(func() {
 				err := act(ctx, worker.Config{Name: x.Metadata.Name, Pool: pool}, env["CAIRN_SERVER"], env["CAIRN_TOKEN"])
 				if err == nil {
-					_, err = p.api.do(ctx, http.MethodPatch, fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/status", x.Metadata.Namespace, x.Metadata.Name), succeeded())
+					_, err = p.api.do(ctx, http.MethodPatch, fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/status", x.Metadata.Namespace, x.Metadata.Name), succeeded(jobs.Main))
 				}
 				p.fail(ctx, err)
 			})
@@ -132,13 +132,15 @@ func (nothing) Run(context.Context, int, worker.Job) task.Outcome {
 }
 func (nothing) Close() {}
 
-// succeeded is what a kubelet says when the program of a pod has ended.
-func succeeded() any {
-	type object = map[string]any
+// succeeded is what a kubelet says when the programs of a pod have ended.
+func succeeded(containers ...string) object {
 	now := time.Now().UTC().Format(time.RFC3339)
-	return object{"status": object{"phase": "Succeeded",
-		"containerStatuses": []object{{"name": jobs.Main, "image": "", "imageID": "", "ready": false, "restartCount": 0,
-			"state": object{"terminated": object{"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now}}}}}}
+	var all []object
+	for _, name := range containers {
+		all = append(all, object{"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+			"state": object{"terminated": object{"exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now}}})
+	}
+	return object{"status": object{"phase": "Succeeded", "containerStatuses": all}}
 }
 
 func (p *players) fail(ctx context.Context, err error) {

@@ -67,9 +67,13 @@ func answers(ctx context.Context, url string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// until polls.
+// until polls, so often that what is measured is not by much too long.
 func until(ctx context.Context, what string, within time.Duration, ok func() (bool, error)) error {
-	for end := time.Now().Add(within); ; time.Sleep(50 * time.Millisecond) {
+	return untilEach(ctx, 50*time.Millisecond, what, within, ok)
+}
+
+func untilEach(ctx context.Context, pause time.Duration, what string, within time.Duration, ok func() (bool, error)) error {
+	for end := time.Now().Add(within); ; time.Sleep(pause) {
 		yes, err := ok()
 		switch {
 		case yes && err == nil:
