@@ -154,6 +154,23 @@ func TestServed(t *testing.T) {
 		again()
 		s.complete(t, "plain", id, n)
 	})
+	t.Run("it says what it waits for", func(t *testing.T) {
+		quota := "{apiVersion: v1, kind: ResourceQuota, metadata: {name: pods, namespace: tight}, spec: {hard: {pods: %q}}}"
+		s.cluster.Apply("{apiVersion: v1, kind: Namespace, metadata: {name: tight}}\n---\n" + fmt.Sprintf(quota, "0"))
+		s.cluster.Apply("apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: tight, namespace: tight}\nspec: {tasks: [{name: a, image: 'busybox:1', command: ['true']}]}\n")
+		says := func(want string) {
+			await(t, fmt.Sprintf("it says %q", want), func() (string, bool) {
+				out := s.cluster.Kubectl("get", "workflows.cairn.dev/tight", "--namespace=tight", "-o", "jsonpath={.status.phase}: {.status.message}")
+				return out, strings.Contains(out, want)
+			})
+		}
+		says("exceeded quota")
+		s.cluster.Apply(fmt.Sprintf(quota, "2"))
+		s.cluster.Kubectl("wait", "--for=condition=Succeeded", "--timeout=90s", "--namespace=tight", "workflows.cairn.dev/tight")
+		if out := s.cluster.Kubectl("get", "workflows.cairn.dev/tight", "--namespace=tight", "-o", "jsonpath={.status.message}"); out != "" {
+			t.Errorf("it has succeeded, and says %q", out)
+		}
+	})
 	for _, c := range []struct {
 		name string
 		when func(id string)

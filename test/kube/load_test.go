@@ -104,7 +104,7 @@ func metered(t *testing.T) (*world, *meter) {
 // api talks to the cluster as its administrator, without kubectl's costs.
 func (w *world) api() dynamic.NamespaceableResourceInterface {
 	w.t.Helper()
-	api, err := dynamic.NewForConfig(&rest.Config{Host: w.cluster.Server, BearerToken: w.cluster.Token, TLSClientConfig: w.trust(), QPS: -1})
+	api, err := dynamic.NewForConfig(&rest.Config{Host: w.cluster.Server, BearerToken: w.cluster.Token, TLSClientConfig: trust(w.t, w.cluster), QPS: -1})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func newWorld(t *testing.T, o cluster.Options, change func(*controller.Config)) 
 	w.cluster.Apply(string(installed))
 	token := strings.TrimSpace(w.cluster.Kubectl("create", "token", "cairn", "--namespace=cairn", "--duration=2h"))
 	w.config = controller.Config{Cluster: "prod", URL: "https://cairn.example.org",
-		REST: &rest.Config{Host: w.cluster.Server, BearerToken: token, TLSClientConfig: w.trust()}}
+		REST: &rest.Config{Host: w.cluster.Server, BearerToken: token, TLSClientConfig: trust(t, w.cluster)}}
 	if change != nil {
 		change(&w.config)
 	}
@@ -84,11 +84,11 @@ func newWorld(t *testing.T, o cluster.Options, change func(*controller.Config)) 
 
 // trust is of the API server. It is no file: the library remembers what stood in
 // one of that name for the cluster of another test.
-func (w *world) trust() rest.TLSClientConfig {
-	w.t.Helper()
-	ca, err := os.ReadFile(w.cluster.CA)
+func trust(t *testing.T, c *cluster.Cluster) rest.TLSClientConfig {
+	t.Helper()
+	ca, err := os.ReadFile(c.CA)
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return rest.TLSClientConfig{CAData: ca}
 }
