@@ -145,8 +145,8 @@ bench-work: ## tasks through the work server; a million items; lists of a millio
 bench-kube: ## what runs cost a Kubernetes control plane, beside a plain Job; writes bench/kube.md
 	$(GO) run ./bench/kube -o bench/kube.md
 
-bench-process: ## programs that a worker starts, beside xargs, and what isolation costs
-	$(GO) run ./bench/work/process
+bench-process: ## programs that a worker starts, beside xargs, and what isolation costs; writes bench/process.md
+	$(GO) run ./bench/work/process -o bench/process.md
 
 clean: ## remove what was built here (not the cache of parts)
 	rm -rf dist cairn bench/out

@@ -19,7 +19,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,68 +34,44 @@ import (
 
 func main() {
 	keep.Main()
-	var scratch string
-	tasks := flag.Int("tasks", 5000, "programs of each round")
-	single := flag.Int("single", 500, "programs that are run one by one")
-	rounds := flag.Int("rounds", 3, "rounds, of which the median counts")
-	flag.StringVar(&scratch, "scratch", "/var/tmp", "folder for roots: what a folder costs differs much between places of one disk")
-	only := flag.String("only", "", "shared or overlay: only that, for a profile")
+	var c config
+	flag.IntVar(&c.tasks, "tasks", 4000, "programs of each round")
+	flag.IntVar(&c.single, "single", 500, "programs that are run one by one")
+	flag.IntVar(&c.rounds, "rounds", 5, "rounds, of which the median counts")
+	flag.StringVar(&c.memory, "memory", "/dev/shm", "folder for roots that is in memory")
+	flag.StringVar(&c.disk, "disk", "/var/tmp", "folder for roots that is on a disk: what a folder costs differs much between places of one disk")
+	out := flag.String("o", "", "write a report in Markdown to this file")
+	only := flag.String("only", "", "shared or overlay: only that, in memory, for a profile")
 	flag.Parse()
-	if *only != "" {
-		r, err := rate(scratch, *tasks, runtime.NumCPU(), *only)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "bench/work/process:", err)
-			os.Exit(1)
-		}
-		fmt.Printf("%.0f programs a second\n", r)
-		return
-	}
-	if err := run(scratch, *tasks, *single, *rounds); err != nil {
+	if err := run(c, *only, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/work/process:", err)
 		os.Exit(1)
 	}
 }
 
-func run(scratch string, tasks, single, rounds int) error {
-	slots := runtime.NumCPU()
+type config struct {
+	tasks, single, rounds int
+	memory, disk          string
+}
+
+func run(c config, only, out string) error {
+	if only != "" {
+		r, err := rate(c.memory, c.tasks, runtime.NumCPU(), only)
+		fmt.Printf("%.0f programs a second\n", r)
+		return err
+	}
 	if err := parts.Install(context.Background(), os.Stderr, "parallel"); err != nil {
 		return err
 	}
-	var peer, gnu, shared, overlay []float64
-	for range rounds { // side by side, so that what else runs here hits all
-		p, err := xargs(tasks, slots)
-		if err != nil {
-			return err
-		}
-		s, err := rate(scratch, tasks, slots, "shared")
-		if err != nil {
-			return err
-		}
-		o, err := rate(scratch, tasks/4, slots, "overlay")
-		if err != nil {
-			return err
-		}
-		g, err := parallel(tasks/8, slots)
-		if err != nil {
-			return err
-		}
-		peer, gnu, shared, overlay = append(peer, p), append(gnu, g), append(shared, s), append(overlay, o)
-	}
-	p, s, o := median(peer), median(shared), median(overlay)
-	fmt.Printf("programs a second, %d at a time: xargs %.0f, GNU parallel %.0f, worker without isolation %.0f (%.2f of xargs), overlay %.0f\n", slots, p, median(gnu), s, s/p, o)
-	plain, err := alone(single)
+	r, err := measure(c)
 	if err != nil {
 		return err
 	}
-	for _, level := range []string{"shared", "overlay"} {
-		times, err := one(scratch, single, level)
-		if err != nil {
-			return err
-		}
-		fmt.Printf("one after the other, %s: p50 %.1f ms, p99 %.1f ms; plain exec p50 %.1f ms, p99 %.1f ms; on top p50 %.1f ms, p99 %.1f ms\n", level,
-			at(times, 50), at(times, 99), at(plain, 50), at(plain, 99), at(times, 50)-at(plain, 50), at(times, 99)-at(plain, 99))
+	fmt.Print(r)
+	if out == "" {
+		return nil
 	}
-	return nil
+	return os.WriteFile(out, []byte(r), 0o644)
 }
 
 // xargs is the peer: so many programs, so many at a time.
@@ -125,7 +100,7 @@ func each(n int, command ...string) (float64, error) {
 }
 
 func rate(scratch string, n, slots int, level string) (float64, error) {
-	s := &server{left: n, wanted: n, over: make(chan struct{}), level: level}
+	s := &server{left: n, wanted: n, over: make(chan struct{}), level: level, command: []string{"true"}}
 	start := time.Now()
 	if err := work(scratch, s, slots); err != nil {
 		return 0, err
@@ -134,11 +109,11 @@ func rate(scratch string, n, slots int, level string) (float64, error) {
 }
 
 // alone is how long programs take that are started as they are.
-func alone(n int) ([]float64, error) {
+func alone(n int, command []string) ([]float64, error) {
 	var times []float64
 	for range n {
 		start := time.Now()
-		if err := exec.Command("true").Run(); err != nil {
+		if err := exec.Command(command[0], command[1:]...).Run(); err != nil {
 			return nil, err
 		}
 		times = append(times, float64(time.Since(start))/1e6)
@@ -147,8 +122,8 @@ func alone(n int) ([]float64, error) {
 }
 
 // one is how long tasks take in a single slot: from when the last one was over.
-func one(scratch string, n int, level string) ([]float64, error) {
-	s := &server{left: n, wanted: n, over: make(chan struct{}), level: level}
+func one(scratch string, n int, level string, command []string) ([]float64, error) {
+	s := &server{left: n, wanted: n, over: make(chan struct{}), level: level, command: command}
 	if err := work(scratch, s, 1); err != nil {
 		return nil, err
 	}
@@ -193,7 +168,8 @@ func (t timed) Run(ctx context.Context, slot int, j worker.Job) task.Outcome {
 
 // server hands out the same task so many times.
 type server struct {
-	level string
+	level   string
+	command []string
 
 	mu           sync.Mutex
 	left, wanted int
@@ -214,7 +190,7 @@ func (s *server) Ask(ctx context.Context, a task.Ask) (g task.Grant, err error) 
 		}
 	}
 	g.Term = time.Minute
-	g.Bodies = []task.Task{{Command: []string{"true"}, WorkDir: "/", Isolation: s.level}}
+	g.Bodies = []task.Task{{Command: s.command, WorkDir: "/", Isolation: s.level}}
 	for range min(a.Want, s.left) {
 		token := strconv.Itoa(s.left)
 		s.left--
@@ -239,11 +215,4 @@ func (s *server) Fetch(context.Context, task.Ref, task.Input) (io.ReadCloser, bo
 }
 func (s *server) Store(context.Context, task.Ref, task.Output, bool, io.Reader) (task.Produced, error) {
 	return task.Produced{}, os.ErrInvalid
-}
-
-func median(v []float64) float64 { return at(v, 50) }
-
-func at(v []float64, percent int) float64 {
-	v = slices.Sorted(slices.Values(v))
-	return v[min(len(v)*percent/100, len(v)-1)]
 }

@@ -22,7 +22,8 @@ var ErrAnew = errors.New("it takes a new root")
 // not shared on purpose. Behind each spot lies a folder that holds what was
 // changed and nothing else, and which no task can reach but through it. So a
 // spot whose folder looks as it did before the task is as it was; one that does
-// not is replaced, with all that is in it.
+// not is emptied, if there is nothing below it and it looks as before then, or
+// replaced, with all that is in it.
 //
 // Only the thread that made it is in the root. All others of the process see
 // what it saw before, and make there what it then attaches here: what tasks
@@ -50,7 +51,7 @@ func (r *Root) begin() (*Inside, error) {
 	in := &Inside{outer: outer, dir: filepath.Dir(r.At)}
 	for i, l := range r.Layers {
 		s := &spot{path: l.Path, alone: i > 0 && !r.bindsBelow(l.Path), make: in.overlay(l)}
-		s.folders = []string{l.Upper, l.Work}
+		s.folders, s.room = []string{l.Upper, l.Work}, l.Room
 		in.spots = append(in.spots, s)
 		if s.dir, err = os.Open(l.Upper); err != nil {
 			in.close()
@@ -76,12 +77,12 @@ func (in *Inside) arrive() (err error) {
 	if in.root, err = os.OpenFile("/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return err
 	}
-	for path, make := range map[string]func() (*os.File, *os.File, error){"/dev/pts": pts, "/dev/shm": shm} {
-		dir, err := os.Open(path)
-		if err != nil {
+	for _, s := range []*spot{{path: "/dev/pts", make: pts}, {path: "/dev/shm", make: shm, room: true}} {
+		if s.dir, err = os.Open(s.path); err != nil {
 			return err
 		}
-		in.spots = append(in.spots, &spot{path: path, alone: true, dir: dir, make: func(*spot) (*os.File, *os.File, error) { return make() }})
+		s.alone = true
+		in.spots = append(in.spots, s)
 	}
 	return in.Mark()
 }
@@ -97,8 +98,8 @@ func (in *Inside) Mark() error {
 	return nil
 }
 
-// Renew has the next task find what this one found: what was touched is
-// replaced. left are folders out there that are of no use any more. It fails
+// Renew has the next task find what this one found: what was touched is emptied
+// or replaced. left are folders out there that are of no use any more. It fails
 // with ErrAnew where that cannot be done; the root must not be used then.
 func (in *Inside) Renew() (left []string, err error) {
 	for i, s := range in.spots {
@@ -107,6 +108,9 @@ func (in *Inside) Renew() (left []string, err error) {
 		}
 		// What lies on the root could have been moved, if the root was touched:
 		// it comes first.
+		if i > 0 && s.alone && s.room && s.wipe() {
+			continue
+		}
 		if i == 0 || !s.alone {
 			return left, fmt.Errorf("%w: %s was written to", ErrAnew, s.path)
 		}
@@ -186,11 +190,11 @@ func (in *Inside) overlay(l Layer) func(*spot) (mount, dir *os.File, err error) 
 	}
 }
 
-func pts() (mount, dir *os.File, err error) {
+func pts(*spot) (mount, dir *os.File, err error) {
 	return own("devpts", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, ptsOptions)
 }
 
-func shm() (mount, dir *os.File, err error) {
+func shm(*spot) (mount, dir *os.File, err error) {
 	return own("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, shmOptions)
 }
 

@@ -33,6 +33,8 @@ type Layer struct {
 	// Upper is where its changes go; Work is what the kernel wants beside it.
 	Upper string `json:"upper"`
 	Work  string `json:"work"`
+	// Room: the folders below are empty, but for what is bound into them.
+	Room bool `json:"room,omitempty"`
 }
 
 // A Bind shows something of the container in the new root.

@@ -3,7 +3,9 @@ package isolate
 import (
 	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 
@@ -17,6 +19,7 @@ const maxTraces = 64
 type spot struct {
 	path    string
 	alone   bool                                           // it can be replaced without the others
+	room    bool                                           // nothing is below it, nor was anything in it at first
 	make    func(s *spot) (mount, dir *os.File, err error) // another one, mounted nowhere yet
 	folders []string                                       // that are of no use after that
 	dir     *os.File                                       // where changes go
@@ -40,6 +43,46 @@ var errCrowded = errors.New("too much is in there")
 func (s *spot) untouched() bool {
 	var now []trace
 	return s.look(&now) == nil && slices.Equal(now, s.mark)
+}
+
+// wipe removes, by way of the mount, what was not there before the task, and
+// reports whether all is as it was then, but for the time of that. It is for
+// rooms with no other mounts in them.
+func (s *spot) wipe() bool {
+	root, err := os.OpenRoot(s.path)
+	if err != nil {
+		return false
+	}
+	defer root.Close()
+	stays := map[string]bool{}
+	for _, t := range s.mark {
+		stays[t.name] = true
+	}
+	for _, t := range s.mark {
+		if t.stat.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return false
+		}
+		entries, err := fs.ReadDir(root.FS(), t.name)
+		if err != nil {
+			return false
+		}
+		for _, e := range entries {
+			if name := path.Join(t.name, e.Name()); !stays[name] && root.RemoveAll(name) != nil {
+				return false
+			}
+		}
+	}
+	var now []trace
+	if s.look(&now) != nil || !slices.EqualFunc(now, s.mark, func(a, b trace) bool { return a.timeless() == b.timeless() }) {
+		return false
+	}
+	s.mark = now
+	return true
+}
+
+func (t trace) timeless() trace {
+	t.stat.Mtime, t.stat.Ctime = unix.StatxTimestamp{}, unix.StatxTimestamp{}
+	return t
 }
 
 // look takes the traces of all that is in the folder.
@@ -73,7 +116,7 @@ func look(dir *os.File, name string, traces *[]trace) error {
 		fd, err := unix.Openat(int(dir.Fd()), n, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err == nil {
 			below := os.NewFile(uintptr(fd), n)
-			err = look(below, name+"/"+n, traces)
+			err = look(below, path.Join(name, n), traces)
 			_ = below.Close()
 		} else if err == unix.ENOTDIR || err == unix.ELOOP {
 			t := trace{name: name + "/" + n}

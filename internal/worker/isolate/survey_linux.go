@@ -289,7 +289,7 @@ func (s *Survey) Root(dir string, volumes []string) (*Root, error) {
 		r.Layers = append(r.Layers, Layer{Path: l, Lower: []string{l}})
 	}
 	for _, room := range s.rooms {
-		r.Layers = append(r.Layers, Layer{Path: room, Lower: []string{s.base + room}})
+		r.Layers = append(r.Layers, Layer{Path: room, Lower: []string{s.base + room}, Room: true})
 	}
 	for _, d := range []string{dir, r.At} {
 		if err := os.Mkdir(d, 0o700); err != nil {
