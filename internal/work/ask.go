@@ -72,6 +72,7 @@ func (s *Server) Lend(ctx context.Context, a task.Ask, room Room) (task.Grant, e
 	if err != nil {
 		return g, err
 	}
+	a.Outcomes = s.objects(a.Outcomes)
 	reports, refused := s.sort(a)
 	g.Refused = refused
 	want := min(max(a.Want, 0), maxWant)

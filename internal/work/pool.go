@@ -10,6 +10,9 @@ import (
 // DefaultPool is the pool of runs and workers that name none.
 const DefaultPool = "default"
 
+// ClusterPool begins the names of pools that are clusters.
+const ClusterPool = "cluster/"
+
 // maxPool bounds the name of a pool.
 const maxPool = 200
 

@@ -96,6 +96,9 @@ func (s *Server) prepare(g *workflow.Graph, by string, o Options) (*run, newRun,
 	if err != nil {
 		return nil, newRun{}, fmt.Errorf("submit %q: %w", name, err)
 	}
+	if g.Cluster != "" && !strings.HasPrefix(pool, ClusterPool) {
+		return nil, newRun{}, fmt.Errorf("%w: submit %q: only a cluster can run it, because %s: name the pool of one (%sNAME), or hand it to the cluster as an object", ErrInvalid, name, g.Cluster, ClusterPool)
+	}
 	id := newID(s.d.Clock.Now())
 	if strings.HasSuffix(name, "-") {
 		name += id[len(id)-5:]

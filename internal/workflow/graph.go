@@ -92,6 +92,8 @@ type Graph struct {
 	RetryBudget int
 	Suspended   bool // begins suspended
 	Isolation   string
+	// Cluster is why only a cluster can run it; "" where any pool can.
+	Cluster string
 	// Documents are what it was compiled from, templates that it refers to
 	// included: compiled again, they give this graph.
 	Documents []byte
@@ -126,6 +128,14 @@ type Leaf interface {
 	// Images are the references that it may run, as far as they are known
 	// without running: for the ledger.
 	Images() []string
+}
+
+// A Reader is a Leaf whose task ends with an object ([task.Object]), of which it
+// makes the task's outputs.
+type Reader interface {
+	// Read is pure and of bounded cost. The object is as JSON, "" where there is
+	// none; the outputs are by name.
+	Read(object string) (map[string]task.Produced, error)
 }
 
 // An Input is a parameter or artifact of a template.

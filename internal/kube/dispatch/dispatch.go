@@ -27,7 +27,7 @@ import (
 )
 
 // PoolPrefix begins the names of pools that are clusters.
-const PoolPrefix = "cluster/"
+const PoolPrefix = work.ClusterPool
 
 // Config of a [Dispatcher]. Zero values take the defaults that are named.
 type Config struct {

@@ -68,6 +68,9 @@ func (n *Node) IsNull() bool { y := n.target(); return y == nil || y.ShortTag() 
 // IsText reports whether the node is a text, and not a number or the like.
 func (n *Node) IsText() bool { y := n.target(); return y != nil && y.ShortTag() == "!!str" }
 
+// IsPlain reports whether the node is a text without quotes.
+func (n *Node) IsPlain() bool { return n.IsText() && n.target().Style == 0 }
+
 // Entries are those of a map, in their order; anything else is a problem.
 func (n *Node) Entries() []Entry {
 	if n.IsNull() {
