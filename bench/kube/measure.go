@@ -82,7 +82,7 @@ func (s settings) manyRuns(ctx context.Context, r *report, w *world, n int, wher
 	fmt.Fprintf(os.Stderr, "lists: idle %s; during %s\n", spread(before), spread(during))
 	a, b := quantile(before, 0.99), quantile(during, 0.99)
 	r.add(row{"meanwhile (" + where + ") a LIST of the 100 pods of another namespace: p99", rounded(b), "≤ 3 × idle, ≤ 500 ms", b <= 3*a && b <= 500*time.Millisecond,
-		fmt.Sprintf("%d lists by an account that may see nothing else; idle p99 %s (%d lists)", len(during), rounded(a), len(before))})
+		fmt.Sprintf("%d lists by an account that may see nothing else, p50 %s; idle p99 %s, p50 %s (%d lists)", len(during), rounded(quantile(during, 0.5)), rounded(a), rounded(quantile(before, 0.5)), len(before))})
 	return nil
 }
 
