@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -20,13 +22,15 @@ func (a *app) logsCommand() *cobra.Command {
 	var since config.Duration
 	var plain bool
 	c := &cobra.Command{
-		Use:   "logs ID [TASK]",
+		Use:   "logs RUN [TASK]",
 		Short: "Show what the tasks of a run printed",
 		Long: `Show what the tasks of a run printed, or one of them: by its number or, at the
-top of the graph, its name. What went to standard output and standard error goes
-there again. Lines begin with the number of their task where there may be more
-than one.`,
-		Example: "  cairn logs 0d5k2m…\n  cairn logs -f 0d5k2m…\n  cairn logs --grep 'error|panic' 0d5k2m…\n  cairn logs --tail 20 0d5k2m… 3.17",
+top of the graph, its name, and count(7) for one of many. What went to standard
+output and standard error goes there again. Lines begin with the name of their
+task where there may be more than one.
+
+RUN is an ID, or a name: then the newest run of that name.`,
+		Example: "  cairn logs 0d5k2m…\n  cairn logs -f 0d5k2m…\n  cairn logs --grep 'error|panic' 0d5k2m…\n  cairn logs --tail 20 nightly 'count(7)'",
 		Args:    takes(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if since > 0 {
@@ -36,18 +40,22 @@ than one.`,
 			if err != nil {
 				return err
 			}
+			id, err := a.newestRun(cmd.Context(), cl, args[0])
+			if err != nil {
+				return err
+			}
 			several := true
 			if len(args) > 1 {
-				n, err := findTask(cmd.Context(), cl, args[0], args[1])
+				n, err := findTask(cmd.Context(), cl, id, args[1])
 				if err != nil {
 					return err
 				}
 				q.Task, several = n.ID, n.Kind != "task"
 			}
 			if q.Follow && q.Tail == 0 {
-				return a.followOn(cmd.Context(), cl, args[0], q, several && !plain)
+				return a.followOn(cmd.Context(), cl, id, q, several && !plain)
 			}
-			return a.follow(cmd.Context(), cl, args[0], q, several && !plain, new(int))
+			return a.follow(cmd.Context(), cl, id, q, several && !plain, new(int))
 		},
 	}
 	f := c.Flags()
@@ -61,6 +69,9 @@ than one.`,
 	return c
 }
 
+// itemRE is what one of many tasks is called.
+var itemRE = regexp.MustCompile(`^(.+)\(([0-9]{1,10})\)$`)
+
 // findTask finds a task or node by its number or its name.
 func findTask(ctx context.Context, cl *client.Client, id, task string) (wire.RunNode, error) {
 	if task != "" && task[0] >= '0' && task[0] <= '9' {
@@ -71,10 +82,18 @@ func findTask(ctx context.Context, cl *client.Client, id, task string) (wire.Run
 	if err != nil {
 		return wire.RunNode{}, err
 	}
+	name, item := task, ""
+	if m := itemRE.FindStringSubmatch(task); m != nil {
+		name, item = m[1], m[2]
+	}
 	var known []string
 	for _, n := range inside(nodes) {
-		if n.Name == task && n.ID != "" {
+		switch {
+		case n.ID == "":
+		case n.Name == task:
 			return n.RunNode, nil
+		case n.Name == name && n.Kind == "tasks":
+			return cl.Node(ctx, id, n.ID+"."+item)
 		}
 		known = append(known, n.Name)
 	}
@@ -124,10 +143,11 @@ func (a *app) follow(ctx context.Context, cl *client.Client, id string, q client
 			b = fmt.Appendf(nil, "[%s of output not kept]", bytesText(l.Cut))
 		}
 		if named && open[l.Stream] != l.Task {
+			name := cmp.Or(l.Name, l.Task)
 			if open[l.Stream] != "" {
-				b = append([]byte("\n"), fmt.Appendf(nil, "%s | %s", l.Task, b)...)
+				b = append([]byte("\n"), fmt.Appendf(nil, "%s | %s", name, b)...)
 			} else {
-				b = fmt.Appendf(nil, "%s | %s", l.Task, b)
+				b = fmt.Appendf(nil, "%s | %s", name, b)
 			}
 		}
 		open[l.Stream] = l.Task

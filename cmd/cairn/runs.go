@@ -17,7 +17,7 @@ import (
 func (a *app) runsCommand() *cobra.Command {
 	return group("runs", "List, inspect and control runs of workflows",
 		`Runs of workflows and of single containers, which `+"`cairn run`"+` starts. They are named
-by their IDs, which the lists show.`,
+by their IDs, which the lists show, or by their names where it is clear which is meant.`,
 		a.runsLs(), a.runsGet(), a.runsCancel(), a.runsRetry(), a.runsSuspend(), a.runsResume(), a.runsResubmit(), a.runsRm(), a.runsSave())
 }
 
@@ -95,11 +95,12 @@ func took(r wire.Run) string {
 	return roughly(r.Ended.Sub(r.Created))
 }
 
-// control is a command that does something to runs.
-func (a *app) control(use, short, done string, f func(context.Context, *client.Client, string) (wire.Run, error)) *cobra.Command {
+// control is a command that does something to runs: to those in the phase, "" for any.
+func (a *app) control(use, short, done, phase string, f func(context.Context, *client.Client, string) (wire.Run, error)) *cobra.Command {
 	return &cobra.Command{
-		Use:   use + " ID...",
+		Use:   use + " RUN...",
 		Short: short,
+		Long:  short + ".\n\nRUN is an ID, or the name of the only run that this can be about.",
 		Args:  takes(1, 1000),
 		RunE: func(cmd *cobra.Command, ids []string) error {
 			cl, err := a.client()
@@ -107,6 +108,10 @@ func (a *app) control(use, short, done string, f func(context.Context, *client.C
 				return err
 			}
 			for _, id := range ids {
+				id, err := a.onlyRun(cmd.Context(), cl, id, phase)
+				if err != nil {
+					return err
+				}
 				r, err := f(cmd.Context(), cl, id)
 				if err != nil {
 					return err
@@ -120,7 +125,7 @@ func (a *app) control(use, short, done string, f func(context.Context, *client.C
 
 func (a *app) runsCancel() *cobra.Command {
 	var now bool
-	c := a.control("cancel", "End runs: their tasks are told to end, then exit handlers run", "canceled", func(ctx context.Context, cl *client.Client, id string) (wire.Run, error) {
+	c := a.control("cancel", "End runs: their tasks are told to end, then exit handlers run", "canceled", "live", func(ctx context.Context, cl *client.Client, id string) (wire.Run, error) {
 		return cl.Cancel(ctx, id, now)
 	})
 	c.Flags().BoolVar(&now, "now", false, "exit handlers do not run either")
@@ -128,13 +133,13 @@ func (a *app) runsCancel() *cobra.Command {
 }
 
 func (a *app) runsRetry() *cobra.Command {
-	return a.control("retry", "Begin what failed of ended runs again; what went well stays", "retried", func(ctx context.Context, cl *client.Client, id string) (wire.Run, error) {
+	return a.control("retry", "Begin what failed of ended runs again; what went well stays", "retried", "", func(ctx context.Context, cl *client.Client, id string) (wire.Run, error) {
 		return cl.Retry(ctx, id)
 	})
 }
 
 func (a *app) runsSuspend() *cobra.Command {
-	return a.control("suspend", "Begin no more tasks of runs; those that were begun go on", "suspended", func(ctx context.Context, cl *client.Client, id string) (wire.Run, error) {
+	return a.control("suspend", "Begin no more tasks of runs; those that were begun go on", "suspended", "live", func(ctx context.Context, cl *client.Client, id string) (wire.Run, error) {
 		return cl.Suspend(ctx, id)
 	})
 }
@@ -143,7 +148,7 @@ func (a *app) runsResume() *cobra.Command {
 	var q wire.ResumeRequest
 	var set []string
 	c := &cobra.Command{
-		Use:   "resume ID",
+		Use:   "resume RUN",
 		Short: "Go on with a run that is suspended, or with a node of it that waits for somebody",
 		Example: `  cairn runs resume 0d5k2m…
   cairn runs resume 0d5k2m… --node 4 --set approve=yes
@@ -165,11 +170,15 @@ func (a *app) runsResume() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := cl.Resume(cmd.Context(), args[0], q)
+			id, err := a.onlyRun(cmd.Context(), cl, args[0], "live")
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.stdout, "resumed %s: %s\n", args[0], phaseText(r))
+			r, err := cl.Resume(cmd.Context(), id, q)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(a.stdout, "resumed %s: %s\n", id, phaseText(r))
 			return nil
 		},
 	}
@@ -183,7 +192,7 @@ func (a *app) runsResume() *cobra.Command {
 
 func (a *app) runsResubmit() *cobra.Command {
 	return &cobra.Command{
-		Use:   "resubmit ID",
+		Use:   "resubmit RUN",
 		Short: "Start a new run of the same documents and arguments",
 		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -191,7 +200,11 @@ func (a *app) runsResubmit() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := cl.Resubmit(cmd.Context(), args[0])
+			id, err := a.newestRun(cmd.Context(), cl, args[0])
+			if err != nil {
+				return err
+			}
+			r, err := cl.Resubmit(cmd.Context(), id)
 			if err != nil {
 				return err
 			}
@@ -203,7 +216,7 @@ func (a *app) runsResubmit() *cobra.Command {
 
 func (a *app) runsRm() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm ID...",
+		Use:   "rm RUN...",
 		Short: "Forget ended runs, their logs and their files",
 		Args:  takes(1, 1000),
 		RunE: func(cmd *cobra.Command, ids []string) error {
@@ -212,6 +225,10 @@ func (a *app) runsRm() *cobra.Command {
 				return err
 			}
 			for _, id := range ids {
+				id, err := a.onlyRun(cmd.Context(), cl, id, "")
+				if err != nil {
+					return err
+				}
 				if err := cl.DeleteRun(cmd.Context(), id); err != nil {
 					return err
 				}
@@ -224,7 +241,7 @@ func (a *app) runsRm() *cobra.Command {
 
 func (a *app) runsSave() *cobra.Command {
 	return &cobra.Command{
-		Use:     "save ID NODE NAME [FILE]",
+		Use:     "save RUN NODE NAME [FILE]",
 		Short:   "Save a file that a node of a run left",
 		Long:    "Save a file that a node of a run left, in FILE or one called as it is; - is standard\noutput. A folder is a tar.",
 		Example: "  cairn runs save 0d5k2m… 2 report report.html\n  cairn runs save 0d5k2m… 3.17 pictures - | tar x",
@@ -234,7 +251,11 @@ func (a *app) runsSave() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r, err := cl.Artifact(cmd.Context(), args[0], args[1], args[2])
+			id, err := a.newestRun(cmd.Context(), cl, args[0])
+			if err != nil {
+				return err
+			}
+			r, err := cl.Artifact(cmd.Context(), id, args[1], args[2])
 			if err != nil {
 				return err
 			}

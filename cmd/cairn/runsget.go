@@ -39,15 +39,20 @@ type nodeView struct {
 
 func (a *app) runsGet() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "get ID",
+		Use:   "get RUN",
 		Short: "Show a run: its nodes, what failed and what that printed last",
+		Long:  "Show a run: its nodes, what failed and what that printed last.\n\nRUN is an ID, or a name: then the newest run of that name.",
 		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {
 				return err
 			}
-			r, err := cl.Run(cmd.Context(), args[0])
+			id, err := a.newestRun(cmd.Context(), cl, args[0])
+			if err != nil {
+				return err
+			}
+			r, err := cl.Run(cmd.Context(), id)
 			if err != nil {
 				return err
 			}

@@ -66,8 +66,11 @@ func (a *API) readLogs(ctx context.Context, in *logsInput) (*huma.StreamResponse
 		gap = 0 // somebody looks at it
 	}
 	return a.streamEvery(gap, func(ctx context.Context, line func(any)) {
+		names := a.Work.Names(in.ID)
 		err := a.Logs.Read(ctx, q, func(l logs.Line) error {
-			line(logItem{lineOf(l)})
+			out := lineOf(l)
+			out.Name, _ = names.Of(ctx, l.Task) // it has its number
+			line(logItem{out})
 			return ctx.Err()
 		})
 		if err != nil {

@@ -28,6 +28,7 @@ type Runs interface {
 	Runs(ctx context.Context, f work.RunFilter, after string, limit int) ([]work.Info, string, error)
 	Nodes(ctx context.Context, id, parent, after string, limit int, f machine.Filter) ([]machine.View, bool, error)
 	Node(ctx context.Context, id, node string) (machine.View, error)
+	Names(run string) *work.Names
 }
 
 // Work is the work server.

@@ -155,6 +155,7 @@ type ResumeRequest struct {
 // Bytes is in its place where the line is no UTF-8.
 type LogLine struct {
 	Task    string    `json:"task"`
+	Name    string    `json:"name,omitempty"` // what people call the task: count(7)
 	Attempt int       `json:"attempt"`
 	Stream  string    `json:"stream" enum:"stdout,stderr"`
 	At      time.Time `json:"at"`
