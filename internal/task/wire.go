@@ -60,6 +60,9 @@ type Grant struct {
 type Beat struct {
 	Worker string `json:"worker"`
 	Held   []Ref  `json:"held"`
+	// Wait is how long the server may hold the call when it has nothing to say, so
+	// that a worker hears at once what it is to end.
+	Wait time.Duration `json:"wait,omitempty"`
 }
 
 // Beaten answers a Beat.
@@ -67,6 +70,9 @@ type Beaten struct {
 	Term time.Duration `json:"term"`
 	// Cancel are tasks to be ended, with their outcome Canceled.
 	Cancel []Ref `json:"cancel,omitempty"`
+	// Again: something was canceled that may have been taken since the call. Beat
+	// again soon.
+	Again bool `json:"again,omitempty"`
 	// Lost are leases that are not held any more: end the task, say nothing.
 	Lost []Ref `json:"lost,omitempty"`
 	// Return asks for so many leases of tasks that were not started, because

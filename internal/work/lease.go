@@ -56,12 +56,19 @@ type worker struct {
 	name string
 	seen time.Duration         // when it was last heard of
 	held map[key]time.Duration // when each was granted, or last said to be held
+	stop chan struct{}         // closed, and made again, when it is to end something
+}
+
+// tell answers the beats that wait.
+func (w *worker) tell() {
+	close(w.stop)
+	w.stop = make(chan struct{})
 }
 
 func (s *Server) worker(name string) *worker {
 	w := s.workers[name]
 	if w == nil {
-		w = &worker{name: name, held: map[key]time.Duration{}}
+		w = &worker{name: name, held: map[key]time.Duration{}, stop: make(chan struct{})}
 		s.workers[name] = w
 	}
 	w.seen = s.d.Clock.Mono()
@@ -202,34 +209,59 @@ func (s *Server) Holds(l task.Ref) bool {
 	return ok
 }
 
-// Beat hears what a worker holds, and says what of that it is to end.
-func (s *Server) Beat(_ context.Context, b task.Beat) (task.Beaten, error) {
-	out := task.Beaten{Term: s.cfg.Term}
+// held is a lease as a beat names it.
+type held struct {
+	task.Ref
+	machine.Lease
+	ok bool // it is one that was granted
+}
+
+// Beat hears what a worker holds, and says what of that it is to end. An answer
+// that says nothing is held for as long as the worker lets it.
+func (s *Server) Beat(ctx context.Context, b task.Beat) (task.Beaten, error) {
 	if b.Worker == "" || len(b.Worker) > maxWorker {
-		return out, fmt.Errorf("%w: a worker has a name of at most %d bytes", ErrInvalid, maxWorker)
+		return task.Beaten{}, fmt.Errorf("%w: a worker has a name of at most %d bytes", ErrInvalid, maxWorker)
 	}
 	if len(b.Held) > maxOutcomes {
-		return out, fmt.Errorf("%w: %d leases at once, at most %d", ErrInvalid, len(b.Held), maxOutcomes)
+		return task.Beaten{}, fmt.Errorf("%w: %d leases at once, at most %d", ErrInvalid, len(b.Held), maxOutcomes)
 	}
 	select {
 	case <-s.ended:
-		return out, ErrClosed
+		return task.Beaten{}, ErrClosed
 	default:
-	}
-	type held struct {
-		task.Ref
-		machine.Lease
-		ok bool
 	}
 	all := make([]held, len(b.Held))
 	for i, r := range b.Held { // before the lock is taken
 		t, err := machine.ParseTask(r.Task)
 		all[i] = held{r, machine.Lease{Ref: t, Attempt: uint32(r.Attempt)}, err == nil && s.tokens.right(r)}
 	}
+	out, stop := s.beat(b.Worker, all)
+	if b.Wait <= 0 || stop == nil || len(out.Cancel)+len(out.Lost)+out.Return > 0 || out.Drain {
+		return out, nil
+	}
+	again := false
+	select {
+	case <-stop:
+		again = true
+	case <-s.d.Clock.After(min(b.Wait, s.cfg.Term/2)):
+	case <-ctx.Done():
+		return out, ctx.Err()
+	case <-s.ended:
+		return out, ErrClosed
+	}
+	out, _ = s.beat(b.Worker, all)
+	out.Again = again
+	return out, nil
+}
+
+// beat notes that leases are held. What it returns besides the answer is closed
+// when whoever holds them is to end something.
+func (s *Server) beat(worker string, all []held) (out task.Beaten, stop <-chan struct{}) {
+	out.Term = s.cfg.Term
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.d.Clock.Mono()
-	if w := s.workers[b.Worker]; w != nil {
+	if w := s.workers[worker]; w != nil {
 		w.seen = now
 	}
 	var in *pool // a worker is in one
@@ -239,27 +271,27 @@ func (s *Server) Beat(_ context.Context, b task.Beat) (task.Beaten, error) {
 			out.Lost = append(out.Lost, h.Ref)
 			continue
 		}
-		name, stop, ok := r.m.Holds(h.Node, h.Item, h.Lease.Attempt)
+		name, ends, ok := r.m.Holds(h.Node, h.Item, h.Lease.Attempt)
 		w := s.workers[name]
 		if !ok || w == nil {
 			out.Lost = append(out.Lost, h.Ref)
 			continue
 		}
-		in = r.in
+		in, stop = r.in, w.stop
 		k := key{r, h.Lease}
 		if _, ok := w.held[k]; ok {
 			w.held[k] = now
 		}
-		if stop {
+		if ends {
 			out.Cancel = append(out.Cancel, h.Ref)
 		}
 	}
 	out.Drain = s.draining
-	if in != nil && len(all) > 1 && in.starving(b.Worker) {
+	if in != nil && len(all) > 1 && in.starving(worker) {
 		// Others have nothing to do: half of what has not begun is theirs.
 		out.Return = len(all) / 2
 	}
-	return out, nil
+	return out, stop
 }
 
 // Drain has workers finish what they have and leave, or ends that.

@@ -2,6 +2,8 @@ package work_test
 
 import (
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -264,5 +266,45 @@ func TestOutputsAreBounded(t *testing.T) {
 	nodes, _, err := r.s.Nodes(t.Context(), id, "2", "", 0, machine.Filter{})
 	if err != nil || len(nodes) != 1 || nodes[0].Phase != machine.Errored || !strings.Contains(nodes[0].Message, "as an artifact") {
 		t.Errorf("%+v %v", nodes, err)
+	}
+}
+
+// A beat that waits hears at once what was canceled; what was taken meanwhile,
+// with the one after it.
+func TestBeatThatWaits(t *testing.T) {
+	for name, taken := range map[string]bool{"what it held": false, "what it took since": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, work.Config{})
+			r.submit(worktest.Fan("fan", 1))
+			id := r.submit(worktest.Fan("fan", 1))
+			leases := r.ask(task.Ask{Worker: "a", Want: 2}).Leases
+			held := []task.Ref{leases[0].Ref, leases[1].Ref}
+			said, want := held, 1
+			if taken {
+				said, want = slices.DeleteFunc(slices.Clone(held), func(l task.Ref) bool { return l.Run == id }), 0
+			}
+			r.settle()
+			waiting := r.clock.Waiting()
+			heard := make(chan task.Beaten, 1)
+			go func() {
+				b, err := r.s.Beat(t.Context(), task.Beat{Worker: "a", Held: said, Wait: time.Hour})
+				if err != nil {
+					t.Error(err)
+				}
+				heard <- b
+			}()
+			for r.clock.Waiting() == waiting {
+				runtime.Gosched()
+			}
+			if err := r.s.Cancel(t.Context(), id, "ann", false); err != nil {
+				t.Fatal(err)
+			}
+			if b := <-heard; !b.Again || len(b.Cancel) != want || len(b.Lost) != 0 {
+				t.Errorf("heard %+v, want %d canceled", b, want)
+			}
+			if b, err := r.s.Beat(t.Context(), task.Beat{Worker: "a", Held: held, Wait: time.Hour}); err != nil || len(b.Cancel) != 1 {
+				t.Errorf("then %+v %v", b, err)
+			}
+		})
 	}
 }

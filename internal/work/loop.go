@@ -103,6 +103,7 @@ type commit struct {
 	after   []func()             // what happens once it is durable; under the lock
 	asks    []ask                // questions of runs, which go out once it is durable
 	served  []*waiter            // who hear what they got once it is durable
+	stops   []string             // workers who are to end something
 }
 
 // ask is an effect that has to be answered from outside.
@@ -248,7 +249,10 @@ func (c *commit) effects(r *run, effects []machine.Effect) {
 			c.s.locks.release(r, e)
 			c.grantLocks(e.Namespace, e.Name)
 		case machine.Stop:
-			// The worker hears it with its next beat, from the run's state.
+			// The worker hears it with its beat, from the run's state.
+			if name, _, ok := r.m.Holds(e.Node, e.Item, e.Attempt); ok {
+				c.stops = append(c.stops, name)
+			}
 		case machine.Finished:
 			r.finished = true
 		default:
@@ -318,6 +322,11 @@ func (c *commit) settle() {
 	for _, w := range c.served {
 		w.got <- w.leases
 		w.leases = nil
+	}
+	for _, name := range c.stops {
+		if w := c.s.workers[name]; w != nil {
+			w.tell()
+		}
 	}
 	for _, f := range c.after {
 		f()

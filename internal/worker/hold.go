@@ -18,10 +18,6 @@ const (
 	aheadMax  = 64 // for each slot
 )
 
-// servingBeat is how often a worker beats that has daemons: a run ends when they
-// have.
-const servingBeat = time.Second
-
 // lease is a task that this worker holds.
 type lease struct {
 	task.Lease
@@ -329,15 +325,11 @@ func (h *hold) finish(l *lease, o task.Outcome) {
 	h.change()
 }
 
-// beat waits until something is held, and says when the next heartbeat is due:
-// often enough that a few may be lost before the leases are, and that a daemon
-// hears soon that nobody needs it.
+// beat waits until something is held, and says how long there may be between two
+// heartbeats: few enough that some may be lost before the leases are.
 func (h *hold) beat(ctx context.Context, most time.Duration) (every time.Duration, ok bool) {
 	ok = h.await(ctx, func() bool {
 		every = min(most, h.term/4)
-		if h.serving > 0 {
-			every = min(every, servingBeat)
-		}
 		return len(h.leases) > 0
 	})
 	return every, ok

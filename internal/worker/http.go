@@ -83,7 +83,7 @@ func (h *HTTP) Ask(ctx context.Context, a task.Ask) (g task.Grant, err error) {
 
 // Beat implements [Server].
 func (h *HTTP) Beat(ctx context.Context, b task.Beat) (r task.Beaten, err error) {
-	ctx, end := context.WithTimeout(ctx, callTimeout/2)
+	ctx, end := context.WithTimeout(ctx, callTimeout/2+b.Wait)
 	defer end()
 	return r, h.call(ctx, task.PathBeat, b, &r)
 }

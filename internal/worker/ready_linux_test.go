@@ -17,7 +17,7 @@ import (
 )
 
 // A daemon that is ready is told of, until somebody hears it, and leaves its slot
-// to others; it is asked after every second, and ended when nobody needs it.
+// to others; it is ended when nobody needs it.
 func TestDaemonLeavesItsSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBook(words("serve"))
@@ -29,17 +29,48 @@ func TestDaemonLeavesItsSlot(t *testing.T) {
 		b.until(t, "the daemon serves", func() bool { return b.serving["0"] == "127.0.0.1" })
 		b.with(func() { b.tasks = append(b.tasks, words("ok"), words("ok")) })
 		b.until(t, "the others end beside it", func() bool { return len(b.outcomes) == 2 })
-		before := len(b.beats)
-		time.Sleep(10 * time.Second)
-		if n := len(b.beats) - before; n < 9 {
-			t.Errorf("%d beats in 10 s", n)
-		}
 		b.with(func() {
 			b.beat = func(beat task.Beat) task.Beaten { return task.Beaten{Cancel: beat.Held} }
 		})
 		if o := b.results(t, 3); o[0].Phase != task.Canceled {
 			t.Errorf("it ended as %+v", o[0])
 		}
+		b.with(func() { b.drain = true })
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// The server may hold a heartbeat, to say at once what is canceled. Then others
+// follow, but not all at once.
+func TestHeartbeatsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBook(words("serve"))
+		begun, done, _ := begin(t, 1, b)
+		<-begun
+		for _, again := range []bool{false, true} {
+			b.with(func() { b.beats, b.beat = nil, func(task.Beat) task.Beaten { return task.Beaten{Again: again} } })
+			time.Sleep(20 * time.Second)
+			b.with(func() {
+				want := 4
+				if again {
+					want = 20
+				}
+				if n := len(b.beats); n < want-4 || n > want+1 {
+					t.Errorf("again %t: %d beats in 20 s, want about %d", again, n, want)
+				}
+				for _, beat := range b.beats {
+					if beat.Wait != DefaultBeat {
+						t.Errorf("a beat lets the server wait %v", beat.Wait)
+					}
+				}
+			})
+		}
+		b.with(func() {
+			b.beat = func(beat task.Beat) task.Beaten { return task.Beaten{Cancel: beat.Held} }
+		})
+		b.results(t, 1)
 		b.with(func() { b.drain = true })
 		if err := <-done; err != nil {
 			t.Error(err)

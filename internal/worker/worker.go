@@ -262,18 +262,22 @@ func (w *Worker) beats(ctx context.Context) {
 	defer runtime.UnlockOSThread()
 	for {
 		every, ok := w.hold.beat(ctx, w.cfg.Beat)
-		if !ok || clock.Sleep(ctx, w.deps.Clock, every) != nil {
+		if !ok {
 			return
 		}
-		held := w.hold.refs()
-		b, err := w.deps.Server.Beat(ctx, task.Beat{Worker: w.cfg.Name, Held: held})
-		if err != nil {
-			if ctx.Err() == nil {
-				w.deps.Log.Debug("heartbeat", "err", err)
-			}
-			continue
+		began := w.deps.Clock.Mono()
+		b, err := w.deps.Server.Beat(ctx, task.Beat{Worker: w.cfg.Name, Held: w.hold.refs(), Wait: every})
+		if err == nil {
+			w.hold.beaten(b)
+		} else if ctx.Err() == nil {
+			w.deps.Log.Debug("heartbeat", "err", err)
 		}
-		w.hold.beaten(b)
+		if b.Again || len(b.Cancel) > 0 {
+			every /= 5 // what is canceled often has company
+		}
+		if clock.Sleep(ctx, w.deps.Clock, every-(w.deps.Clock.Mono()-began)) != nil {
+			return
+		}
 	}
 }
 

@@ -250,7 +250,7 @@ func (d *Dispatcher) Beat(ctx context.Context, c Claims, b task.Beat) (task.Beat
 		}
 		return !c.covers(r)
 	})
-	out, err := d.d.Server.Beat(ctx, task.Beat{Worker: cmp.Or(b.Worker, "pod"), Held: held})
+	out, err := d.d.Server.Beat(ctx, task.Beat{Worker: cmp.Or(b.Worker, "pod"), Held: held, Wait: b.Wait})
 	if err != nil {
 		return out, err
 	}
@@ -292,15 +292,24 @@ func (g *group) waits(but *pod) bool {
 	return false
 }
 
+// OutOfMemory is in what Gone is told of a pod that the kernel ended as a whole,
+// for a process of it that took too much: kubelets have it do so under cgroups v2.
+const OutOfMemory = "OOMKilled"
+
 // Gone is told of a pod that has ended: what it held goes to others, and that
-// is not the user's expense.
+// is not the user's expense. But where all that it held was one task, and the
+// pod had no memory left, it was that.
 func (d *Dispatcher) Gone(run, class, name, why string) {
 	d.mu.Lock()
 	var told []task.Outcome
 	if g := d.known(run, class); g != nil {
 		if p := g.pods[name]; p != nil {
 			for _, x := range p.held {
-				told = append(told, failed(x.Ref, fmt.Sprintf("pod %s: %s", name, why), true))
+				o := failed(x.Ref, fmt.Sprintf("pod %s: %s", name, why), true)
+				if len(p.held) == 1 && strings.Contains(why, OutOfMemory) {
+					o = task.Outcome{Ref: x.Ref, Phase: task.Failed, Exit: 137, Message: "killed: out of memory, and pod " + name + " with it"}
+				}
+				told = append(told, o)
 			}
 			delete(g.pods, name)
 		}
