@@ -51,6 +51,8 @@ func run(ctx context.Context, args []string) error {
 	token := f.String("token-file", "", "file with its secret (else CAIRN_TOKEN)")
 	scratch := f.String("scratch", "/tmp/cairn-worker", "folder that is its own: in a pod an emptyDir, for overlays cannot lie on the image itself")
 	address := f.String("address", "", "IP address at which others find it, for daemons")
+	meet := f.String("meet", "", "folder that the containers of its pod have in common, where they are one task")
+	member := f.String("member", "", "be the container of this name of such a task, and run the program behind the flags when it is its turn")
 	single := f.Bool("single", false, "the container is for one task only")
 	resources := f.Bool("resources", false, "make requests of tasks to the cluster that it is in, and run no programs")
 	verbose := f.Bool("verbose", false, "say more")
@@ -66,11 +68,14 @@ func run(ctx context.Context, args []string) error {
 	if *install != "" {
 		return copySelf(*install)
 	}
+	if *member != "" {
+		return process.Member(ctx, *meet, *member, f.Args(), os.Environ())
+	}
 	level := slog.LevelInfo
 	if *verbose {
 		level = slog.LevelDebug
 	}
-	return process.Run(ctx, process.Config{Server: *server, CA: os.Getenv("CAIRN_CA"), Direct: true, Token: os.Getenv("CAIRN_TOKEN"), TokenFile: *token, Pool: *pool, Name: *name, Slots: *slots, Scratch: *scratch, Single: *single, Address: *address, Resources: *resources,
+	return process.Run(ctx, process.Config{Server: *server, CA: os.Getenv("CAIRN_CA"), Direct: true, Token: os.Getenv("CAIRN_TOKEN"), TokenFile: *token, Pool: *pool, Name: *name, Slots: *slots, Scratch: *scratch, Single: *single, Address: *address, Meet: *meet, Resources: *resources,
 		Fresh: fresh, Keep: shared, Entrypoint: entrypoint, Command: command, Env: os.Environ(),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))})
 }

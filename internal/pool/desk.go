@@ -2,6 +2,8 @@ package pool
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"path"
@@ -42,6 +44,9 @@ func (d *desk) admit(ctx context.Context, t task.Task, run func(name string, im 
 		}
 		return d.deps.HTTP(ctx, t.HTTP, t.Timeout)
 	}
+	if t.Resource != nil {
+		return failed(errors.New("it makes a request to a cluster, and this pool is in none: run it in the pool of one"), false)
+	}
 	want := amount{cpu: t.CPU, memory: t.Memory}
 	if err := d.refuse(t, want); err != nil {
 		return failed(err, false)
@@ -69,6 +74,9 @@ func (d *desk) refuse(t task.Task, want amount) error {
 	default:
 		return fmt.Errorf("isolation %.40q: say auto, overlay, readonly, pod or shared", t.Isolation)
 	}
+	if t.Set != nil {
+		return errors.New("it is several containers in one pod, which only a cluster can give: run it in the pool of one")
+	}
 	if len(t.Pod) > 0 {
 		var names []string
 		for name := range t.Pod {
@@ -87,6 +95,26 @@ func (d *desk) refuse(t task.Task, want amount) error {
 
 // claimRE is what a claim may be called: it is the name of a folder.
 var claimRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$`)
+
+// claimOf is what a claim is called here: who may use a namespace may use its
+// claims, and no others. Those of the namespace that runs are in unless they say
+// otherwise have their own names. No claim has an @ in its name.
+func claimOf(v task.Volume) string {
+	if v.Namespace == "" || v.Namespace == "default" {
+		return v.Claim
+	}
+	sum := sha256.Sum256([]byte(v.Namespace)) // which may have any letter
+	return hex.EncodeToString(sum[:8]) + "@" + v.Claim
+}
+
+// engineVolume is the same for an engine, which knows fewer letters.
+func engineVolume(v task.Volume) string {
+	space, claim, other := strings.Cut(claimOf(v), "@")
+	if !other {
+		return "cairn-" + v.Claim
+	}
+	return "cairn_" + space + "_" + claim
+}
 
 func checkVolume(v task.Volume) error {
 	if v.Claim != "" && !claimRE.MatchString(v.Claim) {

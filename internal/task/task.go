@@ -47,6 +47,8 @@ type Task struct {
 	// so, or when it has been started, and that is told with [Ask.Serving].
 	Daemon bool   `json:"daemon,omitempty"`
 	Ready  *Probe `json:"ready,omitempty"`
+	// Set: other containers of its pod are part of it.
+	Set *Set `json:"set,omitempty"`
 	// HTTP, in place of an image: a request that the server makes itself.
 	HTTP *HTTP `json:"http,omitempty"`
 	// Resource, likewise: a request to a cluster that the worker makes.
@@ -123,6 +125,9 @@ type Volume struct {
 	Path     string `json:"path"`
 	Claim    string `json:"claim,omitempty"` // of a persistent one, which tasks share
 	ReadOnly bool   `json:"read_only,omitempty"`
+	// Namespace of the run: those of others with a claim of this name mean
+	// another one.
+	Namespace string `json:"namespace,omitempty"`
 }
 
 // A Probe asks a program whether it is ready: one of Exec, Port with HTTP, and
@@ -141,6 +146,23 @@ type Probe struct {
 	Period  time.Duration `json:"period,omitempty"`
 	Timeout time.Duration `json:"timeout,omitempty"`
 	Times   int           `json:"times,omitempty"`
+}
+
+// A Set is several containers that are one task. Each runs its program when
+// those that it needs have ended well; the task has when all have.
+type Set struct {
+	Name    string   `json:"name"` // of the task's own
+	Needs   []string `json:"needs,omitempty"`
+	Members []Member `json:"members,omitempty"` // the others
+	// Retries is how often a program that failed is run again, after Delay.
+	Retries int           `json:"retries,omitempty"`
+	Delay   time.Duration `json:"delay,omitempty"`
+}
+
+// A Member is a container of a Set.
+type Member struct {
+	Name  string   `json:"name"`
+	Needs []string `json:"needs,omitempty"`
 }
 
 // HTTP is a request in place of a program.

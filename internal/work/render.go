@@ -10,6 +10,22 @@ import (
 	"cairn.dev/cairn/internal/workflow"
 )
 
+// claimed says of a task's claims in whose namespace they are. The task may be
+// one of many that have its volumes.
+func claimed(t *task.Task, namespace string) *task.Task {
+	if !slices.ContainsFunc(t.Volumes, func(v task.Volume) bool { return v.Claim != "" }) {
+		return t
+	}
+	out := *t
+	out.Volumes = slices.Clone(t.Volumes)
+	for i := range out.Volumes {
+		if v := &out.Volumes[i]; v.Claim != "" {
+			v.Namespace = namespace
+		}
+	}
+	return &out
+}
+
 // render makes tasks of leases and puts them into g. Tasks that their
 // conditions skip, and those that cannot be made, are said to their runs.
 func (s *Server) render(ctx context.Context, leases []lease, g *task.Grant) error {
@@ -65,7 +81,7 @@ func (s *Server) render(ctx context.Context, leases []lease, g *task.Grant) erro
 			name := l.run.m.TaskName(l.Ref)
 			x := task.Lease{Ref: task.Ref{Run: l.run.id, Task: name, Attempt: int(l.Attempt)}, Key: l.run.id + "/" + name}
 			x.Token = s.tokens.make(x.Run, x.Task, x.Attempt)
-			x.Body, x.Own = share(g, t)
+			x.Body, x.Own = share(g, claimed(t, l.run.namespace))
 			g.Leases = append(g.Leases, x)
 		}
 	}
@@ -105,7 +121,7 @@ func share(g *task.Grant, t *task.Task) (int, *task.Own) {
 // an Own.
 func differ(b, t *task.Task) (*task.Own, bool) {
 	if b.Image != t.Image || b.WorkDir != t.WorkDir || b.Timeout != t.Timeout || b.Grace != t.Grace || b.CPU != t.CPU || b.Memory != t.Memory ||
-		b.User != t.User || b.Isolation != t.Isolation || b.LogLimit != t.LogLimit || b.HTTP != nil || t.HTTP != nil || b.Daemon != t.Daemon || !reflect.DeepEqual(b.Ready, t.Ready) || !reflect.DeepEqual(b.Pod, t.Pod) ||
+		b.User != t.User || b.Isolation != t.Isolation || b.LogLimit != t.LogLimit || b.HTTP != nil || t.HTTP != nil || b.Resource != nil || t.Resource != nil || b.Daemon != t.Daemon || !reflect.DeepEqual(b.Ready, t.Ready) || !reflect.DeepEqual(b.Set, t.Set) || !reflect.DeepEqual(b.Pod, t.Pod) ||
 		!slices.Equal(b.Env, t.Env) || !slices.Equal(b.Volumes, t.Volumes) || !slices.EqualFunc(b.Inputs, t.Inputs, sameInput) || !slices.EqualFunc(b.Outputs, t.Outputs, sameOutput) {
 		return nil, false
 	}

@@ -78,6 +78,8 @@ type Setting struct {
 	// Exec runs another program beside the task's, where that can be had, and is
 	// nil where it cannot.
 	Exec func(ctx context.Context, args []string) error
+	// Set: other containers are part of the task.
+	Set *set
 	// Killed counts the processes that the kernel killed for want of memory.
 	Killed func() int
 
@@ -107,11 +109,24 @@ func (x *Executor) Run(ctx context.Context, s Setting, j Job) task.Outcome {
 	}
 	program.Env = s.env(j)
 	result := &capture{limit: MaxText}
-	end, why, err := x.watch(ctx, s, program, j, result)
+	watch := func(ctx context.Context) (keep.End, error, error) {
+		*result = capture{limit: MaxText}
+		return x.watch(ctx, s, program, j, result)
+	}
+	var end keep.End
+	var why, err error
+	if s.Set == nil {
+		end, why, err = watch(ctx)
+	} else {
+		end, why, err = s.Set.run(ctx, watch)
+	}
 	if err != nil {
 		return failed(whose(err))
 	}
 	o := outcome(end, why)
+	if s.Set != nil && s.Set.failed != "" && o.Phase != task.Succeeded {
+		o.Message = "container " + s.Set.failed + ": " + o.Message
+	}
 	if ctx.Err() != nil {
 		return Ended(ctx, o)
 	}

@@ -32,7 +32,10 @@ type LocalConfig struct {
 	// Entrypoint and Command of the container's image, for tasks that have
 	// none of their own.
 	Entrypoint, Command []string
-	Limits              files.Limits // of folders that are unpacked; see [DefaultLimits]
+	// Meet is a folder that this container has in common with the others of its
+	// pod, for tasks that are in all of them; "" for none.
+	Meet   string
+	Limits files.Limits // of folders that are unpacked; see [DefaultLimits]
 }
 
 // DefaultLimits are those of folders that are unpacked.
@@ -124,6 +127,11 @@ func (l *Local) Close() {
 	}
 	l.clears.Wait()
 	l.kills.close()
+	if l.cfg.Meet != "" {
+		if err := os.WriteFile(filepath.Join(l.cfg.Meet, parted), nil, 0o644); err != nil {
+			l.log.Error("tell the other containers of the pod that they may end", "err", err)
+		}
+	}
 }
 
 // Run implements [Runner].
@@ -405,6 +413,12 @@ func (l *Local) run(ctx context.Context, p *place, n int, j Job) task.Outcome {
 		dir = "/"
 	}
 	s := Setting{Keeper: p.keeper, Private: private, OwnHome: true, Dir: dir, Env: l.cfg.Env, Entrypoint: l.cfg.Entrypoint, Command: l.cfg.Command, Killed: l.kills.count}
+	if j.Task.Set != nil {
+		if l.cfg.Meet == "" {
+			return task.Outcome{Phase: task.Errored, Exit: -1, Message: "it is several containers in one pod: it needs the pool of a cluster"}
+		}
+		s.Set = newSet(l.cfg.Meet, l.executor.Clock, j)
+	}
 	if l.cfg.Place.Single {
 		s.Exec = l.beside
 	}

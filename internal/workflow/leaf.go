@@ -21,7 +21,9 @@ type taskDoc struct {
 	order   []string
 	each    bool
 	uses    string // a template, in place of an image
-	sign    *signature
+	// resource: it makes a request to a cluster, in place of an image.
+	resource bool
+	sign     *signature
 }
 
 // output is an output of a task: its type, and where a scope has it.
@@ -37,7 +39,7 @@ type output struct {
 // names are those under which expressions see the task.
 func (t *taskDoc) names() []name {
 	out := []name{{text: "tasks." + t.name + ".status", typ: cel.StringType, path: []string{"tasks", t.name, "status"}}}
-	if t.uses == "" && !t.each {
+	if t.uses == "" && !t.each && !t.resource {
 		out = append(out, name{text: "tasks." + t.name + ".exitCode", typ: cel.IntType, path: []string{"tasks", t.name, "exitCode"}})
 	}
 	if t.node.Get("daemon").Bool() && !t.each {
@@ -83,13 +85,13 @@ func (c *compiler) readTask(n *document.Node) *taskDoc {
 		return nil
 	}
 	var does []string
-	for _, k := range []string{"image", "uses", "suspend"} {
+	for _, k := range []string{"image", "uses", "suspend", "resource"} {
 		if n.Get(k) != nil {
 			does = append(does, k)
 		}
 	}
 	if len(does) != 1 {
-		n.Fail("the task %q has to have one of image, uses and suspend", t.name)
+		n.Fail("the task %q has to have one of image, uses, resource and suspend", t.name)
 		return nil
 	}
 	if n.Get("uses") == nil && n.Get("with") != nil {
@@ -97,7 +99,7 @@ func (c *compiler) readTask(n *document.Node) *taskDoc {
 	}
 	if does[0] != "image" {
 		for _, k := range []string{"command", "args", "script", "env", "workdir", "files", "outputs", "resources", "user", "isolation", "volumes", "grace", "logLimit", "daemon", "ready"} {
-			if x := n.Get(k); x != nil {
+			if x := n.Get(k); x != nil && !(k == "outputs" && does[0] == "resource") {
 				x.FailKey("%s goes with image, and not with %s", k, does[0])
 			}
 		}
@@ -116,7 +118,11 @@ func (c *compiler) readTask(n *document.Node) *taskDoc {
 			}
 		}
 	}
-	t.readOutputs(n.Get("outputs"))
+	if t.resource = does[0] == "resource"; t.resource {
+		t.readReadings(n.Get("outputs"))
+	} else {
+		t.readOutputs(n.Get("outputs"))
+	}
 	return t
 }
 
@@ -127,6 +133,9 @@ func (t *taskDoc) readOutputs(n *document.Node) {
 		file := ""
 		if e.Node.IsMap() {
 			e.Node.Known(outputFields...)
+			if x := e.Node.Get("value"); x != nil {
+				x.FailKey("value reads an object of a cluster: it goes with resource")
+			}
 			o.kind = oneOf(e.Node.Get("type"), types_, "text")
 			file = e.Node.Get("path").Text()
 			o.out.Optional = e.Node.Get("optional").Bool()
@@ -192,16 +201,20 @@ type namedExpr struct {
 	expr Expr
 }
 
-// leaf compiles a task that runs an image, and returns the names it uses.
-func (c *compiler) leaf(t *taskDoc, env *celEnv, exit bool) (*program, []string) {
-	n := t.node
-	p := &program{}
-	before := c.log.Len()
-	var uses []string
+// leaf compiles a task that runs an image or makes a request, and returns the
+// names it uses.
+func (c *compiler) leaf(t *taskDoc, env *celEnv, exit bool) (Leaf, []string) {
 	inner := env
 	if !exit {
 		inner = inside(env)
 	}
+	if t.resource {
+		return c.request(t, inner)
+	}
+	n := t.node
+	p := &program{}
+	before := c.log.Len()
+	var uses []string
 	take := func(n *document.Node) Expr {
 		w, err := inner.compileText(n.Text())
 		if err != nil {

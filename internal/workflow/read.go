@@ -36,12 +36,13 @@ var (
 	metadataFields = []string{"name", "namespace", "labels", "annotations"}
 	workflowFields = []string{"inputs", "outputs", "tasks", "onExit", "parallelism", "failFast", "timeout", "priority", "locks", "keep", "retryBudget", "suspended", "isolation", "description"}
 	cronFields     = []string{"schedules", "timezone", "overlap", "suspended", "late", "keepSucceeded", "keepFailed", "workflow"}
-	taskFields     = []string{"name", "image", "command", "args", "script", "env", "workdir", "files", "outputs", "needs", "runs", "when", "forEach", "parallelism", "retries", "timeout", "grace", "resources", "user", "isolation", "volumes", "locks", "cache", "allowFailure", "daemon", "ready", "uses", "with", "suspend", "description", "logLimit"}
+	taskFields     = []string{"name", "image", "command", "args", "script", "env", "workdir", "files", "outputs", "needs", "runs", "when", "forEach", "parallelism", "retries", "timeout", "grace", "resources", "user", "isolation", "volumes", "locks", "cache", "allowFailure", "daemon", "ready", "uses", "with", "suspend", "resource", "description", "logLimit"}
 	inputFields    = []string{"type", "default", "optional", "enum", "description"}
-	outputFields   = []string{"type", "path", "default", "optional", "description"}
+	outputFields   = []string{"type", "path", "value", "default", "optional", "description"}
 	valueFields    = []string{"type", "value", "default", "description"}
 	retryFields    = []string{"limit", "on", "when", "delay", "factor", "maxDelay", "for"}
 	eachFields     = []string{"files", "s3", "match", "count", "start", "format", "in"}
+	requestFields  = []string{"action", "manifest", "patch", "success", "failure", "owner", "account"}
 	resourceFields = []string{"cpu", "memory"}
 	lockFields     = []string{"name", "size"}
 	cacheFields    = []string{"key", "name", "maxAge"}

@@ -35,7 +35,7 @@ func Schema() []byte {
 	locks := list(either(text, of(lockFields, map[string]any{"name": text, "size": whole})))
 	task := of(taskFields, map[string]any{
 		"name": text, "image": text, "command": texts, "args": texts, "script": text, "env": texture, "workdir": text, "files": texture,
-		"outputs": named(either(kind, of(outputFields, map[string]any{"type": kind, "path": text, "optional": flag, "description": text}))),
+		"outputs": named(either(kind, of(outputFields, map[string]any{"type": kind, "path": text, "value": text, "optional": flag, "description": text}))),
 		"needs":   list(text), "runs": map[string]any{"enum": []string{"success", "failure", "always"}}, "when": text,
 		"forEach":     either(text, list(anything), of(eachFields, map[string]any{"files": text, "s3": text, "match": text, "format": text})),
 		"parallelism": whole,
@@ -45,6 +45,8 @@ func Schema() []byte {
 		"volumes": list(of(volumeFields, map[string]any{"name": text, "path": text, "claim": text, "readOnly": flag})), "locks": locks,
 		"cache": of(cacheFields, map[string]any{"key": text, "name": text, "maxAge": span}), "allowFailure": flag, "daemon": flag,
 		"ready": of(readyFields, map[string]any{"port": whole, "path": text}), "uses": text, "with": named(anything),
+		"resource": of(requestFields, map[string]any{"action": map[string]any{"enum": actions}, "manifest": either(text, typed("object")), "patch": map[string]any{"enum": patches},
+			"success": text, "failure": text, "owner": flag, "account": text}),
 		"suspend": either(flag, of(suspendFields, map[string]any{"for": span, "outputs": list(text)})), "description": text, "logLimit": size,
 	})
 	task["required"] = []string{"name"}

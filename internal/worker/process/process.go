@@ -35,6 +35,9 @@ type Config struct {
 	// if that task is a daemon.
 	Single  bool
 	Address string
+	// Meet is a folder that the containers of its pod have in common, where they
+	// are one task.
+	Meet string
 	// Entrypoint and Command are those of the image.
 	Entrypoint, Command []string
 	// Resources: it makes requests of tasks to the cluster that it is in, with the

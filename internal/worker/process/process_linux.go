@@ -49,5 +49,5 @@ func (c *Config) runner(api worker.Server) (worker.Runner, error) {
 	if c.TokenFile != "" {
 		place.Hide = []string{c.TokenFile}
 	}
-	return worker.NewLocal(worker.LocalConfig{Place: place, Slots: c.Slots, Env: inherited(c.Env), Entrypoint: c.Entrypoint, Command: c.Command}, api, clock.Real(), c.Log)
+	return worker.NewLocal(worker.LocalConfig{Place: place, Slots: c.Slots, Meet: c.Meet, Env: inherited(c.Env), Entrypoint: c.Entrypoint, Command: c.Command}, api, clock.Real(), c.Log)
 }

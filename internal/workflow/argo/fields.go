@@ -55,9 +55,9 @@ var tables = map[string]map[string]fate{
 		"name": "", "inputs": "", "outputs": "", "container": "", "script": "", "steps": "", "dag": "", "suspend": "", "http": "",
 		"retryStrategy": "", "timeout": "", "activeDeadlineSeconds": "", "parallelism": "", "failFast": "", "synchronization": "", "memoize": "", "volumes": "",
 		"metrics": noMetrics, "metadata": labels, "annotations": shown, "archiveLocation": inStore, "serviceAccountName": accounts, "automountServiceAccountToken": accounts, "executor": "~nothing of Argo's runs beside a task",
-		"containerSet": "-runs several containers in one pod, which is not supported: make them steps", "sidecars": "#runs containers beside each other in one pod: it needs Kubernetes",
+		"containerSet": "#runs several containers in one pod: it needs Kubernetes; or make them steps", "sidecars": "#runs containers beside each other in one pod: it needs Kubernetes",
 		"initContainers": "#runs containers one after the other in one pod: it needs Kubernetes", "daemon": "",
-		"resource": "-applies objects to a cluster: it needs Kubernetes", "data": "-lists a bucket in a pod: use withParam over an output", "plugin": "-runs a plugin of Argo's executor, which is not here",
+		"resource": "", "data": "-lists a bucket in a pod: use withParam over an output", "plugin": "-runs a plugin of Argo's executor, which is not here",
 		"nodeSelector": pod, "affinity": pod, "tolerations": pod, "hostAliases": pod, "securityContext": pod, "podSpecPatch": pod, "podResources": pod, "resourceClaims": pod,
 		"schedulerName": pod, "priorityClassName": pod, "priority": pod, "pendingTimeout": pod, "inline": "-stands in a call, not in a template",
 	},
@@ -68,7 +68,7 @@ var tables = map[string]map[string]fate{
 	},
 	"valueFrom": {
 		"path": "", "default": "", "parameter": "", "expression": "", "supplied": "", "configMapKeyRef": "",
-		"event": "-comes from an event of a cluster", "jsonPath": "-reads an object of a cluster", "jqFilter": "-reads an object of a cluster",
+		"event": "-comes from an event of a cluster", "jsonPath": "", "jqFilter": "",
 	},
 	"keyRef": {"name": "", "key": "", "optional": ""},
 	"artifact": {
@@ -98,6 +98,8 @@ var tables = map[string]map[string]fate{
 		"envFrom": "#takes secrets or maps of a cluster: it needs Kubernetes; or write env", "readinessProbe": "#is asked of a pod: it needs Kubernetes", "livenessProbe": "#is asked of a pod: it needs Kubernetes", "startupProbe": "#is asked of a pod: it needs Kubernetes",
 		"lifecycle": "#is a hook of a pod: it needs Kubernetes", "terminationMessagePath": noPods, "terminationMessagePolicy": noPods, "volumeDevices": pod, "resizePolicy": pod, "restartPolicy": pod, "source": "-belongs to a script",
 	},
+	"containerSet": {"containers": "", "volumeMounts": "", "retryStrategy": ""},
+	"setRetry":     {"retries": "", "duration": ""},
 	"probe": {
 		"exec": "", "httpGet": "", "tcpSocket": "", "grpc": "-is not supported: say httpGet or tcpSocket", "initialDelaySeconds": "", "periodSeconds": "", "timeoutSeconds": "", "successThreshold": "",
 		"failureThreshold": "~a daemon that is not ready is waited for", "terminationGracePeriodSeconds": "~is of a livenessProbe",
@@ -130,11 +132,15 @@ var tables = map[string]map[string]fate{
 	"http": {
 		"url": "", "method": "", "headers": "", "body": "", "timeoutSeconds": "", "successCondition": "", "insecureSkipVerify": "-is not supported: every certificate is checked", "bodyFrom": "-is not supported: write body",
 	},
-	"sync":      {"mutex": "", "mutexes": "", "semaphore": "", "semaphores": ""},
-	"mutex":     {"name": "", "namespace": "", "database": "~locks are kept by the one work server"},
-	"semaphore": {"configMapKeyRef": "", "namespace": "", "database": "-takes its size from a table of Argo's: write it in a ConfigMap"},
-	"memoize":   {"key": "", "maxAge": "", "cache": ""},
-	"cache":     {"configMap": ""},
+	"resource": {
+		"action": "", "manifest": "", "manifestFrom": "", "mergeStrategy": "", "successCondition": "", "failureCondition": "", "setOwnerReference": "", "flags": "",
+	},
+	"manifestFrom": {"artifact": ""},
+	"sync":         {"mutex": "", "mutexes": "", "semaphore": "", "semaphores": ""},
+	"mutex":        {"name": "", "namespace": "", "database": "~locks are kept by the one work server"},
+	"semaphore":    {"configMapKeyRef": "", "namespace": "", "database": "-takes its size from a table of Argo's: write it in a ConfigMap"},
+	"memoize":      {"key": "", "maxAge": "", "cache": ""},
+	"cache":        {"configMap": ""},
 }
 
 // check refuses what an object of a kind does not have, and what of it is not

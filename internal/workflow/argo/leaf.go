@@ -28,6 +28,7 @@ type leaf struct {
 	outputPaths []workflow.Expr // of base.Outputs
 	timeout     workflow.Expr
 	request     *request
+	resource    *resource
 	pod         map[string]workflow.Expr // Task.Pod
 }
 
@@ -51,7 +52,11 @@ type request struct {
 
 // leaf compiles a container or script.
 func (c *compiler) leaf(b *bundle, tmpl *document.Node, t *workflow.Template, p *place, kind string) *leaf {
-	n := tmpl.Get(kind)
+	return c.program(b, tmpl, tmpl.Get(kind), t, p, kind)
+}
+
+// program compiles n, the container of a template.
+func (c *compiler) program(b *bundle, tmpl, n *document.Node, t *workflow.Template, p *place, kind string) *leaf {
 	l := &leaf{}
 	known := n
 	if tmpl.Get("daemon").Bool() {
@@ -240,6 +245,10 @@ func (l *leaf) Render(s workflow.Scope) (*task.Task, error) {
 		r.note("timeout", err)
 		t.Timeout = max(d, time.Second)
 	}
+	if l.resource != nil {
+		l.resource.render(&r, &t, l.pod)
+		return r.done(&t)
+	}
 	if l.request != nil {
 		t.HTTP = &task.HTTP{Method: r.text("method", l.request.method), URL: r.text("url", l.request.url), Body: r.text("body", l.request.body), Success: l.request.success}
 		for k, e := range l.request.headers {
@@ -263,14 +272,7 @@ func (l *leaf) Render(s workflow.Scope) (*task.Task, error) {
 	for _, v := range l.env {
 		t.Env = append(t.Env, task.Env{Name: v.name, Value: r.argument("env "+v.name, v.value)})
 	}
-	for k, e := range l.pod {
-		v, err := e.Eval(s)
-		r.note(k, err)
-		if t.Pod == nil {
-			t.Pod = map[string]any{}
-		}
-		t.Pod[k] = v
-	}
+	r.pod(&t, l.pod)
 	t.WorkDir, t.Script = r.argument("workingDir", l.workdir), r.text("source", l.script)
 	for _, in := range l.inputs {
 		v, ok := s.Lookup("inputs", "artifacts", in.name)
@@ -290,6 +292,18 @@ func (l *leaf) Render(s workflow.Scope) (*task.Task, error) {
 		t.Inputs = append(t.Inputs, i)
 	}
 	return r.done(&t)
+}
+
+// pod fills in what Kubernetes is told.
+func (r *rendering) pod(t *task.Task, fields map[string]workflow.Expr) {
+	for k, e := range fields {
+		v, err := e.Eval(r.scope)
+		r.note(k, err)
+		if t.Pod == nil {
+			t.Pod = map[string]any{}
+		}
+		t.Pod[k] = v
+	}
 }
 
 // rendering fills in texts until the first that cannot be.

@@ -37,7 +37,7 @@ func (c *compiler) pod(tmpl, container *document.Node, p *place) map[string]work
 	if patch := tmpl.Get("podSpecPatch"); patch != nil && c.spec("podSpecPatch") != nil {
 		patch.FailKey("podSpecPatch stands in the workflow, too: write one that has both")
 	}
-	x.all(x.fields, "template", tmpl)
+	x.all(x.fields, "template", tmpl.Without("containerSet")) // which has its own
 	x.all(x.inner, "container", container)
 	x.env(container.Get("env"))
 	if r := container.Get("resources"); r != nil {
@@ -112,6 +112,11 @@ func (x *podFields) volumes(tmpl, mounts *document.Node) {
 		for _, c := range tmpl.Get(k).List() {
 			lists, beside = append(lists, c.Get("volumeMounts")), true
 		}
+	}
+	set := tmpl.Get("containerSet")
+	lists = append(lists, set.Get("volumeMounts"))
+	for _, c := range set.Get("containers").List() {
+		lists, beside = append(lists, c.Get("volumeMounts")), true
 	}
 	for _, l := range lists {
 		for _, m := range l.List() {

@@ -56,6 +56,10 @@ func (c *compiler) compiled(b *bundle, n *document.Node, key string) string {
 		l := c.leaf(b, n, t, p, is[0])
 		l.timeout, program = timeout, l
 		t.Leaf, timeout = l, nil
+	case "containerSet":
+		l := c.set(b, n, t, p)
+		l.timeout = timeout
+		t.Leaf, timeout = l, nil
 	case "http":
 		l := c.http(n.Get("http"), p)
 		l.timeout = timeout
@@ -65,6 +69,10 @@ func (c *compiler) compiled(b *bundle, n *document.Node, key string) string {
 		t.Leaf, timeout = l, nil
 		t.Outputs = []workflow.Output{{Name: task.Result, Result: true}}
 		l.base.Outputs = []task.Output{{Name: task.Result, Kind: task.Result}}
+	case "resource":
+		l := c.resource(n, t, p)
+		l.timeout = timeout
+		t.Leaf, timeout = l, nil
 	case "steps":
 		inner = c.steps(b, n.Get("steps"), t, p)
 	case "dag":
@@ -121,7 +129,7 @@ func (c *compiler) inputs(tmpl *document.Node, t *workflow.Template, p *place) {
 	// A default is worked out where the template is called, which has other
 	// inputs: it cannot name those of the template.
 	outer := &place{params: c.params}
-	program := tmpl.Get("container") != nil || tmpl.Get("script") != nil
+	program := tmpl.Get("container") != nil || tmpl.Get("script") != nil || tmpl.Get("containerSet") != nil
 	for _, e := range n.Get("parameters").List() {
 		c.check(e, "parameter")
 		in := workflow.Input{Name: e.Get("name").Text(), Enum: e.Get("enum").Texts()}
@@ -361,7 +369,7 @@ func (c *compiler) signature(b *bundle, n *document.Node) *signature {
 	for _, e := range n.Get("outputs").Get("artifacts").List() {
 		s.artifacts[e.Get("name").Text()] = true
 	}
-	for _, k := range []string{"container", "script", "http"} {
+	for _, k := range []string{"container", "script", "containerSet", "http"} {
 		s.leaf = s.leaf || n.Get(k) != nil
 	}
 	b.sigs[name] = s
@@ -373,7 +381,7 @@ func (c *compiler) outputs(tmpl *document.Node, t *workflow.Template, p *place, 
 	n := tmpl.Get("outputs")
 	c.check(n, "outputs")
 	leaf, _ := t.Leaf.(*leaf)
-	program := kind == "container" || kind == "script"
+	program := kind == "container" || kind == "script" || kind == "containerSet"
 	for _, e := range n.Get("parameters").List() {
 		c.check(e, "parameter")
 		o := workflow.Output{Name: e.Get("name").Text(), Global: e.Get("globalName").Text()}
@@ -393,6 +401,8 @@ func (c *compiler) outputs(tmpl *document.Node, t *workflow.Template, p *place, 
 				out.Default = &v
 			}
 			leaf.output(out, c.textOf(from.Get("path"), p))
+		case kind == "resource" && leaf.resource.reads(e):
+			o.Default = nil // the worker knows it
 		case from.Get("parameter") != nil:
 			x, err := p.value(from.Get("parameter").Text())
 			if err != nil {
