@@ -19,6 +19,17 @@ import (
 func runs(t *testing.T, slots int, b *book, n int) []task.Outcome {
 	t.Helper()
 	scratch := filepath.Join(t.TempDir(), "scratch")
+	// What a worker left that was killed.
+	for _, dir := range []string{"t1/u0/usr", "t1/u1/bin", "t1/w0/work", "t2/root", "base/etc", "try"} {
+		if err := os.MkdirAll(filepath.Join(scratch, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"t1/u0/usr/stale", "t1/u1/stale", "base/etc/stale"} {
+		if err := os.WriteFile(filepath.Join(scratch, file), []byte("old"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	l, err := NewLocal(LocalConfig{Place: isolate.Place{Scratch: scratch}, Slots: slots, Env: []string{"INHERITED=1"}}, b, clock.Real(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -236,4 +247,61 @@ func TestBytesWait(t *testing.T) {
 			t.Errorf("%s: given up before %v", c.name, b.breaks)
 		}
 	}
+}
+
+// Tasks of different users, with inputs and without, follow each other in a slot.
+func TestUsersTakeTurns(t *testing.T) {
+	seen := "ls -A $HOME $TMPDIR /tmp | grep -v : | grep -v '^.cairn' | tr -d '\n'; stat -c '%u %a' $HOME $TMPDIR | sort -u | tr '\n' ' '; test -e /usr/in && echo in; echo x > $HOME/x && echo x > $TMPDIR/y && echo x > /tmp/z"
+	var tasks []task.Task
+	var want []string
+	for i := range 24 {
+		tasks = append(tasks, with(sh(seen), func(t *task.Task) {
+			t.Outputs = result
+			if i%3 == 1 {
+				t.User = "nobody"
+			}
+			if i%4 == 2 {
+				t.Inputs = []task.Input{{Name: "in", Path: "/usr/in", Content: []byte("x")}}
+			}
+			if i%5 == 3 {
+				t.WorkDir = "/new/folder"
+			}
+		}))
+		w := "0 700"
+		if i%3 == 1 {
+			w = "65534 700"
+		}
+		if i%4 == 2 {
+			w += " in"
+		}
+		want = append(want, w)
+	}
+	for i, o := range runs(t, 1, newBook(tasks...), len(tasks)) {
+		if got := strings.TrimSpace(text(o, "result")); o.Phase != task.Succeeded || got != want[i] {
+			t.Errorf("task %d: %s %s saw %q, want %q", i, o.Phase, o.Message, got, want[i])
+		}
+	}
+}
+
+// A task that ends its keeper, or changes it, is the only one to suffer.
+func TestKeeperIsReplaced(t *testing.T) {
+	levels(t, func(t *testing.T, level string) {
+		limits := with(sh("ulimit -n; ulimit -c; cat /proc/self/oom_score_adj"), func(t *task.Task) { t.Isolation, t.Outputs = level, result })
+		attack := func(script string) task.Task { return with(sh(script), func(t *task.Task) { t.Isolation = level }) }
+		tasks := []task.Task{limits, limits, attack("kill -KILL $PPID; exit 0"), limits, limits,
+			attack("prlimit --pid $PPID --nofile=70:80 --core=5; echo 300 > /proc/$PPID/oom_score_adj"), limits, limits,
+			attack("prlimit --pid $PPID --as=1000:1000"), limits, limits, limits}
+		out := runs(t, 1, newBook(tasks...), len(tasks))
+		for i, o := range out {
+			if len(tasks[i].Outputs) == 0 {
+				continue
+			}
+			if o.Phase != task.Succeeded || text(o, "result") != text(out[0], "result") {
+				t.Errorf("task %d: %s %s saw %q, the first one %q", i, o.Phase, o.Message, text(o, "result"), text(out[0], "result"))
+			}
+		}
+		if out[2].Phase == task.Succeeded != (level == "overlay") { // there it is PID 1, and cannot be killed from within
+			t.Errorf("it killed its keeper: %+v", out[2])
+		}
+	})
 }

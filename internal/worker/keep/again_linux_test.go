@@ -310,6 +310,12 @@ func TestInputsAreNotKept(t *testing.T) {
 		}
 		s.next()
 	}
+	s.task("echo x > /usr/x", false)
+	s.task("true", false) // a worker would have renewed the place before
+	s.next()
+	if out := s.task("test -e /usr/x && echo there", false); out != "" {
+		t.Errorf("what was left by two programs: %s", out)
+	}
 }
 
 // helper is what the programs of tests do that no shell can.
