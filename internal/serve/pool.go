@@ -37,7 +37,8 @@ func (s *Server) openPool(doors http.Handler) error {
 	}
 	s.closers = append(s.closers, func() error { runner.Close(); return nil })
 	host, _ := os.Hostname()
-	s.work.worker, err = worker.New(worker.Config{Name: "cairn/" + host, Pool: work.DefaultPool, Slots: slots(s.cfg.Work.Slots), LogLimit: int64(s.cfg.Work.LogLimit)},
+	s.work.name = "cairn/" + host
+	s.work.worker, err = worker.New(worker.Config{Name: s.work.name, Pool: work.DefaultPool, Slots: slots(s.cfg.Work.Slots), LogLimit: int64(s.cfg.Work.LogLimit)},
 		worker.Deps{Server: server, Runner: runner, Clock: s.deps.Clock, Log: s.log})
 	return err
 }

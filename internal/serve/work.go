@@ -31,6 +31,7 @@ type works struct {
 	requests *request.Client
 	clusters []*cluster
 	worker   *worker.Worker // of this machine; nil: others run what there is
+	name     string         // that worker's
 }
 
 // openWork opens the work server and brings its runs back. Nothing goes on
@@ -113,7 +114,13 @@ func (w *works) parts(part func(name string, run func(context.Context) error)) {
 	part("files of runs", w.files.Run)
 	w.clusterParts(part)
 	if w.worker != nil {
-		part("worker", w.worker.Run)
+		part("worker", func(ctx context.Context) error {
+			// What an earlier process began on this machine ended with it.
+			if err := w.server.Gone(ctx, w.name); err != nil {
+				return err
+			}
+			return w.worker.Run(ctx)
+		})
 	}
 }
 
@@ -126,6 +133,7 @@ func (w *works) doors(mux *http.ServeMux, guard func(*http.Request) (int, error)
 	files := w.files.Handler(w.server.Holds, guard)
 	mux.Handle(task.PathBlob, files)
 	mux.Handle(task.PathArtifact, files)
+	mux.Handle(task.PathRequest, w.requests.Handler(w.server.Task, guard))
 }
 
 // fill gives the API what there is of work.

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -115,17 +116,23 @@ func (c *commit) expire() {
 		if len(late) > 0 {
 			c.dismissWaiters(name)
 		}
-		c.take(late, func(r *run, tasks []machine.Ref) {
-			s.log.Warn("tasks are taken from a worker that is silent", "worker", name, "run", r.id, "tasks", len(tasks))
-			s.counts.lost += int64(len(tasks))
-			if err := c.apply(r, machine.Lost{Tasks: tasks}); err != nil {
-				s.log.Error("a run did not take a loss", "run", r.id, "error", err)
-			}
-		})
+		c.lose(name, "silent", late)
 		if len(w.held) == 0 && now-w.seen > 4*s.cfg.Term {
 			delete(s.workers, name)
 		}
 	}
+}
+
+// lose has tasks that a worker held run again, at its expense.
+func (c *commit) lose(worker, why string, keys []key) {
+	s := c.s
+	c.take(keys, func(r *run, tasks []machine.Ref) {
+		s.log.Warn("tasks are taken from a worker that is "+why, "worker", worker, "run", r.id, "tasks", len(tasks))
+		s.counts.lost += int64(len(tasks))
+		if err := c.apply(r, machine.Lost{Tasks: tasks}); err != nil {
+			s.log.Error("a run did not take a loss", "run", r.id, "error", err)
+		}
+	})
 }
 
 // dismissWaiters answers the asks of a worker that wait: what was just taken from
@@ -182,6 +189,17 @@ func (s *Server) Release(ctx context.Context, worker string, lately time.Duratio
 		c.take(keys, func(r *run, tasks []machine.Ref) {
 			_ = c.apply(r, machine.Back{Tasks: tasks}) // it is never refused
 		})
+		return nil
+	})
+}
+
+// Gone says that a worker is no more, and nobody else goes by its name: what it
+// held is lost without waiting for its silence.
+func (s *Server) Gone(ctx context.Context, worker string) error {
+	return s.do(ctx, func(c *commit) error {
+		if w := s.workers[worker]; w != nil {
+			c.lose(worker, "gone", slices.Collect(maps.Keys(w.held)))
+		}
 		return nil
 	})
 }

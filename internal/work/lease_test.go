@@ -308,3 +308,23 @@ func TestBeatThatWaits(t *testing.T) {
 		})
 	}
 }
+
+// What a worker held that is known to be gone is given to others at once. It is
+// not the task's fault, and yet not for ever.
+func TestGone(t *testing.T) {
+	r := newRig(t, work.Config{})
+	id := r.submit(worktest.Fan("fan", 1))
+	for n := range 5 {
+		if got := r.ask(task.Ask{Worker: "a", Want: 1}).Leases; len(got) != 1 {
+			t.Fatalf("%d leases after %d losses", len(got), n)
+		}
+		for _, name := range []string{"b", "a"} {
+			if err := r.s.Gone(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if i := r.get(id); i.Phase != machine.Errored {
+		t.Errorf("after five losses it is %s", i.Phase)
+	}
+}
