@@ -6,7 +6,8 @@
 // that is running already. It promises never to give less than it says: where
 // a level cannot be had it says why. A root that was made for one task holds
 // what the container held when the worker started, and nothing of another
-// task. It does not limit what a task uses, keeps no network apart, and is no
+// task; it is used again for others, where it can be seen that it still does (see
+// [Inside]). It does not limit what a task uses, keeps no network apart, and is no
 // wall against programs that attack the kernel.
 //
 // It is for Linux: elsewhere everything but [Shared] is refused.

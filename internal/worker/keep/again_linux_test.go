@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -296,6 +297,19 @@ func TestSpent(t *testing.T) {
 	}
 }
 
+// Who asks its parent to trace it is not waited for in vain.
+func TestTraced(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := start(t, nil)
+	out, end := run(t, k, Program{Args: []string{self, "traceme"}, Env: []string{path, "HELPER=1"}}, nil)
+	if end.Signal != int(unix.SIGTERM) || out != "" {
+		t.Errorf("printed %q and ended %+v", out, end)
+	}
+}
+
 // A program that was put into the root by the worker is not the next task's.
 func TestInputsAreNotKept(t *testing.T) {
 	s := newSlot(t)
@@ -346,11 +360,12 @@ func helper(what string) {
 	case "name":
 		must(unix.Setxattr(private, "user.x", []byte("y"), 0))
 	case "traceme":
-		_, _, errno := unix.RawSyscall(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0)
-		if errno == 0 {
-			_ = unix.Kill(os.Getpid(), unix.SIGUSR1)
-			_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+		runtime.LockOSThread()
+		if _, _, errno := unix.RawSyscall(unix.SYS_PTRACE, unix.PTRACE_TRACEME, 0, 0); errno != 0 {
+			must(errno)
 		}
+		must(unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGTERM))
+		said = "it goes on" // its death comes on another thread
 	case "quiet": // its end is no signal to its parent
 		_, _, _ = unix.RawSyscall6(unix.SYS_CLONE, 0, 0, 0, 0, 0, 0)
 	case "memory":

@@ -10,6 +10,18 @@
 // it. A keeper is the same binary, started again under another name: whoever
 // links a worker calls [Main] first. It does not know tasks, servers or leases.
 //
+// A keeper is for one program after the other. That no program finds anything
+// of the one before it holds because
+//   - all processes of a PID namespace die by one kill of its first one, which
+//     has no children then (killRest);
+//   - a root is as it was, or is made so (see [isolate.Inside]);
+//   - memory and queues that have names are of an IPC namespace that is left
+//     after each program, and keys of the kernel are forbidden (renew, enter);
+//   - what others can change of a keeper is looked at (traits): one that is not
+//     what it was is spent.
+//
+// Without namespaces the first and the last of these are all there is.
+//
 // It is for Linux: elsewhere [Main] does nothing and [New] fails.
 package keep
 

@@ -299,11 +299,23 @@ func (k *kept) wait(pid int) syscall.WaitStatus {
 	for {
 		var status syscall.WaitStatus
 		got, err := syscall.Wait4(-1, &status, 0, nil)
-		// Who asks to be traced stops, and is still there.
-		if got == pid && !status.Stopped() || err != nil && err != syscall.EINTR {
+		if err == nil && status.Stopped() {
+			release(got, status.StopSignal())
+			continue
+		}
+		if got == pid || err != nil && err != syscall.EINTR {
 			return status
 		}
 	}
+}
+
+// release has a program that asked to be traced by its parent go on, as it would
+// without that.
+func release(pid int, signal syscall.Signal) {
+	if signal == syscall.SIGTRAP { // says only that another program was executed
+		signal = 0
+	}
+	_, _, _ = syscall.Syscall6(syscall.SYS_PTRACE, syscall.PTRACE_DETACH, uintptr(pid), 0, uintptr(signal), 0, 0)
 }
 
 // killRest kills what a program left behind: left is how many there were. All
