@@ -9,6 +9,7 @@ const (
 	PathLogs     = "/api/v1/work/logs"      // a stream of Frames -> Logged
 	PathBlob     = "/api/v1/work/blobs/"    // GET DIGEST -> bytes; POST bytes -> Produced. With HeaderLease
 	PathArtifact = "/api/v1/work/artifacts" // Input -> bytes of its Source. With HeaderLease
+	PathRequest  = "/api/v1/work/request"   // Ref -> Outcome of the request that its task is
 )
 
 // HeaderFolder says in an answer to [PathArtifact] that the bytes are a tar of a

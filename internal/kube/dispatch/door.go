@@ -2,7 +2,6 @@ package dispatch
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +9,7 @@ import (
 
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work/door"
+	"cairn.dev/cairn/internal/work/doorway"
 )
 
 type claimsKey struct{}
@@ -38,7 +38,7 @@ func Door(next http.Handler, clusters ...*Dispatcher) http.Handler {
 		}
 		c, err := verify(of, secret)
 		if err != nil {
-			refuse(w, http.StatusUnauthorized, err)
+			doorway.Refuse(w, http.StatusUnauthorized, err)
 			return
 		}
 		r = r.WithContext(context.WithValue(r.Context(), claimsKey{}, c))
@@ -53,12 +53,12 @@ func Door(next http.Handler, clusters ...*Dispatcher) http.Handler {
 				err = errors.New("the lease is of another run than the token")
 			}
 			if err != nil {
-				refuse(w, http.StatusForbidden, err)
+				doorway.Refuse(w, http.StatusForbidden, err)
 				return
 			}
 			next.ServeHTTP(w, r)
 		default:
-			refuse(w, http.StatusForbidden, fmt.Errorf("a worker in a pod may not ask for %s", p))
+			doorway.Refuse(w, http.StatusForbidden, fmt.Errorf("a worker in a pod may not ask for %s", p))
 		}
 	})
 }
@@ -75,12 +75,6 @@ func verify(of map[string]*Dispatcher, secret string) (Claims, error) {
 		}
 	}
 	return Claims{}, err
-}
-
-func refuse(w http.ResponseWriter, status int, err error) {
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": err.Error()})
 }
 
 // pods is what the door of asks and beats leads to.

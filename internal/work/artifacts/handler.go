@@ -10,16 +10,12 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/work/doorway"
 )
-
-// A Guard says whether a request may come in; its error is told to the client.
-// Wrong is the status of the answer, 401 or 403.
-type Guard func(*http.Request) (wrong int, err error)
 
 // maxInput bounds the JSON of an input.
 const maxInput = 16 << 20
@@ -27,7 +23,7 @@ const maxInput = 16 << 20
 // Handler is where workers fetch and bring bytes: [task.PathBlob] and
 // [task.PathArtifact]. holds says whether a lease is held; a request without
 // one gets nothing. A nil guard lets everybody in.
-func (s *Store) Handler(holds func(task.Ref) bool, guard Guard) http.Handler {
+func (s *Store) Handler(holds func(task.Ref) bool, guard doorway.Guard) http.Handler {
 	h := &handler{s: s, holds: holds, guard: guard}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+task.PathBlob+"{digest}", h.with(h.blob))
@@ -39,25 +35,22 @@ func (s *Store) Handler(holds func(task.Ref) bool, guard Guard) http.Handler {
 type handler struct {
 	s     *Store
 	holds func(task.Ref) bool
-	guard Guard
+	guard doorway.Guard
 }
 
 // with answers a request of who holds a lease.
 func (h *handler) with(f func(http.ResponseWriter, *http.Request, task.Ref) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		if h.guard != nil {
-			if wrong, err := h.guard(r); err != nil {
-				problem(w, wrong, err)
-				return
-			}
+		if !h.guard.Lets(w, r) {
+			return
 		}
 		holder, err := task.ParseLease(r.Header.Get(task.HeaderLease))
 		if err != nil {
-			problem(w, http.StatusBadRequest, err)
+			doorway.Refuse(w, http.StatusBadRequest, err)
 			return
 		}
 		if !h.holds(holder) {
-			problem(w, http.StatusConflict, fmt.Errorf("the lease of task %s of run %s is not held any more", holder.Task, holder.Run))
+			doorway.Refuse(w, http.StatusConflict, fmt.Errorf("the lease of task %s of run %s is not held any more", holder.Task, holder.Run))
 			return
 		}
 		// Large files take longer than other requests may.
@@ -65,7 +58,7 @@ func (h *handler) with(f func(http.ResponseWriter, *http.Request, task.Ref) erro
 		_ = c.SetWriteDeadline(time.Time{})
 		_ = c.SetReadDeadline(time.Time{})
 		if err := f(w, r, holder); err != nil {
-			problem(w, status(r.Context(), err), err)
+			doorway.Refuse(w, status(r.Context(), err), err)
 		}
 	}
 }
@@ -122,12 +115,7 @@ func (h *handler) store(w http.ResponseWriter, r *http.Request, holder task.Ref)
 	if err := h.s.Deliver(r.Context(), holder.Run, out, p); err != nil {
 		return err
 	}
-	b, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(b)
+	doorway.Answer(w, p)
 	return nil
 }
 
@@ -231,10 +219,4 @@ func begin(r io.Reader, n int) ([]byte, error) {
 			return b[:have], err
 		}
 	}
-}
-
-func problem(w http.ResponseWriter, status int, err error) {
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": strings.ToValidUTF8(err.Error(), "?")})
 }

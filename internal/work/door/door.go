@@ -12,11 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work"
+	"cairn.dev/cairn/internal/work/doorway"
 )
 
 // Server is what is behind the door; [work.Server] is one.
@@ -25,19 +25,12 @@ type Server interface {
 	Beat(context.Context, task.Beat) (task.Beaten, error)
 }
 
-// A Guard says whether a request may come in; its error is told to the client.
-// Wrong is the status of the answer, 401 or 403.
-type Guard func(*http.Request) (wrong int, err error)
-
 // maxBody bounds what one call brings.
 const maxBody = 64 << 20
 
 // New returns the handler of [task.PathWork] and [task.PathBeat]. A nil guard
 // lets everybody in.
-func New(s Server, guard Guard) http.Handler {
-	if guard == nil {
-		guard = func(*http.Request) (int, error) { return 0, nil }
-	}
+func New(s Server, guard doorway.Guard) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+task.PathWork, func(w http.ResponseWriter, r *http.Request) { exchange(w, r, guard, s.Work) })
 	mux.HandleFunc("POST "+task.PathBeat, func(w http.ResponseWriter, r *http.Request) { exchange(w, r, guard, s.Beat) })
@@ -45,9 +38,8 @@ func New(s Server, guard Guard) http.Handler {
 }
 
 // exchange reads a question and writes the answer.
-func exchange[Q, A any](w http.ResponseWriter, r *http.Request, guard Guard, f func(context.Context, Q) (A, error)) {
-	if wrong, err := guard(r); err != nil {
-		problem(w, wrong, err)
+func exchange[Q, A any](w http.ResponseWriter, r *http.Request, guard doorway.Guard, f func(context.Context, Q) (A, error)) {
+	if !guard.Lets(w, r) {
 		return
 	}
 	// An ask may wait longer than others may take for a request.
@@ -58,7 +50,7 @@ func exchange[Q, A any](w http.ResponseWriter, r *http.Request, guard Guard, f f
 		if e := (*http.MaxBytesError)(nil); errors.As(err, &e) {
 			status = http.StatusRequestEntityTooLarge
 		}
-		problem(w, status, fmt.Errorf("read the request: %w", err))
+		doorway.Refuse(w, status, fmt.Errorf("read the request: %w", err))
 		return
 	}
 	a, err := f(r.Context(), q)
@@ -70,21 +62,8 @@ func exchange[Q, A any](w http.ResponseWriter, r *http.Request, guard Guard, f f
 		case errors.Is(err, work.ErrClosed), r.Context().Err() != nil:
 			status = http.StatusServiceUnavailable
 		}
-		problem(w, status, err)
+		doorway.Refuse(w, status, err)
 		return
 	}
-	b, err := json.Marshal(a)
-	if err != nil {
-		problem(w, http.StatusInternalServerError, err)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-	_, _ = w.Write(b) // a worker that does not hear it does not beat for it either
-}
-
-func problem(w http.ResponseWriter, status int, err error) {
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": err.Error()})
+	doorway.Answer(w, a) // a worker that does not hear it does not beat for it either
 }

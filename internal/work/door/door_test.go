@@ -13,6 +13,7 @@ import (
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work"
 	"cairn.dev/cairn/internal/work/door"
+	"cairn.dev/cairn/internal/work/doorway"
 )
 
 // server answers as told.
@@ -32,7 +33,7 @@ func TestDoor(t *testing.T) {
 	nobody := func(*http.Request) (int, error) { return http.StatusForbidden, errors.New("no") }
 	for name, c := range map[string]struct {
 		path, body string
-		guard      door.Guard
+		guard      doorway.Guard
 		err        error
 		want       int
 	}{

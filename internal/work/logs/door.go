@@ -2,15 +2,14 @@ package logs
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"sync"
 
 	"cairn.dev/cairn/internal/task"
+	"cairn.dev/cairn/internal/work/doorway"
 )
 
 const (
@@ -25,22 +24,15 @@ const (
 	frameCost = 256
 )
 
-// A Guard says whether a request may come in; its error is told to the client.
-// Wrong is the status of the answer, 401 or 403.
-type Guard func(*http.Request) (wrong int, err error)
-
 // Handler is where workers bring what tasks print: [task.PathLogs]. Frames of
 // leases that are not held, as holds says, are refused. What a request brings
 // is kept as it comes, without being held in memory as a whole. A nil guard lets
 // everybody in.
-func (s *Store) Handler(holds func(task.Ref) bool, guard Guard) http.Handler {
+func (s *Store) Handler(holds func(task.Ref) bool, guard doorway.Guard) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+task.PathLogs, func(w http.ResponseWriter, r *http.Request) {
-		if guard != nil {
-			if wrong, err := guard(r); err != nil {
-				problem(w, wrong, err)
-				return
-			}
+		if !guard.Lets(w, r) {
+			return
 		}
 		logged, err := s.take(r, http.MaxBytesReader(w, r.Body, maxBody), holds)
 		if err != nil {
@@ -55,17 +47,10 @@ func (s *Store) Handler(holds func(task.Ref) bool, guard Guard) http.Handler {
 			case errors.Is(err, ErrClosed), r.Context().Err() != nil:
 				status = http.StatusServiceUnavailable
 			}
-			problem(w, status, err)
+			doorway.Refuse(w, status, err)
 			return
 		}
-		b, err := json.Marshal(logged)
-		if err != nil {
-			problem(w, http.StatusInternalServerError, err)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
-		_, _ = w.Write(b) // who does not hear it sends the same again
+		doorway.Answer(w, logged) // who does not hear it sends the same again
 	})
 	return mux
 }
@@ -155,10 +140,4 @@ func (b *budget) put(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.left += n
-}
-
-func problem(w http.ResponseWriter, status int, err error) {
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": err.Error()})
 }

@@ -37,7 +37,7 @@ func Run(ctx context.Context, c Config) error {
 }
 
 // runner is who runs the tasks.
-func (c *Config) runner(api worker.Server) (worker.Runner, error) {
+func (c *Config) runner(api *worker.HTTP) (worker.Runner, error) {
 	if c.Resources {
 		account, err := resource.InCluster(c.Env, resource.AccountDir)
 		if err != nil {
@@ -49,5 +49,9 @@ func (c *Config) runner(api worker.Server) (worker.Runner, error) {
 	if c.TokenFile != "" {
 		place.Hide = []string{c.TokenFile}
 	}
-	return worker.NewLocal(worker.LocalConfig{Place: place, Slots: c.Slots, Meet: c.Meet, Env: inherited(c.Env), Entrypoint: c.Entrypoint, Command: c.Command}, api, clock.Real(), c.Log)
+	local, err := worker.NewLocal(worker.LocalConfig{Place: place, Slots: c.Slots, Meet: c.Meet, Env: inherited(c.Env), Entrypoint: c.Entrypoint, Command: c.Command}, api, clock.Real(), c.Log)
+	if err != nil {
+		return nil, err
+	}
+	return worker.Requests{Runner: local, Server: api}, nil
 }
