@@ -20,6 +20,7 @@ import (
 	"cairn.dev/cairn/internal/kube/images"
 	"cairn.dev/cairn/internal/kube/jobs"
 	"cairn.dev/cairn/internal/pool/source"
+	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work"
 	"cairn.dev/cairn/internal/work/machine"
 )
@@ -62,7 +63,7 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 	c := &cluster{name: k.Name}
 	w := s.work
 	c.dispatch, err = dispatch.New(dispatch.Config{Cluster: k.Name, Secret: secret, Warm: k.Warm.Std()}, dispatch.Deps{Server: w.server, Clock: s.deps.Clock, Log: s.log,
-		HTTP: w.requests.Do})
+		HTTP: w.requests.Do, Owner: func(run string) (task.Owner, bool) { return c.resources.Owner(run) }})
 	if err != nil {
 		return nil, err
 	}

@@ -135,7 +135,7 @@ type Controller struct {
 	mu      sync.Mutex
 	watches map[*kind]*watch
 	records map[ref]*record
-	runs    map[string]ref   // whose run it is
+	runs    map[string]owner // whose run it is
 	gone    map[ref][]string // uids of deleted objects that were not dealt with
 }
 
@@ -161,7 +161,7 @@ func New(cfg Config, d Deps) (*Controller, error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), kinds: kinds(), queue: newQueue(d.Clock), brake: brake{every: time.Second / writesPerSecond, burst: writesAtOnce},
-		watches: map[*kind]*watch{}, records: map[ref]*record{}, runs: map[string]ref{}, gone: map[ref][]string{}}
+		watches: map[*kind]*watch{}, records: map[ref]*record{}, runs: map[string]owner{}, gone: map[ref][]string{}}
 	r := rest.CopyConfig(cfg.REST)
 	r.QPS, r.Burst = cfg.Rate, int(2*cfg.Rate)
 	if r.UserAgent == "" {
@@ -219,10 +219,10 @@ func (c *Controller) Run(ctx context.Context) error {
 // for all runs, whoever handed them in.
 func (c *Controller) Changed(run string) {
 	c.mu.Lock()
-	r, ok := c.runs[run]
+	o, ok := c.runs[run]
 	c.mu.Unlock()
 	if ok {
-		c.queue.add(r, 0)
+		c.queue.add(o.ref, 0)
 	}
 }
 

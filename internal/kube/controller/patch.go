@@ -15,6 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
+
+	"cairn.dev/cairn/internal/kube/crd"
+	"cairn.dev/cairn/internal/task"
 )
 
 // MaxStatus bounds the status of an object, in bytes of JSON, whatever its run
@@ -84,7 +87,26 @@ func (c *Controller) belong(r ref, rec *record, run string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	rec.run = run
-	c.runs[run] = r
+	c.runs[run] = owner{r, rec.uid}
+}
+
+// owner is an object that has a run.
+type owner struct {
+	ref
+	uid string
+}
+
+// Owner is the object that has a run, as references to owners name it. It is not
+// found where the run was handed in otherwise, or so soon after a start that the
+// object was not looked at yet.
+func (c *Controller) Owner(run string) (task.Owner, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o, ok := c.runs[run]
+	if !ok {
+		return task.Owner{}, false
+	}
+	return task.Owner{APIVersion: o.kind.group + "/" + crd.Version, Kind: o.kind.name, Name: o.name, UID: o.uid}, true
 }
 
 // refuse notes whether an object was refused.

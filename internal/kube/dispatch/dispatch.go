@@ -67,6 +67,9 @@ type Deps struct {
 	// HTTP makes the request of a task; nil: such tasks are refused. A timeout
 	// of 0 is its own to choose.
 	HTTP func(ctx context.Context, r *task.HTTP, timeout time.Duration) task.Outcome
+	// Owner is the object that a run is, for what tasks make that goes with it;
+	// nil: no run is one.
+	Owner func(run string) (task.Owner, bool)
 }
 
 // maxShapes bounds the shapes of one run: each has a Job of its own.
@@ -268,6 +271,10 @@ func (d *Dispatcher) file(ctx context.Context, g task.Grant) {
 		x := &item{Lease: l, body: &g.Bodies[l.Body]}
 		if x.body.HTTP != nil {
 			d.request(ctx, x)
+			continue
+		}
+		if err := d.owned(x); err != nil {
+			bad = append(bad, failed(l.Ref, err.Error(), true)) // soon after a start it is not known yet
 			continue
 		}
 		if shapes[l.Body] == nil {

@@ -42,6 +42,7 @@ type rig struct {
 	path   string
 	cfg    dispatch.Config
 	http   func(context.Context, *task.HTTP, time.Duration) task.Outcome
+	owner  func(string) (task.Owner, bool)
 
 	s     *work.Server
 	d     *dispatch.Dispatcher
@@ -79,7 +80,7 @@ func (r *rig) start() {
 		Ended: func(run string) { r.d.Ended(run) }}); err != nil {
 		r.t.Fatal(err)
 	}
-	if r.d, err = dispatch.New(r.cfg, dispatch.Deps{Server: heard{r.s, r}, Clock: r.clock, HTTP: r.http}); err != nil {
+	if r.d, err = dispatch.New(r.cfg, dispatch.Deps{Server: heard{r.s, r}, Clock: r.clock, HTTP: r.http, Owner: r.owner}); err != nil {
 		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -475,6 +476,29 @@ func TestRequests(t *testing.T) {
 		t.Error(u)
 	}
 	r.until("its end", func() bool { return r.get(id).Phase == machine.Succeeded })
+}
+
+// What a task makes goes with the object that its run is, if it says so.
+func TestOwner(t *testing.T) {
+	r := &rig{t: t, cfg: dispatch.Config{Cluster: "prod", Secret: secret}, clock: clock.NewFake(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)), graphs: worktest.Graphs{}, path: filepath.Join(t.TempDir(), "work.db")}
+	r.owner = func(string) (task.Owner, bool) {
+		return task.Owner{APIVersion: "cairn.dev/v1alpha1", Kind: "Workflow", Name: "w", UID: "u"}, true
+	}
+	r.start()
+	t.Cleanup(func() { r.stop() })
+	wants := func(workflow.Scope) task.Task {
+		return task.Task{Resource: &task.Resource{Action: "create", Owner: &task.Owner{}}}
+	}
+	id := r.submit("owned", 3, wants)
+	g := r.ask(r.demand(id, 3), "pod-1", 3)
+	for _, l := range g.Leases {
+		if o := g.Bodies[l.Body].Resource.Owner; o == nil || o.UID != "u" {
+			t.Errorf("the owner is %+v", o)
+		}
+	}
+	if len(g.Leases) != 3 {
+		t.Errorf("%d leases", len(g.Leases))
+	}
 }
 
 // What a pod may ask for is of its own run and shape, whatever it says.
