@@ -171,7 +171,7 @@ func (b *box) create(p keep.Program) []string {
 	for _, v := range b.task.Volumes {
 		at := path.Clean(v.Path)
 		if v.Claim != "" {
-			at = "cairn-" + v.Claim + ":" + at
+			at = engineVolume(v) + ":" + at
 			if v.ReadOnly {
 				at += ":ro"
 			}

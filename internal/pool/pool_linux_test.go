@@ -116,6 +116,14 @@ func TestEachHasItsOwnRoot(t *testing.T) {
 	if e := w.do(t.Context(), one); e.result() != "claimed" {
 		t.Errorf("the second one saw %q", e.result())
 	}
+	elsewhere := with(one, func(t *task.Task) {
+		t.Volumes = []task.Volume{{Name: "c", Path: "/claim", Claim: "mine", Namespace: "../other"}}
+	})
+	for _, want := range []string{"", "claimed"} {
+		if e := w.do(t.Context(), elsewhere); e.Phase != task.Succeeded || e.result() != want {
+			t.Errorf("one of another namespace saw %q, want %q", e.result(), want)
+		}
+	}
 	if e := w.sh("ls / >/dev/null && echo there"); e.result() != "there" {
 		t.Errorf("the image was changed: %+v", e)
 	}

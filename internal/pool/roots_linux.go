@@ -214,7 +214,7 @@ func (r *roots) describe(dir string, lower []string, volumes []task.Volume) (iso
 	for i, v := range volumes {
 		at := filepath.Join(dir, "v"+strconv.Itoa(i))
 		if v.Claim != "" {
-			at = filepath.Join(claimsDir, v.Claim)
+			at = filepath.Join(claimsDir, claimOf(v))
 		}
 		_, err := os.Stat(filepath.Join(r.dir, at))
 		if errors.Is(err, fs.ErrNotExist) {
