@@ -75,6 +75,9 @@ func (s *Shape) Single() bool { return s.Isolation == "pod" || s.Daemon || len(I
 func inPod(t *task.Task) task.Task {
 	out := *t
 	out.Pod = nil
+	if s := ShapeOf(t); s.Single() && s.Isolation == "" {
+		out.Isolation = "pod" // what is beside it may share its folders
+	}
 	if uid, _, _ := strings.Cut(t.User, ":"); isNumber(uid) {
 		out.User = "" // the container runs as that
 	}

@@ -54,9 +54,12 @@ type Plan struct {
 	Name, Cluster string
 	Demand        dispatch.Demand
 	Image         Image
-	Size          int32
-	Server, CA    string // how pods find the work server, and by whose certificates they know it; "" for those of the image
-	Token, Key    string // what pods show it: Token and, after it, what is in the Secret Key
+	// Members are what is known of the images of a containerSet's containers, by
+	// their references, where that has to be known.
+	Members    map[string]Image
+	Size       int32
+	Server, CA string // how pods find the work server, and by whose certificates they know it; "" for those of the image
+	Token, Key string // what pods show it: Token and, after it, what is in the Secret Key
 	// Worker is the image of cairn-worker. ImageVolume has the cluster mount it
 	// (KEP-4639); else an init container copies the worker.
 	Worker      string
@@ -158,6 +161,12 @@ func podOf(p *Plan) (*corev1.PodSpec, metav1.ObjectMeta, error) {
 			return nil, u.meta, err
 		}
 		s.Containers = []corev1.Container{main}
+		for i := range s.InitContainers {
+			if c := &s.InitContainers[i]; u.mirrors[c.Name] {
+				mirror(c, main.VolumeMounts)
+			}
+		}
+		join(p, &s, u.members)
 	}
 	if u.patch != "" {
 		if s, err = patched(s, u.patch); err != nil {
@@ -165,6 +174,16 @@ func podOf(p *Plan) (*corev1.PodSpec, metav1.ObjectMeta, error) {
 		}
 	}
 	return &s, u.meta, nil
+}
+
+// mirror gives a container what main has mounted, but for what is the worker's.
+func mirror(c *corev1.Container, mounts []corev1.VolumeMount) {
+	for _, m := range mounts {
+		taken := slices.ContainsFunc(c.VolumeMounts, func(o corev1.VolumeMount) bool { return path.Clean(o.MountPath) == path.Clean(m.MountPath) })
+		if !taken && !strings.HasPrefix(m.Name, "cairn-") {
+			c.VolumeMounts = append(c.VolumeMounts, m)
+		}
+	}
 }
 
 // inject brings the worker into the pod.
@@ -372,17 +391,7 @@ func secure(p *Plan, c *corev1.Container, s *corev1.PodSpec) error {
 			return podErrorf("user %q: its namespace %s lets nobody run as root, so that names cannot be looked up: write a number", u, p.Demand.Namespace)
 		}
 	}
-	if !p.Restricted {
-		return nil
-	}
-	sc.AllowPrivilegeEscalation = ptr(false)
-	if sc.Capabilities == nil {
-		sc.Capabilities = &corev1.Capabilities{}
-	}
-	sc.Capabilities.Drop = []corev1.Capability{"ALL"}
-	if sc.RunAsUser == nil && s.SecurityContext.RunAsUser == nil && root(p.Image.User) {
-		sc.RunAsUser = ptr(int64(65532)) // or it would not start
-	}
+	confine(p, c, s, p.Image.User)
 	return nil
 }
 

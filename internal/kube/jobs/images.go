@@ -47,7 +47,35 @@ func (c *Controller) image(ctx context.Context, x *dispatch.Demand) (img Image, 
 	for _, s := range append([]corev1.LocalObjectReference{}, u.spec.ImagePullSecrets...) {
 		secrets, joined = append(secrets, s.Name), joined+" "+s.Name
 	}
-	w := want{x.Namespace, x.Shape.Image, joined}
+	return c.find(ctx, want{x.Namespace, x.Shape.Image, joined}, secrets)
+}
+
+// members are what is known of the images of a containerSet's containers that
+// name no command, or that it is being found out.
+func (c *Controller) members(ctx context.Context, x *dispatch.Demand) (out map[string]Image, ready bool, err error) {
+	if x.Shape.Pod["containerSet"] == nil {
+		return nil, true, nil
+	}
+	u, err := read(x.Shape.Pod)
+	if err != nil {
+		return nil, false, errors.Join(ErrImage, err)
+	}
+	out = map[string]Image{}
+	for _, m := range u.members {
+		if len(m.Command) > 0 {
+			continue
+		}
+		y := *x
+		y.Shape.Image, y.Shape.Entrypoint = m.Image, true
+		if out[m.Image], ready, err = c.image(ctx, &y); err != nil || !ready {
+			return nil, false, err
+		}
+	}
+	return out, true, nil
+}
+
+// find looks an image up, or says what was found.
+func (c *Controller) find(ctx context.Context, w want, secrets []string) (img Image, ready bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.d.Clock.Mono()

@@ -104,6 +104,14 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 	if !ready {
 		return
 	}
+	members, ready, err := c.members(ctx, x)
+	if err != nil {
+		c.d.Teller.Fail(x.Run, x.Class, err.Error(), !errors.Is(err, ErrImage))
+		return
+	}
+	if !ready {
+		return
+	}
 
 	queued, err := c.queued(ctx)
 	if err != nil {
@@ -121,7 +129,7 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 	if larger {
 		err = c.enlarge(ctx, j, int32(grow))
 	} else {
-		err = c.create(ctx, x, j, img, restricted, queued, int32(grow))
+		err = c.create(ctx, x, j, img, members, restricted, queued, int32(grow))
 	}
 	if err != nil {
 		c.mu.Lock()
@@ -199,12 +207,12 @@ func (c *Controller) enlarge(ctx context.Context, j *job, by int32) error {
 	return nil
 }
 
-func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, img Image, restricted, queued bool, size int32) error {
+func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, img Image, members map[string]Image, restricted, queued bool, size int32) error {
 	n := 1
 	if old != nil {
 		n = old.number + 1
 	}
-	plan := Plan{Cluster: c.cfg.Cluster, Demand: *x, Image: img, Size: size, Server: c.cfg.Server, Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker,
+	plan := Plan{Cluster: c.cfg.Cluster, Demand: *x, Image: img, Members: members, Size: size, Server: c.cfg.Server, Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker,
 		ImageVolume: c.mounts(ctx), PullSecrets: c.cfg.PullSecrets, Restricted: restricted, Linger: int32(c.cfg.Linger.Seconds())}
 	if queued {
 		plan.Queue = c.cfg.Queue

@@ -16,12 +16,15 @@ import (
 //
 // Fields of a task's Pod are those of a PodSpec, and these: container (fields
 // of the container that the task runs in), sidecars (containers beside it),
+// containerSet (the other containers that are one task with it),
 // metadata (labels and annotations), volumeClaimTemplates (claims that the run
 // has to itself) and podSpecPatch (a strategic merge patch, over all).
 type userPod struct {
 	spec      corev1.PodSpec
 	main      corev1.Container
 	sidecars  []corev1.Container
+	members   []corev1.Container // of a containerSet, but for main
+	mirrors   map[string]bool    // containers that have what main has mounted
 	meta      metav1.ObjectMeta
 	claims    []corev1.PersistentVolumeClaim
 	always    bool     // claims go when the run has ended, however it ended
@@ -55,13 +58,20 @@ func read(pod map[string]any) (userPod, error) {
 			}
 			k = to
 		}
+		if k == "sidecars" || k == "initContainers" {
+			v = u.mirror(v)
+		}
 		var err error
 		switch {
 		case settled[k]:
 		case ours[k] != "":
 			return u, podErrorf("%s cannot be set: %s", k, ours[k])
 		case k == "containerSet":
-			return u, podErrorf("%s is not supported yet", k)
+			var set struct {
+				Containers []corev1.Container `json:"containers"`
+			}
+			err = into(k, v, &set)
+			u.members = set.Containers
 		case k == "container":
 			err = into(k, v, &u.main)
 		case k == "sidecars":
@@ -91,7 +101,7 @@ func read(pod map[string]any) (userPod, error) {
 	for _, c := range u.claims {
 		u.templates = append(u.templates, c.Name)
 	}
-	for _, c := range append(slices.Clone(u.sidecars), u.spec.InitContainers...) {
+	for _, c := range slices.Concat(u.sidecars, u.members, u.spec.InitContainers) {
 		if c.Name == Main || strings.HasPrefix(c.Name, "cairn") {
 			return u, podErrorf("container %s: the name is taken", c.Name)
 		}
@@ -108,6 +118,31 @@ func read(pod map[string]any) (userPod, error) {
 		}
 	}
 	return u, nil
+}
+
+// mirror notes which containers say mirrorVolumeMounts, a field of Argo's, and
+// returns them without it.
+func (u *userPod) mirror(v any) any {
+	list, _ := v.([]any)
+	out := slices.Clone(list)
+	for i, x := range list {
+		c, ok := x.(map[string]any)
+		if !ok || c["mirrorVolumeMounts"] == nil {
+			continue
+		}
+		name, _ := c["name"].(string)
+		if u.mirrors == nil {
+			u.mirrors = map[string]bool{}
+		}
+		u.mirrors[name] = c["mirrorVolumeMounts"] == true
+		c = maps.Clone(c)
+		delete(c, "mirrorVolumeMounts")
+		out[i] = c
+	}
+	if list == nil {
+		return v // which is no list, and is told to be none
+	}
+	return out
 }
 
 // into reads values of a document as a type of Kubernetes.
