@@ -186,20 +186,3 @@ func (w *world) first(ctx context.Context, i int) (time.Duration, error) {
 	}
 	return time.Since(begin), nil
 }
-
-// lists looks at the pods of another namespace until ctx ends, as somebody to
-// whom the API server is as fair as to all, and returns how long each took.
-func (w *world) lists(ctx context.Context) (took []time.Duration, err error) {
-	for ctx.Err() == nil {
-		begin := time.Now()
-		if _, err := w.other.do(context.WithoutCancel(ctx), http.MethodGet, "/api/v1/namespaces/"+others+"/pods", nil); err != nil {
-			return took, err
-		}
-		took = append(took, time.Since(begin))
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
-	return took, nil
-}

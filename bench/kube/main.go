@@ -117,8 +117,7 @@ func run(s settings, out string) error {
 
 On %d processors (%s/%s), which etcd, API server, controllers, the nodes and Cairn share, the last two at a lower priority, as they have machines of their
 own elsewhere; it took %s. A real node is a containerd and a kubelet; on kwok nodes and containers only pretend, and one worker is played for each running pod.
-Writes are POST, PUT, PATCH and DELETE in the API server's own apiserver_request_total, events included, leases and status of nodes not. In the background a
-lease is renewed each second, as in any cluster that rests: a list has to wait for what was written just before it.
+Writes are POST, PUT, PATCH and DELETE in the API server's own apiserver_request_total, events included, leases and status of nodes not.
 
 %s`, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, time.Since(begin).Round(time.Second), r.String())
 	if out == "" {

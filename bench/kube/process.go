@@ -63,7 +63,6 @@ func (w *world) end() {
 
 func (w *world) close() {
 	w.end()
-	w.stop()
 	if err := w.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench/kube: end the cluster:", err)
 	}

@@ -39,7 +39,6 @@ type world struct {
 	dir          string
 	kubeconfig   string // of the server
 	n            int    // servers so far
-	stop         context.CancelFunc
 
 	server  *exec.Cmd
 	address string
@@ -97,13 +96,6 @@ func newWorld(ctx context.Context, dir string, o cluster.Options) (*world, error
 	if err := w.furnish(ctx); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	resting, stop := context.WithCancel(ctx)
-	w.stop = stop
-	go func() {
-		if err := w.rest(resting); err != nil {
-			fmt.Fprintln(os.Stderr, "bench/kube:", err)
-		}
-	}()
 	return w, nil
 }
 
