@@ -141,7 +141,7 @@ func TestCron(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, cluster.Options{}, nil)
 	c := w.cluster
-	w.clock = endOfMinute(8 * time.Second)
+	w.clock = endOfMinute(15 * time.Second)
 	w.start()
 	doc := "apiVersion: cairn.dev/v1alpha1\nkind: CronWorkflow\nmetadata: {name: often}\nspec: {schedules: [\"* * * * *\"], timezone: Europe/Berlin, workflow: {tasks: [{name: a, image: alpine}]}}\n"
 	c.Apply(doc)
