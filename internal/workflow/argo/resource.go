@@ -35,7 +35,7 @@ var (
 func (c *compiler) resource(tmpl *document.Node, t *workflow.Template, p *place) *leaf {
 	n := tmpl.Get("resource")
 	if c.check(n, "resource"); !c.opts.Cluster {
-		n.FailKey("resource makes requests to a cluster, and the tasks of this run are in none: hand it to a server with a cluster, or as an object to the cluster")
+		n.FailKey("resource makes requests to a cluster: it needs Kubernetes")
 	}
 	c.g.Cluster = "it makes requests to the API server of one"
 	for _, k := range []string{"sidecars", "initContainers", "volumes"} {
