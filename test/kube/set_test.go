@@ -74,9 +74,9 @@ func TestSidecars(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			id := f.run(doc)
 			f.succeeds(id, 1, time.Minute)
-			await(t, "its pod has ended well", func() (string, bool) {
+			await(t, "its pod has ended, or is gone with its Job", func() (string, bool) {
 				got := f.cluster.Kubectl("get", "pods", "-l", "cairn.dev/run="+id, "-o", "jsonpath={.items[*].status.phase}")
-				return got, got == "Succeeded"
+				return got, got == "Succeeded" || got == ""
 			})
 		})
 	}
