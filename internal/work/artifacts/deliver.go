@@ -81,9 +81,21 @@ func (s *Store) put(ctx context.Context, to task.Source, body io.Reader, size in
 		if err != nil {
 			return badRequest(err)
 		}
-		return s.send(req)
+		return oversized(s.send(req), size)
 	}
 	return fmt.Errorf("nothing is put to a place of kind %.40q: %w", to.Kind, ErrInvalid)
+}
+
+// maxPut is how many bytes Amazon's S3 stores with one request (API reference,
+// PutObject). Other stores take more, so that it is tried.
+const maxPut = 5 << 30
+
+// oversized adds to the error of a large object what it is likely to mean.
+func oversized(err error, size int64) error {
+	if err == nil || size <= maxPut {
+		return err
+	}
+	return fmt.Errorf("%w; it has %d bytes, and many stores take at most %d in one request: hand on a folder of smaller files", err, size, int64(maxPut))
 }
 
 // send makes a request that stores something.

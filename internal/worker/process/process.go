@@ -9,9 +9,12 @@ package process
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"cairn.dev/cairn/internal/worker"
@@ -59,7 +62,28 @@ func (c *Config) complete() error {
 	if host, err := os.Hostname(); c.Name == "" && err == nil {
 		c.Name = fmt.Sprintf("%s-%d", host, os.Getpid())
 	}
+	for _, dir := range c.Keep {
+		if err := shared(dir); err != nil {
+			return fmt.Errorf("tasks cannot share the folder %s (--keep): %w", dir, err)
+		}
+	}
 	return nil
+}
+
+// shared checks a folder that tasks are to share: one that is not there would
+// be looked for in vain by each of them.
+func shared(dir string) error {
+	if !filepath.IsAbs(dir) {
+		return errors.New("name its whole path, such as /data")
+	}
+	i, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errors.New("it is not there: make it, or mount what it is for, before the worker starts")
+	}
+	if err == nil && !i.IsDir() {
+		return errors.New("it is no folder")
+	}
+	return err
 }
 
 func (c *Config) api() (*worker.HTTP, error) {

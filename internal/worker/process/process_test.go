@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -23,6 +24,17 @@ func TestComplete(t *testing.T) {
 	c.Server = "http://127.0.0.1:1"
 	if err := c.complete(); err != nil || c.Pool != "default" || c.Slots != 1 || c.Name == "" || c.Scratch == "" {
 		t.Errorf("completed to %+v: %v", c, err)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for keep, want := range map[string]string{dir: "", filepath.Join(dir, "nothing"): "it is not there", file: "it is no folder", "data": "whole path"} {
+		c.Keep = []string{keep}
+		if err := c.complete(); (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), keep)) {
+			t.Errorf("to share %s: %v, want %q", keep, err, want)
+		}
 	}
 }
 
