@@ -704,7 +704,7 @@ func TestInPod(t *testing.T) {
 		t.Fatalf("%d bodies of %d tasks that are the same", len(g.Bodies), len(g.Leases))
 	}
 	b := g.Bodies[0]
-	if b.User != "" || b.Pod != nil || fmt.Sprint(b.Volumes) != "[{new /new  false} {keys /keys keys false} {mine /mine mine false} {big /big  false}]" {
+	if b.User != "" || b.Pod != nil || fmt.Sprint(b.Volumes) != "[{new /new  false } {keys /keys keys false } {mine /mine mine false } {big /big  false }]" {
 		t.Errorf("%+v", b)
 	}
 }
