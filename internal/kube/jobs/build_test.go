@@ -63,6 +63,18 @@ func TestBuild(t *testing.T) {
 		"single":     plan(task.Task{Command: []string{"true"}, Isolation: "pod", User: "7:8"}),
 		"requests": plan(task.Task{Resource: &task.Resource{Action: "get"}, Pod: object{"serviceAccountName": "maker", "automountServiceAccountToken": false, "nodeSelector": object{"disk": "ssd"}}},
 			func(p *Plan) { p.ImageVolume, p.Restricted = true, true }),
+		"daemon": plan(task.Task{Command: []string{"serve"}, Daemon: true}),
+		"set": plan(task.Task{Command: []string{"true"}, Isolation: "pod", Volumes: []task.Volume{{Name: "work", Path: "/work"}}, Pod: object{
+			"volumes": list{object{"name": "work", "emptyDir": object{}}},
+			"containerSet": object{"containers": list{
+				object{"name": "a", "image": "registry.example/a:1", "args": list{"$(X)"}, "volumeMounts": list{object{"name": "work", "mountPath": "/work"}}},
+				object{"name": "b", "image": "registry.example/b:1", "command": list{"b"}, "env": list{object{"name": "A", "value": "1"}}}}}}},
+			func(p *Plan) {
+				p.Restricted, p.Members = true, map[string]Image{"registry.example/a:1": {Reference: "registry.example/a@sha256:0", Entrypoint: []string{"/a"}, User: "7"}}
+			}),
+		"mirror": plan(task.Task{Command: []string{"true"}, Volumes: []task.Volume{{Name: "work", Path: "/work"}}, Pod: object{
+			"sidecars":       list{object{"name": "s", "image": "s", "mirrorVolumeMounts": true}},
+			"initContainers": list{object{"name": "i", "image": "i", "mirrorVolumeMounts": false}}}}),
 		"outside": plan(task.Task{Command: []string{"true"}, Outputs: []task.Output{{Name: "o", Path: "/out/o"}}}),
 		"volumes": plan(task.Task{Command: []string{"true"}, Volumes: []task.Volume{{Name: "new", Path: "/new"}, {Name: "kept", Path: "/kept", Claim: "shared"}, {Name: "seen", Path: "/seen", Claim: "other", ReadOnly: true}},
 			Outputs: []task.Output{{Name: "o", Path: "/new/o"}}}),
