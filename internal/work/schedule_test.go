@@ -3,6 +3,7 @@ package work_test
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -82,6 +83,57 @@ func TestSchedules(t *testing.T) {
 				t.Errorf("%d of %d runs go on, want %d of %d", live, all, c.live, c.runs)
 			}
 		})
+	}
+}
+
+// Whatever is killed when, each time comes once: also one that came while nobody
+// was there, as long as it is not too late, which is the newest only.
+func TestScheduleThroughKills(t *testing.T) {
+	for seed := range uint64(20) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		r := newRig(t, work.Config{})
+		begin := r.clock.Now()
+		r.schedule("allow", 10*time.Minute, "* * * * *")
+		want := map[time.Time]bool{}
+		away, last := false, begin // last: up to here times were dealt with
+		for range 60 {
+			switch rng.IntN(4) {
+			case 0:
+				if !away {
+					r.end()
+				} else {
+					r.start()
+				}
+				away = !away
+			case 1:
+				if !away {
+					r.restart()
+				}
+			default:
+				r.clock.Advance(time.Duration(rng.IntN(150_000)) * time.Millisecond)
+			}
+			if away {
+				continue
+			}
+			r.settle()
+			now := r.clock.Now()
+			// Of those that passed while nobody looked the newest is made up for.
+			if due := now.Truncate(time.Minute); due.After(last) {
+				want[due] = true
+				last = due
+			}
+		}
+		if away {
+			r.start()
+			r.settle()
+			if due := r.clock.Now().Truncate(time.Minute); due.After(last) && r.clock.Now().Sub(due) <= 10*time.Minute {
+				want[due] = true
+			}
+		}
+		if _, all := r.runs(); all != len(want) || all == 0 {
+			t.Errorf("seed %d: %d runs, want %d", seed, all, len(want))
+		}
+		r.end()
 	}
 }
 
