@@ -79,6 +79,9 @@ func filter(ctx context.Context, o object, text string) (string, error) {
 			if halt, is := errors.AsType[*gojq.HaltError](v); is && halt.Value() == nil {
 				return strings.TrimSuffix(b.String(), "\n"), nil
 			}
+			if errors.Is(v, context.DeadlineExceeded) {
+				v = fmt.Errorf("it takes longer than %v", filterFor)
+			}
 			return "", fmt.Errorf("jq: %w", v)
 		case string:
 			b.WriteString(v)

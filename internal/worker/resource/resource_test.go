@@ -352,7 +352,7 @@ func TestRead(t *testing.T) {
 			t.Errorf("%s is %v, want %q", name, got, want)
 		}
 	}
-	for text, says := range map[string]string{".data.text[]": "output x: jq:", "def": "jq:", "error(\"no\")": "no", "[range(1e6)]": "more than"} {
+	for text, says := range map[string]string{".data.text[]": "output x: jq:", "def": "jq:", "error(\"no\")": "no", "\"x\" * 3e6": "more than"} {
 		r.Read = map[string]task.Reading{"x": {Filter: text}}
 		if o, _ := c.run(t, r); o.Phase != task.Failed || !strings.Contains(o.Message, says) {
 			t.Errorf("%s: %+v", text, o)
