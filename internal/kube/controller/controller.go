@@ -7,7 +7,8 @@
 // answers got lost; that a run whose object is gone is canceled, also when it
 // went while nobody looked; that the status of an object is written at most
 // once a second, only when it says something new, and has at most [MaxStatus]
-// bytes; and that an API server that is away, or has too much to do, is asked
+// bytes; that all objects together are written to at most 50 times a second, of
+// many runs that come together each but once, at its end; and that an API server that is away, or has too much to do, is asked
 // again with patience. It keeps nothing itself: what runs are is the server's,
 // what is wanted is the cluster's. It starts no pods (package jobs does), reads
 // no secrets, and adds no finalizers: an object can always be deleted.
