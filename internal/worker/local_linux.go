@@ -414,10 +414,14 @@ func (l *Local) run(ctx context.Context, p *place, n int, j Job) task.Outcome {
 	}
 	s := Setting{Keeper: p.keeper, Private: private, OwnHome: true, Dir: dir, Env: l.cfg.Env, Entrypoint: l.cfg.Entrypoint, Command: l.cfg.Command, Killed: l.kills.count}
 	if j.Task.Set != nil {
-		if l.cfg.Meet == "" {
+		meet := l.cfg.Meet
+		if len(j.Task.Set.Members) == 0 { // it meets nobody
+			meet = l.cfg.Place.Scratch
+		}
+		if meet == "" {
 			return task.Outcome{Phase: task.Errored, Exit: -1, Message: "it is several containers in one pod: it needs the pool of a cluster"}
 		}
-		s.Set = newSet(l.cfg.Meet, l.executor.Clock, j)
+		s.Set = newSet(meet, l.executor.Clock, j)
 	}
 	if l.cfg.Place.Single {
 		s.Exec = l.beside

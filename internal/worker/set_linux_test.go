@@ -77,6 +77,7 @@ func TestSet(t *testing.T) {
 		"tried again": {"test -e " + dir + "/main && exit; touch " + dir + "/main; exit 1", task.Set{Retries: 1, Needs: []string{"a"}, Members: []task.Member{{Name: "a"}}},
 			map[string]string{"a": "test -e " + dir + "/a && exit; touch " + dir + "/a; exit 1"}, 0, task.Succeeded, "", []string{""}},
 		"no such program": {"true", task.Set{Members: []task.Member{{Name: "a"}}}, map[string]string{"a": "exec /no/such/program"}, 0, task.Failed, "container a: exit code 127", []string{""}},
+		"alone":           {"test -e " + dir + "/alone && exit; touch " + dir + "/alone; exit 1", task.Set{Retries: 1}, nil, 0, task.Succeeded, "", []string{""}},
 		"too slow": {"sleep 100", task.Set{Members: []task.Member{{Name: "a", Needs: []string{"main"}}}},
 			map[string]string{"a": add("a")}, 200 * time.Millisecond, task.Failed, "longer than its timeout", []string{""}},
 		"a member is too slow": {"true", task.Set{Members: []task.Member{{Name: "a"}}},
