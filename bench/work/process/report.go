@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // What was asked for.
@@ -57,32 +59,36 @@ func rates(b *strings.Builder, c config) error {
 	slots := runtime.NumCPU()
 	ways := []struct {
 		name    string
+		n       int
 		measure func() (float64, error)
-		rates   []float64
+
+		rates, costs []float64 // programs a second, milliseconds of a processor for each
 	}{
-		{name: "`xargs -P`", measure: func() (float64, error) { return xargs(c.tasks, slots) }},
-		{name: "GNU parallel", measure: func() (float64, error) { return parallel(c.tasks/8, slots) }},
-		{name: "worker, no isolation", measure: func() (float64, error) { return rate(c.memory, c.tasks, slots, "shared") }},
-		{name: "worker, overlay", measure: func() (float64, error) { return rate(c.memory, c.tasks, slots, "overlay") }},
-		{name: "worker, overlay, roots on a disk", measure: func() (float64, error) { return rate(c.disk, c.tasks/2, slots, "overlay") }},
+		{name: "`xargs -P`", n: c.tasks, measure: func() (float64, error) { return xargs(c.tasks, slots) }},
+		{name: "GNU parallel", n: c.tasks / 8, measure: func() (float64, error) { return parallel(c.tasks/8, slots) }},
+		{name: "worker, no isolation", n: c.tasks, measure: func() (float64, error) { return rate(c.memory, c.tasks, slots, "shared") }},
+		{name: "worker, overlay", n: c.tasks, measure: func() (float64, error) { return rate(c.memory, c.tasks, slots, "overlay") }},
+		{name: "worker, overlay, roots on a disk", n: c.tasks / 2, measure: func() (float64, error) { return rate(c.disk, c.tasks/2, slots, "overlay") }},
 	}
 	for range c.rounds { // side by side, so that what else runs here hits all
 		for i := range ways {
+			before := spent()
 			r, err := ways[i].measure()
 			if err != nil {
 				return err
 			}
 			ways[i].rates = append(ways[i].rates, r)
+			ways[i].costs = append(ways[i].costs, (spent()-before)/float64(ways[i].n))
 		}
 	}
-	fmt.Fprintf(b, "| %d at a time | programs/s | of xargs | wanted |\n|---|---|---|---|\n", slots)
+	fmt.Fprintf(b, "| %d at a time | programs/s | of xargs | wanted | processor for each |\n|---|---|---|---|---|\n", slots)
 	peer := median(ways[0].rates)
 	for i, w := range ways {
 		ratio, wanted := median(w.rates)/peer, ""
 		if i == 2 {
 			wanted = fmt.Sprintf("≥ %.2f: %s", wantRatio, verdict(ratio >= wantRatio))
 		}
-		fmt.Fprintf(b, "| %s | %.0f | %.2f | %s |\n", w.name, median(w.rates), ratio, wanted)
+		fmt.Fprintf(b, "| %s | %.0f | %.2f | %s | %.2f ms |\n", w.name, median(w.rates), ratio, wanted, median(w.costs))
 	}
 	fmt.Fprintf(b, "\nThe median of %d rounds of %d programs (GNU parallel an eighth, on a disk half of them), in turn.\n", c.rounds, c.tasks)
 	return nil
@@ -110,8 +116,21 @@ func latencies(b *strings.Builder, c config) error {
 		}
 	}
 	_, _ = os.Remove("/dev/shm/cairn-bench"), os.Remove("/opt/cairn-bench")
-	fmt.Fprintf(b, "\nOf %d each. A task that touches nothing leaves its root as it was; else what it wrote to is replaced before the next one, and after a write to the root itself all of it.\n", c.single)
+	fmt.Fprintf(b, "\nOf %d each. A task that touches nothing leaves its root as it was; else what it wrote to is emptied or replaced before the next one, and after a write to the root itself all of it.\n", c.single)
 	return nil
+}
+
+// spent is how long processors have worked for this process, and for those
+// below it that are over, in milliseconds.
+func spent() float64 {
+	var all float64
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		if unix.Getrusage(who, &u) == nil {
+			all += float64(u.Utime.Nano()+u.Stime.Nano()) / 1e6
+		}
+	}
+	return all
 }
 
 func verdict(met bool) string {
