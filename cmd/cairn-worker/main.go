@@ -55,6 +55,7 @@ func run(ctx context.Context, args []string) error {
 	member := f.String("member", "", "be the container of this name of such a task, and run the program behind the flags when it is its turn")
 	single := f.Bool("single", false, "the container is for one task only")
 	resources := f.Bool("resources", false, "make requests of tasks to the cluster that it is in, and run no programs")
+	bare := f.Bool("bare", false, "all tasks ask for no namespaces")
 	verbose := f.Bool("verbose", false, "say more")
 	install := f.String("install", "", "copy this program to a file, and do nothing else")
 	var fresh, shared, entrypoint, command list
@@ -75,7 +76,7 @@ func run(ctx context.Context, args []string) error {
 	if *verbose {
 		level = slog.LevelDebug
 	}
-	return process.Run(ctx, process.Config{Server: *server, CA: os.Getenv("CAIRN_CA"), Direct: true, Token: os.Getenv("CAIRN_TOKEN"), TokenFile: *token, Pool: *pool, Name: *name, Slots: *slots, Scratch: *scratch, Single: *single, Address: *address, Meet: *meet, Resources: *resources,
+	return process.Run(ctx, process.Config{Server: *server, CA: os.Getenv("CAIRN_CA"), Direct: true, Token: os.Getenv("CAIRN_TOKEN"), TokenFile: *token, Pool: *pool, Name: *name, Slots: *slots, Scratch: *scratch, Single: *single, Bare: *bare, Address: *address, Meet: *meet, Resources: *resources,
 		Fresh: fresh, Keep: shared, Entrypoint: entrypoint, Command: command, Env: os.Environ(),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))})
 }

@@ -99,9 +99,13 @@ func TestNetwork(t *testing.T) {
 	})
 	// A task is of the same user as the worker, and may look where it likes.
 	spy := `command: [sh, -c, 'if env | grep -e CAIRN_TOKEN -e CAIRN_KEY -e CAIRN_CA; then exit 1; fi; for p in /proc/[0-9]*; do if tr "\0" "\n" < $p/environ | grep -q CAIRN_KEY; then echo $p; exit 1; fi; done 2>/dev/null; echo seen nothing']`
-	for _, namespace := range []string{"default", "strict"} {
-		t.Run("what tasks see of a worker in "+namespace, func(t *testing.T) {
-			id := f.runIn(namespace, document("spy", 3, spy))
+	for _, c := range []struct{ namespace, isolation string }{{"default", ""}, {"default", "shared"}, {"strict", ""}} {
+		t.Run(fmt.Sprint("what tasks see of a worker in ", c.namespace, " ", c.isolation), func(t *testing.T) {
+			fields := spy
+			if c.isolation != "" {
+				fields = "isolation: " + c.isolation + ", " + spy
+			}
+			id := f.runIn(c.namespace, document("spy", 3, fields))
 			i := f.succeeds(id, 3, time.Minute)
 			t.Log("isolation", i.Isolation)
 			f.mu.Lock()

@@ -236,6 +236,9 @@ func container(p *Plan, c corev1.Container, s *corev1.PodSpec, templates []strin
 	if x.Single() {
 		c.Args = append(c.Args, "-single")
 	}
+	if x.Isolation == "readonly" || x.Isolation == "shared" {
+		c.Args = append(c.Args, "-bare")
+	}
 	request(&c, corev1.ResourceCPU, *resource.NewMilliQuantity(x.CPU, resource.DecimalSI))
 	request(&c, corev1.ResourceMemory, *resource.NewQuantity(x.Memory, resource.BinarySI))
 	return c, secure(p, &c, s)

@@ -26,7 +26,10 @@ type Found struct {
 // process in namespaces enter a root and says how that went.
 func Find(p Place, slots int, try func(*Namespaces, *Root) error) *Found {
 	f := &Found{place: p, Levels: Levels{Shared: nil}}
-	f.Levels[Overlay] = f.overlay(try)
+	f.Levels[Overlay] = errors.New("tasks of this container ask for less")
+	if !p.Bare {
+		f.Levels[Overlay] = f.overlay(try)
+	}
 	f.Levels[Readonly] = p.readonly(slots)
 	if !p.Single {
 		f.Levels[Pod] = errors.New("this worker runs more than one task in its container")

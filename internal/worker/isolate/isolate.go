@@ -60,6 +60,9 @@ type Place struct {
 	Hide []string
 	// Single: the container is for one task.
 	Single bool
+	// Bare: all tasks ask for a level without namespaces, so that Overlay is not
+	// tried.
+	Bare bool
 }
 
 // Levels says of each level whether it can be had: nil, or why not.

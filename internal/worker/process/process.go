@@ -38,6 +38,9 @@ type Config struct {
 	// if that task is a daemon.
 	Single  bool
 	Address string
+	// Bare: all its tasks ask for no namespaces. They share those of the worker,
+	// which hides its secret from them then.
+	Bare bool
 	// Meet is a folder that the containers of its pod have in common, where they
 	// are one task.
 	Meet string

@@ -45,7 +45,7 @@ func (c *Config) runner(api *worker.HTTP) (worker.Runner, error) {
 		}
 		return resource.New(account, clock.Real()), nil
 	}
-	place := isolate.Place{Scratch: c.Scratch, Fresh: c.Fresh, Keep: c.Keep, Single: c.Single}
+	place := isolate.Place{Scratch: c.Scratch, Fresh: c.Fresh, Keep: c.Keep, Single: c.Single, Bare: c.Bare}
 	if c.TokenFile != "" {
 		place.Hide = []string{c.TokenFile}
 	}
