@@ -26,11 +26,15 @@ const examplesWithin = 6 * time.Minute
 // exampleWorld is what examples find in their cluster: rights as Argo's own
 // installation gives them, a secret, disks.
 const exampleWorld = `
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: argo-server, namespace: default}
+---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: {name: examples, namespace: default}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: admin}
-subjects: [{kind: ServiceAccount, name: default, namespace: default}]
+subjects: [{kind: ServiceAccount, name: default, namespace: default}, {kind: ServiceAccount, name: argo-server, namespace: default}]
 ---
 apiVersion: v1
 kind: Secret
