@@ -56,6 +56,8 @@ type set struct {
 	changed chan struct{} // closed and replaced with every change
 	ended   map[string]bool
 	members map[string]*member
+	over    bool
+	conns   []net.Conn // theirs, and of those who have not said their names
 	failed  string // the first container that did
 	end     keep.End
 }
@@ -94,10 +96,13 @@ func (s *set) run(ctx context.Context, program func(ctx context.Context) (keep.E
 	defer func() {
 		cancel(nil)
 		_ = l.Close()
-		accepting.Wait()
-		for _, m := range s.members { // which ends them
-			_ = m.conn.Close()
+		s.mu.Lock()
+		s.over = true
+		for _, c := range s.conns { // which ends the members
+			_ = c.Close()
 		}
+		s.mu.Unlock()
+		accepting.Wait()
 	}()
 	over := make(chan struct{})
 	if s.limit > 0 {
@@ -200,28 +205,40 @@ func (s *set) note(name string, end keep.End, err error) {
 	s.change()
 }
 
-// accept takes in the members as they come, each once.
+// accept takes in the members as they come, each once, until there is no lead.
 func (s *set) accept(l net.Listener) {
+	var greetings sync.WaitGroup
+	defer greetings.Wait()
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
-		m := &member{conn: c, in: bufio.NewScanner(c)}
-		m.in.Buffer(nil, maxLine)
-		var hello fromMember
-		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
-		ok := m.in.Scan() && json.Unmarshal(m.in.Bytes(), &hello) == nil && slices.ContainsFunc(s.Members, func(x task.Member) bool { return x.Name == hello.Name })
-		_ = c.SetReadDeadline(time.Time{})
 		s.mu.Lock()
-		if ok && s.members[hello.Name] == nil {
-			s.members[hello.Name] = m
-			s.change()
-		} else {
-			_ = c.Close()
-		}
+		over := s.over
+		s.conns = append(s.conns, c)
 		s.mu.Unlock()
+		if over {
+			_ = c.Close()
+			return
+		}
+		greetings.Go(func() { s.greet(c) })
 	}
+}
+
+func (s *set) greet(c net.Conn) {
+	m := &member{conn: c, in: bufio.NewScanner(c)}
+	m.in.Buffer(nil, maxLine)
+	var hello fromMember
+	ok := m.in.Scan() && json.Unmarshal(m.in.Bytes(), &hello) == nil && slices.ContainsFunc(s.Members, func(x task.Member) bool { return x.Name == hello.Name })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !ok || s.members[hello.Name] != nil {
+		_ = c.Close()
+		return
+	}
+	s.members[hello.Name] = m
+	s.change()
 }
 
 // member has a container run its program once.

@@ -11,16 +11,16 @@ import (
 
 // set is a workflow of Argo's with one containerSet.
 func set(name, containers, fields string) string {
-	return "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: " + name + "}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n    volumes: [{name: work, emptyDir: {}}]\n    containerSet:\n      volumeMounts: [{name: work, mountPath: /work}]\n" + fields + "      containers:\n" + containers
+	return "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: " + name + "}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n    volumes: [{name: work, emptyDir: {}}]\n    containerSet:\n      volumeMounts: [{name: work, mountPath: /both}]\n" + fields + "      containers:\n" + containers
 }
 
 // Several containers in one pod, in order, with a folder in common.
 func TestContainerSets(t *testing.T) {
 	f := newFarm(t, cluster.Options{Nodes: 1}, nil)
 	f.cluster.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: strict, labels: {pod-security.kubernetes.io/enforce: restricted}}}`)
-	const inOrder = `      - {name: a, image: 'alpine:3.23', command: [sh, -c, 'sleep 1; grep -q Alpine /etc/os-release; echo a > /work/out; echo from a']}
-      - {name: b, image: 'busybox:1', dependencies: [a], env: [{name: WHO, value: b}], command: [sh, -c, 'test -z "$CAIRN_TOKEN" && echo $WHO >> /work/out']}
-      - {name: main, image: 'busybox:1', dependencies: [b], command: [sh, -c, 'test "$(cat /work/out | tr "\n" " ")" = "a b "; code=$?; cat /work/out; exit $code']}
+	const inOrder = `      - {name: a, image: 'alpine:3.23', command: [sh, -c, 'sleep 1; grep -q Alpine /etc/os-release; echo a > /both/out; echo from a']}
+      - {name: b, image: 'busybox:1', dependencies: [a], env: [{name: WHO, value: b}], command: [sh, -c, 'test -z "$CAIRN_TOKEN" && echo $WHO >> /both/out']}
+      - {name: main, image: 'busybox:1', dependencies: [b], command: [sh, -c, 'test "$(cat /both/out | tr "\n" " ")" = "a b "; code=$?; cat /both/out; exit $code']}
 `
 	for _, namespace := range []string{"default", "strict"} {
 		t.Run("in order, in "+namespace, func(t *testing.T) {
@@ -43,7 +43,7 @@ func TestContainerSets(t *testing.T) {
       - {name: b, image: 'busybox:1', dependencies: [a], command: ['true']}
 `, "", "container a: exit code 3"},
 		"one is tried again": {`      - {name: a, image: 'busybox:1', command: ['true']}
-      - {name: b, image: 'busybox:1', command: [sh, -c, 'test -e /work/b && exit; touch /work/b; exit 1']}
+      - {name: b, image: 'busybox:1', command: [sh, -c, 'test -e /both/b && exit; touch /both/b; exit 1']}
 `, "      retryStrategy: {retries: 2, duration: 1s}\n", ""},
 		"the image's own command": {`      - {name: a, image: 'busybox:1'}
       - {name: b, image: 'busybox:1', dependencies: [a]}
@@ -62,14 +62,14 @@ func TestContainerSets(t *testing.T) {
 func TestSidecars(t *testing.T) {
 	f := newFarm(t, cluster.Options{Nodes: 1}, nil)
 	sidecar := func(fields, command, main string) string {
-		return "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: beside}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n    volumes: [{name: work, emptyDir: {}}]\n    sidecars: [{name: side, image: 'busybox:1', " + fields + "command: [sh, -c, '" + command + "']}]\n    container: {image: 'busybox:1', volumeMounts: [{name: work, mountPath: /work}], command: [sh, -c, '" + main + "']}\n"
+		return "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: beside}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n    volumes: [{name: work, emptyDir: {}}]\n    sidecars: [{name: side, image: 'busybox:1', " + fields + "command: [sh, -c, '" + command + "']}]\n    container: {image: 'busybox:1', volumeMounts: [{name: work, mountPath: /both}], command: [sh, -c, '" + main + "']}\n"
 	}
 	for name, doc := range map[string]string{
 		"one that does not end":     sidecar("", "sleep 1000", "true"),
 		"one that ignores SIGTERM":  sidecar("", "trap : TERM; while true; do sleep 1; done", "true") + "    podSpecPatch: '{terminationGracePeriodSeconds: 2}'\n",
 		"one that ends first":       sidecar("", "true", "sleep 2"),
-		"a folder in common":        sidecar("volumeMounts: [{name: work, mountPath: /work}], ", "echo up > /work/up; sleep 1000", "for i in 1 2 3 4 5 6 7 8 9; do test -e /work/up && exit; sleep 1; done; exit 1"),
-		"all folders of the main's": sidecar("mirrorVolumeMounts: true, ", "echo up > /work/up; sleep 1000", "for i in 1 2 3 4 5 6 7 8 9; do test -e /work/up && exit; sleep 1; done; exit 1"),
+		"a folder in common":        sidecar("volumeMounts: [{name: work, mountPath: /both}], ", "echo up > /both/up; sleep 1000", "for i in 1 2 3 4 5 6 7 8 9; do test -e /both/up && exit; sleep 1; done; exit 1"),
+		"all folders of the main's": sidecar("mirrorVolumeMounts: true, ", "echo up > /both/up; sleep 1000", "for i in 1 2 3 4 5 6 7 8 9; do test -e /both/up && exit; sleep 1; done; exit 1"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			id := f.run(doc)

@@ -64,15 +64,15 @@ func TestBuild(t *testing.T) {
 		"requests": plan(task.Task{Resource: &task.Resource{Action: "get"}, Pod: object{"serviceAccountName": "maker", "automountServiceAccountToken": false, "nodeSelector": object{"disk": "ssd"}}},
 			func(p *Plan) { p.ImageVolume, p.Restricted = true, true }),
 		"daemon": plan(task.Task{Command: []string{"serve"}, Daemon: true}),
-		"set": plan(task.Task{Command: []string{"true"}, Isolation: "pod", Volumes: []task.Volume{{Name: "work", Path: "/work"}}, Pod: object{
+		"set": plan(task.Task{Command: []string{"true"}, Isolation: "pod", Volumes: []task.Volume{{Name: "work", Path: "/both"}}, Pod: object{
 			"volumes": list{object{"name": "work", "emptyDir": object{}}},
 			"containerSet": object{"containers": list{
-				object{"name": "a", "image": "registry.example/a:1", "args": list{"$(X)"}, "volumeMounts": list{object{"name": "work", "mountPath": "/work"}}},
+				object{"name": "a", "image": "registry.example/a:1", "args": list{"$(X)"}, "volumeMounts": list{object{"name": "work", "mountPath": "/both"}}},
 				object{"name": "b", "image": "registry.example/b:1", "command": list{"b"}, "env": list{object{"name": "A", "value": "1"}}}}}}},
 			func(p *Plan) {
 				p.Restricted, p.Members = true, map[string]Image{"registry.example/a:1": {Reference: "registry.example/a@sha256:0", Entrypoint: []string{"/a"}, User: "7"}}
 			}),
-		"mirror": plan(task.Task{Command: []string{"true"}, Volumes: []task.Volume{{Name: "work", Path: "/work"}}, Pod: object{
+		"mirror": plan(task.Task{Command: []string{"true"}, Volumes: []task.Volume{{Name: "work", Path: "/both"}}, Pod: object{
 			"sidecars":       list{object{"name": "s", "image": "s", "mirrorVolumeMounts": true}},
 			"initContainers": list{object{"name": "i", "image": "i", "mirrorVolumeMounts": false}}}}),
 		"outside": plan(task.Task{Command: []string{"true"}, Outputs: []task.Output{{Name: "o", Path: "/out/o"}}}),
