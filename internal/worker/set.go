@@ -58,7 +58,7 @@ type set struct {
 	members map[string]*member
 	over    bool
 	conns   []net.Conn // theirs, and of those who have not said their names
-	failed  string // the first container that did
+	failed  string     // the first container that did
 	end     keep.End
 }
 
