@@ -2,6 +2,7 @@ package resource
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -114,12 +115,22 @@ func (a *api) called(ctx context.Context, word string, say func(string, ...any))
 			if grouped && g.Name != group {
 				continue
 			}
-			if k, err := a.among(ctx, g.PreferredVersion.GroupVersion, say, fits); k != nil || err != nil {
+			of := g.PreferredVersion.GroupVersion
+			if !grouped && a.silent(ctx, of) {
+				continue // a server beside the API server that is away: the word may be another's
+			}
+			if k, err := a.among(ctx, of, say, fits); k != nil || err != nil {
 				return k, err
 			}
 		}
 		return nil, nil
 	})
+}
+
+// silent reports whether nobody answers for a version now.
+func (a *api) silent(ctx context.Context, version string) bool {
+	r, is := errors.AsType[*refusal](a.once(ctx, call{method: http.MethodGet, path: "/apis/" + version}, &resources{}))
+	return is && r.trial() > 0
 }
 
 // among looks among the kinds of one version; nil when none fits.
