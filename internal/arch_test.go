@@ -141,7 +141,7 @@ var modules = map[string][]string{
 	"github.com/aws/aws-sdk-go-v2":           {"internal/catalog/keychain"},
 	"github.com/aws/aws-sdk-go-v2/config":    {"internal/catalog/keychain"},
 	"github.com/opencontainers/go-digest":    {"internal/…", "bench/…", "test/…"},
-	"k8s.io/client-go":                       {"internal/agent/kube", "internal/kube/…", "test/…"},
+	"k8s.io/client-go":                       {"bench/kube", "internal/agent/kube", "internal/kube/…", "test/…"},
 	"k8s.io/api":                             {"internal/agent/kube", "internal/kube/jobs", "bench/agent", "test/…"},
 	"k8s.io/apimachinery":                    {"internal/agent/kube", "internal/kube/…", "bench/agent", "test/…"},
 	"k8s.io/klog/v2":                         {"internal/agent/kube", "internal/kube/…"},

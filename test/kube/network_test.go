@@ -350,11 +350,11 @@ spec:
   templates:
   - name: main
     steps:
-    - - {name: write, template: sh, arguments: {parameters: [{name: do, value: 'test ! -e /work/x && echo hello > /work/x'}]}}
+    - - {name: write, template: sh, arguments: {parameters: [{name: do, value: 'test ! -e /claim/x && echo hello > /claim/x'}]}}
     - - {name: read, template: sh, arguments: {parameters: [{name: do, value: '` + last + `'}]}}
   - name: sh
     inputs: {parameters: [{name: do}]}
-    container: {image: 'busybox:1', command: [sh, -c, '{{inputs.parameters.do}}'], volumeMounts: [{name: work, mountPath: /work}]}
+    container: {image: 'busybox:1', command: [sh, -c, '{{inputs.parameters.do}}'], volumeMounts: [{name: work, mountPath: /claim}]}
 `
 	}
 	gone := func(t *testing.T, id string) {
@@ -365,7 +365,7 @@ spec:
 		})
 	}
 	t.Run("of a run", func(t *testing.T) {
-		id := f.run(perRun("own", "", `test "$(cat /work/x)" = hello`))
+		id := f.run(perRun("own", "", `test "$(cat /claim/x)" = hello`))
 		f.succeeds(id, 2, time.Minute)
 		gone(t, id)
 	})

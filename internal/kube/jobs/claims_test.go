@@ -26,7 +26,7 @@ func TestSweepClaims(t *testing.T) {
 			gc = object{"strategy": "OnWorkflowCompletion"}
 		}
 		x := demand(run, "data", 1, 0)
-		x.Shape = dispatch.ShapeOf(&task.Task{Image: "a", Command: []string{"x"}, Volumes: []task.Volume{{Name: "work", Path: "/work"}},
+		x.Shape = dispatch.ShapeOf(&task.Task{Image: "a", Command: []string{"x"}, Volumes: []task.Volume{{Name: "work", Path: "/claim"}},
 			Pod: object{"volumeClaimGC": gc, "volumeClaimTemplates": list{object{"metadata": object{"name": "work"}, "spec": object{"accessModes": list{"ReadWriteOnce"}}}}}})
 		w.want = append(w.want, x)
 		made, err := Claims(Plan{Cluster: "prod", Demand: x})
