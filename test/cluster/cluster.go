@@ -15,8 +15,8 @@
 // pods see it, and what listens there (and only there, or everywhere) they
 // reach; [Cluster.Expose] does the same for a server on the loopback address.
 // Nodes and pods are reached from here at their own addresses. There is no
-// cluster DNS, and of all Services only the one of the API server works from
-// pods: use addresses.
+// cluster DNS, and of all Services only that of the API server works, from
+// pods of node1: use addresses.
 //
 // Where it cannot run (not Linux, not root) a test ends by parts.Missing.
 package cluster

@@ -60,7 +60,7 @@ func TestPublished(t *testing.T) {
 	for _, a := range published.Secrets(t) {
 		fmt.Fprintf(&accounts, "  - {name: %s, username: %s, env: %s}\n", a.Name, a.Username, a.Env)
 	}
-	s := newServed(t, cluster.Options{Nodes: 2}, accounts.String(), ", max_pods: 60, max_pods_per_run: 4, pod_rate: 20")
+	s := newServed(t, cluster.Options{Nodes: 1}, accounts.String(), ", max_pods: 60, max_pods_per_run: 4, pod_rate: 20")
 	images.Push(t, s.pushes())
 	web := published.Internet(t)
 	web.Objects(t)
