@@ -67,6 +67,7 @@ func TestServerIsAwayForMinutes(t *testing.T) {
 			b.tasks = append(b.tasks, words("print", "late"), words("ok"))
 		})
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		calls := b.calls
 		b.with(func() { b.down = false })
 		b.results(t, 5)
@@ -128,6 +129,7 @@ func TestBeats(t *testing.T) {
 		<-begun // in the slot of one of them
 		b.until(t, "the last one", func() bool { return b.outcomes["3"].Phase == task.Succeeded })
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if _, said := b.outcomes["1"]; said || b.twice > 0 {
 			t.Error("something was said of a task whose lease was lost")
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,11 +197,10 @@ func TestOnce(t *testing.T) {
 func TestPatience(t *testing.T) {
 	c := serve(t)
 	c.put(maps1+"there", object{"metadata": map[string]any{"name": "there"}})
-	n := 0
-	fail := func(code int, times int, after string) func(http.ResponseWriter, *http.Request) bool {
-		n = 0
+	fail := func(code, times int, after string) func(http.ResponseWriter, *http.Request) bool {
+		var n atomic.Int64
 		return func(w http.ResponseWriter, r *http.Request) bool {
-			if n++; n > times {
+			if n.Add(1) > int64(times) {
 				return false
 			}
 			if code == 0 {
