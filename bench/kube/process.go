@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -27,8 +26,8 @@ func (w *world) serve(ctx context.Context, cfg serverConfig) error {
 	if err != nil {
 		return err
 	}
-	data := filepath.Join(w.dir, fmt.Sprintf("%s-server-%d", w.Name, w.n))
-	if err := os.Mkdir(data, 0o700); err != nil {
+	data, err := os.MkdirTemp(w.dir, "server-")
+	if err != nil {
 		return err
 	}
 	cfg.Dir, cfg.Listen, cfg.Kubeconfig, cfg.URL, cfg.Worker = data, address, w.kubeconfig, "http://"+outside, workerImage
