@@ -53,12 +53,12 @@ func TestHeartbeatsWait(t *testing.T) {
 			b.with(func() { b.beats, b.beat = nil, func(task.Beat) task.Beaten { return task.Beaten{Again: again} } })
 			time.Sleep(20 * time.Second)
 			b.with(func() {
-				want := 4
-				if again {
-					want = 20
+				least, most := 3, 5
+				if again { // what went before may last a while
+					least, most = 15, 21
 				}
-				if n := len(b.beats); n < want-4 || n > want+1 {
-					t.Errorf("again %t: %d beats in 20 s, want about %d", again, n, want)
+				if n := len(b.beats); n < least || n > most {
+					t.Errorf("again %t: %d beats in 20 s, want %d to %d", again, n, least, most)
 				}
 				for _, beat := range b.beats {
 					if beat.Wait != DefaultBeat {
