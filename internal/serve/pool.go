@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"time"
 
 	"cairn.dev/cairn/internal/catalog/keychain"
 	"cairn.dev/cairn/internal/content"
@@ -37,10 +38,19 @@ func (s *Server) openPool(doors http.Handler) error {
 	}
 	s.closers = append(s.closers, func() error { runner.Close(); return nil })
 	host, _ := os.Hostname()
-	s.work.name = "cairn/" + host
+	s.work.name, s.work.restless = "cairn/"+host, restless(s.dir.Path("pool.began"), s.deps.Clock.Now())
 	s.work.worker, err = worker.New(worker.Config{Name: s.work.name, Pool: work.DefaultPool, Slots: slots(s.cfg.Work.Slots), LogLimit: int64(s.cfg.Work.LogLimit)},
 		worker.Deps{Server: server, Runner: runner, Clock: s.deps.Clock, Log: s.log})
 	return err
+}
+
+// restless reports whether another process began less than a minute before this
+// one, which is noted for the next. Without a note there was none.
+func restless(note string, now time.Time) bool {
+	text, _ := os.ReadFile(note)
+	before, err := time.Parse(time.RFC3339, string(text))
+	_ = os.WriteFile(note, []byte(now.Format(time.RFC3339)), 0o600)
+	return err == nil && now.Sub(before) < time.Minute
 }
 
 // openContainers is what runs them.

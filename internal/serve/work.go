@@ -32,6 +32,7 @@ type works struct {
 	clusters []*cluster
 	worker   *worker.Worker // of this machine; nil: others run what there is
 	name     string         // that worker's
+	restless bool           // another process began lately
 }
 
 // openWork opens the work server and brings its runs back. Nothing goes on
@@ -115,9 +116,12 @@ func (w *works) parts(part func(name string, run func(context.Context) error)) {
 	w.clusterParts(part)
 	if w.worker != nil {
 		part("worker", func(ctx context.Context) error {
-			// What an earlier process began on this machine ended with it.
-			if err := w.server.Gone(ctx, w.name); err != nil {
-				return err
+			// What an earlier process began on this machine ended with it. Where one
+			// follows the other that may be why, and is not hurried.
+			if !w.restless {
+				if err := w.server.Gone(ctx, w.name); err != nil {
+					return err
+				}
 			}
 			return w.worker.Run(ctx)
 		})
