@@ -53,6 +53,8 @@ type Task struct {
 	HTTP *HTTP `json:"http,omitempty"`
 	// Resource, likewise: a request to a cluster that the worker makes.
 	Resource *Resource `json:"resource,omitempty"`
+	// PodName: there is [PodName] in it, for who hands it to a pod to fill in.
+	PodName bool `json:"pod_name,omitempty"`
 }
 
 // Env is a variable of the environment.

@@ -58,8 +58,8 @@ func (s *Server) Work(ctx context.Context, a task.Ask) (task.Grant, error) {
 // server's lock: it may not call the server, and has to be quick.
 type Room func(run, namespace string) int
 
-// Lend is Work for who hands tasks on and has room for some runs and not for
-// others; a nil room has room for all.
+// Lend is Work for who hands tasks on, to pods, and has room for some runs and
+// not for others; a nil room has room for all, and no pods.
 func (s *Server) Lend(ctx context.Context, a task.Ask, room Room) (task.Grant, error) {
 	g := task.Grant{Term: s.cfg.Term}
 	if a.Worker == "" || len(a.Worker) > maxWorker {
@@ -86,7 +86,7 @@ func (s *Server) Lend(ctx context.Context, a task.Ask, room Room) (task.Grant, e
 		if len(leases) == 0 {
 			return g, nil
 		}
-		if err := s.render(ctx, leases, &g); err != nil {
+		if err := s.render(ctx, leases, &g, room != nil); err != nil {
 			return g, err
 		}
 		// All of them may have been skipped by their conditions.

@@ -38,7 +38,7 @@ func (s *Server) Task(ctx context.Context, l task.Ref) (*task.Task, error) {
 	if _, _, held := r.m.Holds(t.Node, t.Item, uint32(l.Attempt)); s.runs[l.Run] != r || !held {
 		return nil, gone
 	}
-	out, skip, err := r.m.Render(t, item)
+	out, skip, err := r.m.Render(t, item, false)
 	if err == nil && skip {
 		return nil, gone
 	}

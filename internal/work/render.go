@@ -27,8 +27,9 @@ func claimed(t *task.Task, namespace string) *task.Task {
 }
 
 // render makes tasks of leases and puts them into g. Tasks that their
-// conditions skip, and those that cannot be made, are said to their runs.
-func (s *Server) render(ctx context.Context, leases []lease, g *task.Grant) error {
+// conditions skip, and those that cannot be made, are said to their runs. pods:
+// they are handed on to pods.
+func (s *Server) render(ctx context.Context, leases []lease, g *task.Grant, pods bool) error {
 	items := make([]workflow.Value, len(leases))
 	refs := make([]string, len(leases))
 	s.mu.RLock()
@@ -69,7 +70,7 @@ func (s *Server) render(ctx context.Context, leases []lease, g *task.Grant) erro
 			judged = append(judged, l)
 			continue
 		}
-		t, skip, err := l.run.m.Render(l.Ref, items[i])
+		t, skip, err := l.run.m.Render(l.Ref, items[i], pods)
 		switch {
 		case err != nil:
 			judge(l, err.Error())

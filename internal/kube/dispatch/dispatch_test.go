@@ -262,6 +262,41 @@ func TestSingle(t *testing.T) {
 	}
 }
 
+// A task that asks for the name of its pod has a pod of its own, and is told that
+// one's name; who has it after that pod was lost is told another. Where stores
+// know it, it goes by a name that no retry changes.
+func TestPodName(t *testing.T) {
+	r := newRig(t, dispatch.Config{})
+	id := r.submit("named", 2, func(s workflow.Scope) task.Task {
+		pod, _ := s.Lookup("pod", "name")
+		name := fmt.Sprint(pod)
+		return task.Task{Image: "a", Command: []string{"echo", name}, Inputs: []task.Input{{Name: "f", Path: "/f", Content: []byte(name)}},
+			Outputs: []task.Output{{Name: "o", Kind: task.Artifact, Path: "/tmp/o", To: &task.Source{Kind: "s3", Key: name}}}}
+	})
+	x := r.demand(id, 2)
+	if !x.Shape.Single() {
+		t.Errorf("its pods are for many: %+v", x.Shape)
+	}
+	keys := map[string]bool{}
+	for _, pod := range []string{"p-0-aaa", "p-1-bbb"} {
+		g := r.ask(x, pod, 4)
+		if len(g.Leases) != 1 {
+			t.Fatalf("%s has %d tasks", pod, len(g.Leases))
+		}
+		b := g.Bodies[g.Leases[0].Body]
+		if o := g.Leases[0].Own; o != nil && o.Command != nil {
+			b.Command = o.Command
+		}
+		if b.Command[1] != pod || string(b.Inputs[0].Content) != pod || b.Isolation != "pod" {
+			t.Errorf("%s is told %+v", pod, b)
+		}
+		keys[b.Outputs[0].To.Key] = true
+	}
+	if len(keys) != 2 || keys["p-0-aaa"] {
+		t.Errorf("stores know them as %v", keys)
+	}
+}
+
 // Where a pod cannot keep tasks apart, each gets a pod of its own, and no
 // outcome is told of what never ran.
 func TestApart(t *testing.T) {

@@ -178,10 +178,13 @@ func (d *Dispatcher) hand(g *group, p *pod, want int, out *task.Grant) {
 		if !ok {
 			i = len(out.Bodies)
 			bodies[x.body] = i
-			out.Bodies = append(out.Bodies, inPod(x.body))
+			out.Bodies = append(out.Bodies, inPod(x.body, p.name))
 		}
 		l := x.Lease
 		l.Body = i
+		if x.body.PodName {
+			l.Own = l.Own.In(p.name)
+		}
 		out.Leases = append(out.Leases, l)
 		p.held[x.Token] = x
 		d.count(x, -1)

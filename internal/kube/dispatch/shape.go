@@ -44,6 +44,9 @@ func ShapeOf(t *task.Task) Shape {
 	if s.Isolation == "auto" {
 		s.Isolation = ""
 	}
+	if t.PodName {
+		s.Isolation = "pod"
+	}
 	for _, o := range t.Outputs {
 		s.Outside = s.Outside || o.Path != "" && !s.fresh(o.Path)
 	}
@@ -72,10 +75,10 @@ func (s *Shape) Single() bool { return s.Isolation == "pod" || s.Daemon || len(I
 
 // inPod is a task as a worker gets it in a container that was made for it: what
 // the container has seen to is not the worker's to do.
-func inPod(t *task.Task) task.Task {
-	out := *t
+func inPod(t *task.Task, pod string) task.Task {
+	out := t.In(pod)
 	out.Pod = nil
-	if s := ShapeOf(t); s.Single() && s.Isolation == "" {
+	if s := ShapeOf(t); s.Single() && (s.Isolation == "" || t.PodName) {
 		out.Isolation = "pod" // what is beside it may share its folders
 	}
 	if uid, _, _ := strings.Cut(t.User, ":"); isNumber(uid) {

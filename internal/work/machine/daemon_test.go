@@ -64,7 +64,7 @@ func TestDaemon(t *testing.T) {
 	s.serve(d, "10.0.0.7")
 	s.serve(d, "10.0.0.7") // an answer was lost
 	a := s.take()["a"]
-	out, _, err := s.m.Render(a.Ref, nil)
+	out, _, err := s.m.Render(a.Ref, nil, false)
 	if err != nil || len(out.Args) != 1 || out.Args[0] != "10.0.0.7" {
 		t.Fatalf("a was rendered as %+v, %v", out, err)
 	}

@@ -23,8 +23,9 @@ func (m *Machine) Item(t Ref) (v workflow.Value, ref string) {
 }
 
 // Render makes the task that somebody holds. skip: its condition says that it
-// is not to be run. It only looks, and may run beside others that do.
-func (m *Machine) Render(t Ref, item workflow.Value) (out *task.Task, skip bool, err error) {
+// is not to be run. pods: it is for a pod whose name is not known yet (see
+// [task.PodName]). It only looks, and may run beside others that do.
+func (m *Machine) Render(t Ref, item workflow.Value, pods bool) (out *task.Task, skip bool, err error) {
 	n := m.nodes[t.Node]
 	if n == nil || n.group == nil || n.tmpl == nil {
 		return nil, false, fmt.Errorf("%w: render node %d", ErrNode, t.Node)
@@ -46,7 +47,11 @@ func (m *Machine) Render(t Ref, item workflow.Value) (out *task.Task, skip bool,
 		}
 		s.last = n.group.past[t.Item]
 	}
-	out, err = n.tmpl.Leaf.Render(s)
+	if pods {
+		out, err = inPod(n.tmpl.Leaf, s)
+	} else {
+		out, err = n.tmpl.Leaf.Render(s)
+	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -57,6 +62,33 @@ func (m *Machine) Render(t Ref, item workflow.Value) (out *task.Task, skip bool,
 		out.Isolation = m.graph.Isolation
 	}
 	return out, false, nil
+}
+
+// inPod leaves the name of its pod in a task to be filled in, wherever the pod
+// itself sees it. Where the server does (stores, the pod's own definition), the
+// task's name takes its place.
+func inPod(leaf workflow.Leaf, s scope) (*task.Task, error) {
+	asked := false
+	s.pod = &asked
+	named, err := leaf.Render(s)
+	if err != nil || !asked {
+		return named, err
+	}
+	s.pod = nil
+	plain, err := leaf.Render(s)
+	if err != nil {
+		return nil, err
+	}
+	out := *plain
+	out.PodName = true
+	out.Command, out.Args, out.Env, out.Script, out.Resource = named.Command, named.Args, named.Env, named.Script, named.Resource
+	out.Inputs = slices.Clone(plain.Inputs)
+	for i := range out.Inputs {
+		if i < len(named.Inputs) {
+			out.Inputs[i].Content = named.Inputs[i].Content
+		}
+	}
+	return &out, nil
 }
 
 // TaskName is what a task is called within its run.

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"time"
 
+	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/workflow"
 )
 
@@ -24,6 +25,9 @@ type scope struct {
 
 	last *past
 	task string // the task's name, where there is one
+	// pod, when not nil: the task's pod has a name that is not known yet, and
+	// this notes that it was asked for.
+	pod *bool
 }
 
 // caller is what the arguments and conditions of a call see.
@@ -106,9 +110,14 @@ func (s scope) Lookup(path ...string) (workflow.Value, bool) {
 	case "lastRetry":
 		return s.lastRetry(path[1:])
 	case "pod", "node":
-		if len(path) == 2 && path[1] == "name" && s.task != "" {
-			return s.m.name + "-" + s.task, true
+		if len(path) != 2 || path[1] != "name" || s.task == "" {
+			return nil, false
 		}
+		if s.pod != nil && path[0] == "pod" {
+			*s.pod = true
+			return task.PodName, true
+		}
+		return s.m.name + "-" + s.task, true
 	}
 	return nil, false
 }

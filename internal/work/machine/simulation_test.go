@@ -551,7 +551,7 @@ func (w *world) render(got []simHeld) error {
 		if ref != "" {
 			item = fmt.Sprint(h.Item)
 		}
-		_, skip, err := h.run.m.Render(h.Ref, item)
+		_, skip, err := h.run.m.Render(h.Ref, item, false)
 		if err == nil && !skip {
 			continue
 		}
