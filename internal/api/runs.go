@@ -103,7 +103,7 @@ func (a *API) submitRun(r *http.Request) (*wire.Submitted, error) {
 	if err != nil {
 		return nil, err
 	}
-	g, problems := front.Compile(s.Name, []byte(s.Text), a.frontOptions(ctx, s.Run.Namespace))
+	g, problems := front.Compile(s.Name, []byte(s.Text), a.frontOptions(ctx, s.Run.Namespace, s.Run.Pool))
 	if len(problems) > 0 {
 		if kind, _ := front.Kind(s.Name, []byte(s.Text)); kind == "CronWorkflow" {
 			return nil, refuse(http.StatusUnprocessableEntity, "hand it in with PUT /api/v1/schedules (`cairn schedules put`), or submit a Workflow", "%s: a CronWorkflow is not run, but started by the clock", s.Name)
@@ -152,8 +152,8 @@ const defaultNamespace = "default"
 
 // frontOptions finds templates that documents refer to: those that the caller
 // may see. In a document without a namespace that is the run's.
-func (a *API) frontOptions(ctx context.Context, namespace string) front.Options {
-	return front.Options{Templates: func(kind, of, name string) []byte {
+func (a *API) frontOptions(ctx context.Context, namespace, pool string) front.Options {
+	return front.Options{Cluster: strings.HasPrefix(pool, work.ClusterPool), Templates: func(kind, of, name string) []byte {
 		if kind == clusterTemplate {
 			of = ""
 		} else if of = cmp.Or(of, namespace, defaultNamespace); a.mayRun(ctx, of) != nil {
@@ -229,11 +229,11 @@ func (a *API) checkDocuments(ctx context.Context, in *input[wire.Document]) (*ou
 		var g *workflow.Graph
 		if kind == "CronWorkflow" {
 			var s *workflow.Schedule
-			if s, problems = front.CompileSchedule(d.Name, []byte(d.Text), a.frontOptions(ctx, "")); s != nil {
+			if s, problems = front.CompileSchedule(d.Name, []byte(d.Text), a.frontOptions(ctx, "", "")); s != nil {
 				g = s.Graph
 			}
 		} else {
-			g, problems = front.Compile(d.Name, []byte(d.Text), a.frontOptions(ctx, ""))
+			g, problems = front.Compile(d.Name, []byte(d.Text), a.frontOptions(ctx, "", ""))
 		}
 		if g != nil {
 			out.Graph = g.String()

@@ -425,6 +425,7 @@ func TestSubmissionsAreChecked(t *testing.T) {
 		return string(b)
 	}
 	const cron = "apiVersion: cairn.dev/v1alpha1\nkind: CronWorkflow\nmetadata: {name: c}\nspec:\n  schedules: ['0 3 * * *']\n  workflow: {tasks: [{name: a, image: busybox}]}\n"
+	const resource = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {generateName: r-}\nspec: {entrypoint: m, templates: [{name: m, resource: {action: get, manifest: '{apiVersion: v1, kind: ConfigMap, metadata: {name: x}}'}}]}\n"
 	for _, c := range []struct {
 		name, path, kind, body string
 		status                 int
@@ -434,6 +435,8 @@ func TestSubmissionsAreChecked(t *testing.T) {
 		{"a document in JSON", "/api/v1/runs", "application/json", `{"apiVersion":"cairn.dev/v1alpha1","kind":"Workflow","metadata":{"name":"j"},"spec":{"tasks":[{"name":"a","image":"busybox"}]}}`, 200, []string{`"name":"j"`}},
 		{"a submission", "/api/v1/runs", "application/json", `{"text":` + quote(hello) + `,"args":{"who":"x"},"run":{"name":"s"}}`, 200, []string{`"name":"s"`}},
 		{"Argo's", "/api/v1/runs", "application/yaml", "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {generateName: a-}\nspec: {entrypoint: m, templates: [{name: m, container: {image: busybox}}]}\n", 200, []string{`"name":"a-`}},
+		{"what only a cluster does", "/api/v1/runs?pool=cluster/prod", "application/yaml", resource, 200, []string{`"name":"r-`}},
+		{"what only a cluster does, elsewhere", "/api/v1/runs?pool=p", "application/yaml", resource, 422, []string{"resource"}},
 		{"two workflows", "/api/v1/runs", "application/yaml", hello + "---\n" + strings.Replace(hello, "hello-", "other", 1), 200, []string{`"name":"hello-`, "these were not: other"}},
 		{"a field too many", "/api/v1/runs", "application/json", `{"text":"", "argz":{}}`, 400, []string{"argz"}},
 		{"no JSON", "/api/v1/runs", "application/json", `{"text":`, 400, nil},

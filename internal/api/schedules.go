@@ -63,7 +63,7 @@ func (a *API) putSchedule(ctx context.Context, in *putScheduleInput) (*output[wi
 	if d.Name == "" {
 		d.Name = "request"
 	}
-	x, problems := front.CompileSchedule(d.Name, []byte(d.Text), a.frontOptions(ctx, ""))
+	x, problems := front.CompileSchedule(d.Name, []byte(d.Text), a.frontOptions(ctx, "", in.Pool))
 	if len(problems) > 0 {
 		return nil, documentProblem(d.Name, problems)
 	}

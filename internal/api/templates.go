@@ -83,7 +83,7 @@ func (a *API) putTemplates(ctx context.Context, in *putTemplatesInput) (*output[
 		list = append(list, x)
 	}
 	// Judged in the company of those it came with, and of those there are.
-	_, problems := front.Compile(d.Name, []byte(d.Text), a.frontOptions(ctx, in.Namespace))
+	_, problems := front.Compile(d.Name, []byte(d.Text), a.frontOptions(ctx, in.Namespace, ""))
 	if len(problems) > 0 {
 		return nil, documentProblem(d.Name, problems)
 	}
