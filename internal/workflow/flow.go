@@ -85,6 +85,7 @@ func (c *compiler) flow(spec *document.Node, key string, run bool) *flow {
 			n.Get("name").Fail("there are two tasks called %q", t.name)
 			continue
 		}
+		t.pod = spec.Get("pod")
 		f.index[t.name] = len(f.tasks)
 		f.tasks = append(f.tasks, t)
 	}
@@ -131,7 +132,7 @@ func (c *compiler) flow(spec *document.Node, key string, run bool) *flow {
 	f.readOutputs(spec.Get("outputs"), tmpl)
 	c.g.Templates[key] = tmpl
 	if n := spec.Get("onExit"); n != nil && run {
-		c.onExit(f, n)
+		c.onExit(f, n, spec.Get("pod"))
 	}
 	return f
 }
@@ -228,11 +229,12 @@ func (c *compiler) cycles(f *flow, d *DAG) {
 }
 
 // onExit compiles the task that runs when all others have ended.
-func (c *compiler) onExit(f *flow, n *document.Node) {
+func (c *compiler) onExit(f *flow, n, pod *document.Node) {
 	t := c.readTask(n)
 	if t == nil {
 		return
 	}
+	t.pod = pod
 	for _, k := range []string{"needs", "runs", "forEach", "uses", "suspend", "allowFailure", "when", "locks", "cache"} {
 		if x := n.Get(k); x != nil {
 			x.FailKey("%s has no meaning in onExit: it runs once, when all else has ended", k)

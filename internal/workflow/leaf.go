@@ -24,6 +24,7 @@ type taskDoc struct {
 	// resource: it makes a request to a cluster, in place of an image.
 	resource bool
 	sign     *signature
+	pod      *document.Node // what its document says of all pods
 }
 
 // output is an output of a task: its type, and where a scope has it.
@@ -98,7 +99,7 @@ func (c *compiler) readTask(n *document.Node) *taskDoc {
 		n.Get("with").FailKey("with goes with uses")
 	}
 	if does[0] != "image" {
-		for _, k := range []string{"command", "args", "script", "env", "workdir", "files", "outputs", "resources", "user", "isolation", "volumes", "grace", "logLimit", "daemon", "ready"} {
+		for _, k := range []string{"command", "args", "script", "env", "workdir", "files", "outputs", "resources", "user", "isolation", "volumes", "grace", "logLimit", "daemon", "ready", "pod"} {
 			if x := n.Get(k); x != nil && !(k == "outputs" && does[0] == "resource") {
 				x.FailKey("%s goes with image, and not with %s", k, does[0])
 			}
@@ -274,6 +275,7 @@ func (c *compiler) leaf(t *taskDoc, env *celEnv, exit bool) (Leaf, []string) {
 	b.WorkDir, b.User, b.Grace = n.Get("workdir").Text(), n.Get("user").Text(), n.Get("grace").Duration()
 	b.Isolation = oneOf(n.Get("isolation"), isolations, "")
 	daemon(n, b)
+	c.pod(t.pod, n.Get("pod"), b)
 	r := n.Get("resources")
 	r.Known(resourceFields...)
 	b.CPU, b.Memory = quantity(r.Get("cpu")), quantity(r.Get("memory"))/1000

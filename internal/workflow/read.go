@@ -34,9 +34,9 @@ var reserved = []string{"true", "false", "null", "in", "as", "break", "const", "
 var (
 	objectFields   = []string{"apiVersion", "kind", "metadata", "spec"}
 	metadataFields = []string{"name", "namespace", "labels", "annotations"}
-	workflowFields = []string{"inputs", "outputs", "tasks", "onExit", "parallelism", "failFast", "timeout", "priority", "locks", "keep", "retryBudget", "suspended", "isolation", "description"}
+	workflowFields = []string{"inputs", "outputs", "tasks", "onExit", "parallelism", "failFast", "timeout", "priority", "locks", "keep", "retryBudget", "suspended", "isolation", "pod", "description"}
 	cronFields     = []string{"schedules", "timezone", "overlap", "suspended", "late", "keepSucceeded", "keepFailed", "workflow"}
-	taskFields     = []string{"name", "image", "command", "args", "script", "env", "workdir", "files", "outputs", "needs", "runs", "when", "forEach", "parallelism", "retries", "timeout", "grace", "resources", "user", "isolation", "volumes", "locks", "cache", "allowFailure", "daemon", "ready", "uses", "with", "suspend", "resource", "description", "logLimit"}
+	taskFields     = []string{"name", "image", "command", "args", "script", "env", "workdir", "files", "outputs", "needs", "runs", "when", "forEach", "parallelism", "retries", "timeout", "grace", "resources", "user", "isolation", "volumes", "locks", "cache", "allowFailure", "daemon", "ready", "pod", "uses", "with", "suspend", "resource", "description", "logLimit"}
 	inputFields    = []string{"type", "default", "optional", "enum", "description"}
 	outputFields   = []string{"type", "path", "value", "default", "optional", "description"}
 	valueFields    = []string{"type", "value", "default", "description"}

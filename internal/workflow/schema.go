@@ -33,6 +33,16 @@ func Schema() []byte {
 	}
 	list := func(v any) map[string]any { return map[string]any{"type": "array", "items": v} }
 	locks := list(either(text, of(lockFields, map[string]any{"name": text, "size": whole})))
+	object, objects := typed("object"), list(typed("object"))
+	pod := of(podFields, map[string]any{
+		"metadata": of(podMetaFields, map[string]any{"labels": texture, "annotations": texture}),
+		"container": of(containerFields, map[string]any{"env": objects, "envFrom": objects, "resources": object, "securityContext": object, "volumeMounts": objects, "volumeDevices": objects, "ports": objects,
+			"lifecycle": object, "livenessProbe": object, "readinessProbe": object, "startupProbe": object, "imagePullPolicy": text}),
+		"sidecars": objects, "initContainers": objects, "volumes": objects, "volumeClaimTemplates": objects, "volumeClaimGC": object, "podSpecPatch": text,
+		"serviceAccountName": text, "automountServiceAccountToken": flag, "imagePullSecrets": objects, "nodeSelector": texture, "affinity": object, "tolerations": objects,
+		"topologySpreadConstraints": objects, "priorityClassName": text, "securityContext": object, "runtimeClassName": text, "schedulerName": text, "hostNetwork": flag,
+		"hostAliases": objects, "dnsPolicy": text, "dnsConfig": object, "resourceClaims": objects, "resources": object,
+	})
 	task := of(taskFields, map[string]any{
 		"name": text, "image": text, "command": texts, "args": texts, "script": text, "env": texture, "workdir": text, "files": texture,
 		"outputs": named(either(kind, of(outputFields, map[string]any{"type": kind, "path": text, "value": text, "optional": flag, "description": text}))),
@@ -44,7 +54,7 @@ func Schema() []byte {
 		"timeout": span, "grace": span, "resources": of(resourceFields, map[string]any{"cpu": size, "memory": size}), "user": map[string]any{"type": []string{"string", "integer"}}, "isolation": isolation,
 		"volumes": list(of(volumeFields, map[string]any{"name": text, "path": text, "claim": text, "readOnly": flag})), "locks": locks,
 		"cache": of(cacheFields, map[string]any{"key": text, "name": text, "maxAge": span}), "allowFailure": flag, "daemon": flag,
-		"ready": of(readyFields, map[string]any{"port": whole, "path": text}), "uses": text, "with": named(anything),
+		"ready": of(readyFields, map[string]any{"port": whole, "path": text}), "pod": pod, "uses": text, "with": named(anything),
 		"resource": of(requestFields, map[string]any{"action": map[string]any{"enum": actions}, "manifest": either(text, typed("object")), "patch": map[string]any{"enum": patches},
 			"success": text, "failure": text, "owner": flag, "account": text}),
 		"suspend": either(flag, of(suspendFields, map[string]any{"for": span, "outputs": list(text)})), "description": text, "logLimit": size,
@@ -54,7 +64,7 @@ func Schema() []byte {
 		"inputs":  named(either(kind, of(inputFields, map[string]any{"type": kind, "optional": flag, "enum": list(text), "description": text}))),
 		"outputs": named(either(text, of(valueFields, map[string]any{"type": kind, "value": text, "description": text}))),
 		"tasks":   list(task), "onExit": task, "parallelism": whole, "failFast": flag, "timeout": span, "priority": whole, "locks": locks, "keep": span,
-		"retryBudget": whole, "suspended": flag, "isolation": isolation, "description": text,
+		"retryBudget": whole, "suspended": flag, "isolation": isolation, "pod": pod, "description": text,
 	})
 	spec["required"] = []string{"tasks"}
 	cron := of(cronFields, map[string]any{

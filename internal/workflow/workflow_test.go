@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,6 +93,40 @@ func TestBad(t *testing.T) {
 			continue
 		}
 		golden(t, strings.TrimSuffix(f, ".yaml")+".problems", problems(ps))
+	}
+}
+
+// A task's pod is that of its workflow, but for the fields that it has itself;
+// and only a cluster can run it.
+func TestPod(t *testing.T) {
+	doc, err := os.ReadFile("testdata/good/pod.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, ps := workflow.Compile("pod.yaml", doc, nil)
+	if len(ps) > 0 || g.Cluster == "" {
+		t.Fatalf("%q\n%s", g.Cluster, problems(ps))
+	}
+	for name, want := range map[string]string{
+		"main/a":   "container nodeSelector=map[disk:hdd] serviceAccountName=reader volumeClaimTemplates volumes",
+		"main/b":   "nodeSelector=map[disk:ssd] serviceAccountName=reader volumeClaimTemplates",
+		"exit/bye": "nodeSelector=map[disk:ssd] serviceAccountName=reader volumeClaimTemplates",
+	} {
+		x, err := g.Templates[name].Leaf.Render(workflowtest.Inputs(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, k := range slices.Sorted(maps.Keys(x.Pod)) {
+			switch k {
+			case "nodeSelector", "serviceAccountName":
+				k += fmt.Sprint("=", x.Pod[k])
+			}
+			got = append(got, k)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, want %s", name, got, want)
+		}
 	}
 }
 

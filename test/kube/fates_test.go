@@ -100,6 +100,23 @@ func TestKindsOfPods(t *testing.T) {
 	t.Run("files of others", func(t *testing.T) {
 		f.succeeds(f.run(argo("patched", "    podSpecPatch: '{volumes: [{name: w, configMap: {name: words}}], containers: [{name: main, volumeMounts: [{name: w, mountPath: /w}]}]}'\n")), 1, time.Minute)
 	})
+	t.Run("what a pod has, in our words", func(t *testing.T) {
+		f.succeeds(f.run(`apiVersion: cairn.dev/v1alpha1
+kind: Workflow
+metadata: {name: words}
+spec:
+  pod: {serviceAccountName: default, nodeSelector: {kubernetes.io/os: linux}}
+  tasks:
+  - name: a
+    image: busybox:1
+    command: [sh, -c, 'test "$P" = hush && test "$(cat /w/hello)" = world && test "$(id -u)" = 1234']
+    volumes: [{name: w, path: /w}]
+    pod:
+      volumes: [{name: w, configMap: {name: words}}]
+      securityContext: {runAsUser: 1234}
+      container: {env: [{name: P, valueFrom: {secretKeyRef: {name: keys, key: p}}}]}
+`), 1, time.Minute)
+	})
 	t.Run("images that differ by item", func(t *testing.T) {
 		id := f.run("apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: images}\nspec: {tasks: [{name: a, image: '${{ item }}', command: ['true'], forEach: ['busybox:1', 'alpine:3.23', 'busybox:1']}]}\n")
 		f.succeeds(id, 3, time.Minute)

@@ -338,7 +338,7 @@ func (f *farm) claims(id string) []string {
 func TestClaims(t *testing.T) {
 	// As long as there are pods that had it, Kubernetes keeps a claim.
 	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) { f.jobs.Linger = time.Second })
-	f.disks("one", "two", "three", "four")
+	f.disks("one", "two", "three", "four", "five")
 	perRun := func(name, strategy, last string) string {
 		return `apiVersion: argoproj.io/v1alpha1
 kind: Workflow
@@ -366,6 +366,20 @@ spec:
 	}
 	t.Run("of a run", func(t *testing.T) {
 		id := f.run(perRun("own", "", `test "$(cat /claim/x)" = hello`))
+		f.succeeds(id, 2, time.Minute)
+		gone(t, id)
+	})
+	t.Run("of a run, in our words", func(t *testing.T) {
+		id := f.run(`apiVersion: cairn.dev/v1alpha1
+kind: Workflow
+metadata: {name: ours}
+spec:
+  pod:
+    volumeClaimTemplates: [{metadata: {name: work}, spec: {accessModes: [ReadWriteOnce], storageClassName: here, resources: {requests: {storage: 1Gi}}}}]
+  tasks:
+  - {name: write, image: 'busybox:1', command: [sh, -c, 'test ! -e /claim/x && echo hello > /claim/x'], volumes: [{name: work, path: /claim}]}
+  - {name: read, image: 'busybox:1', command: [sh, -c, 'test "$(cat /claim/x)" = hello'], volumes: [{name: work, path: /claim}], needs: [write]}
+`)
 		f.succeeds(id, 2, time.Minute)
 		gone(t, id)
 	})
