@@ -1,6 +1,7 @@
 package isolate
 
 import (
+	"crypto/sha256"
 	"errors"
 	"io"
 	"io/fs"
@@ -12,8 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxTraces bounds what there may be in the folder of a spot before a task.
-const maxTraces = 64
+// maxTraces bounds what there may be in the folder of a spot before a task, and
+// maxFile the bytes of a file in it.
+const (
+	maxTraces = 64
+	maxFile   = 1 << 20
+)
 
 // A spot is a mount that tasks may write to.
 type spot struct {
@@ -26,15 +31,17 @@ type spot struct {
 	mark    []trace                                        // what is in there, before a task
 }
 
-// A trace is all that a file system says of one thing in it, but for what it
-// holds if it is a file, and when it was read.
+// A trace is all that a file system says of one thing in it, but for when it was
+// read.
 //
 // A clock of ctime that is coarse cannot hide anything: a change that was undone
-// within one tick of it is not seen, and has left nothing.
+// within one tick of it is not seen, and has left nothing. What a file holds is
+// compared for that reason.
 type trace struct {
 	name  string
 	stat  unix.Statx_t
 	attrs string
+	holds [sha256.Size]byte // of a file
 }
 
 var errCrowded = errors.New("too much is in there")
@@ -120,7 +127,10 @@ func look(dir *os.File, name string, traces *[]trace) error {
 			_ = below.Close()
 		} else if err == unix.ENOTDIR || err == unix.ELOOP {
 			t := trace{name: name + "/" + n}
-			if err = t.stats(int(dir.Fd()), n, unix.AT_SYMLINK_NOFOLLOW); err == nil {
+			if err = t.stats(int(dir.Fd()), n, unix.AT_SYMLINK_NOFOLLOW); err == nil && t.stat.Mode&unix.S_IFMT == unix.S_IFREG {
+				t.holds, err = digest(int(dir.Fd()), n)
+			}
+			if err == nil {
 				*traces = append(*traces, t)
 			}
 		}
@@ -129,6 +139,21 @@ func look(dir *os.File, name string, traces *[]trace) error {
 		}
 	}
 	return nil
+}
+
+// digest is of what a file holds. Those that are there before a task are small.
+func digest(at int, name string) (sum [sha256.Size]byte, err error) {
+	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return sum, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(b) > maxFile {
+		err = errCrowded
+	}
+	return sha256.Sum256(b), err
 }
 
 func (t *trace) stats(at int, name string, flags int) error {
