@@ -35,7 +35,7 @@ func lists(ctx context.Context, b *strings.Builder, runs int) error {
 				return err
 			}
 			for i := n; i < min(n+step, runs+1); i++ {
-				if _, err := tx.Exec(`INSERT INTO work_runs(num, id, name, namespace, by, documents, live, phase, created, ended, gone, total, succeeded) VALUES (?, ?, ?, ?, 'ann', 1, 0, ?, ?, ?, ?, 3, 3)`,
+				if _, err := tx.Exec(`INSERT INTO work_runs(num, id, name, namespace, pool, by, documents, live, phase, created, ended, gone, total, succeeded) VALUES (?, ?, ?, ?, 'default', 'ann', 1, 0, ?, ?, ?, ?, 3, 3)`,
 					i, fmt.Sprintf("%016x", i), fmt.Sprintf("nightly-%d", i%1000), fmt.Sprintf("team-%d", i%50), phases[i%len(phases)], i*1000, i*1000+500, int64(i)*1000+1<<40); err != nil {
 					return err
 				}
