@@ -21,9 +21,10 @@ import (
 
 // Labels of everything that is made here.
 const (
-	LabelCluster = "cairn.dev/pool"  // the name the server has for the cluster
-	LabelRun     = "cairn.dev/run"   // the run's ID
-	LabelClass   = "cairn.dev/class" // the class of its shape
+	LabelCluster = "cairn.dev/pool"   // the name the server has for the cluster
+	LabelServer  = "cairn.dev/server" // which server that is: others may have the same name for theirs
+	LabelRun     = "cairn.dev/run"    // the run's ID
+	LabelClass   = "cairn.dev/class"  // the class of its shape
 	labelQueue   = "kueue.x-k8s.io/queue-name"
 	labelKeep    = "cairn.dev/keep" // of a claim: "failed", if it stays when its run does not end well
 )
@@ -52,6 +53,7 @@ type Image struct {
 // Plan is all that a Job is built from.
 type Plan struct {
 	Name, Cluster string
+	ID            string // of the server, see [LabelServer]
 	Demand        dispatch.Demand
 	Image         Image
 	// Members are what is known of the images of a containerSet's containers, by
@@ -87,7 +89,7 @@ func Build(p Plan) (*batchv1.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	labels := map[string]string{LabelCluster: p.Cluster, LabelRun: p.Demand.Run, LabelClass: p.Demand.Class, "app.kubernetes.io/managed-by": "cairn"}
+	labels := map[string]string{LabelCluster: p.Cluster, LabelServer: p.ID, LabelRun: p.Demand.Run, LabelClass: p.Demand.Class, "app.kubernetes.io/managed-by": "cairn"}
 	if meta.Labels == nil {
 		meta.Labels = map[string]string{}
 	}
@@ -196,7 +198,7 @@ func inject(p *Plan, s *corev1.PodSpec) {
 	s.Volumes = append(s.Volumes, corev1.Volume{Name: "cairn-bin", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
 	small := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("50m"), corev1.ResourceMemory: resource.MustParse("32Mi")}
 	copier := corev1.Container{
-		Name: "cairn", Image: p.Worker, Args: []string{"-install", path.Join(binDir, binary)},
+		Name: copierName, Image: p.Worker, Args: []string{"-install", path.Join(binDir, binary)},
 		VolumeMounts: []corev1.VolumeMount{{Name: "cairn-bin", MountPath: binDir}},
 		Resources:    corev1.ResourceRequirements{Requests: small, Limits: small},
 		// Whatever profile a namespace enforces, this passes it.
@@ -427,7 +429,7 @@ func Claims(p Plan) ([]*corev1.PersistentVolumeClaim, error) {
 		if !u.always {
 			labels[labelKeep] = "failed"
 		}
-		maps.Copy(labels, map[string]string{LabelCluster: p.Cluster, LabelRun: p.Demand.Run, "app.kubernetes.io/managed-by": "cairn"})
+		maps.Copy(labels, map[string]string{LabelCluster: p.Cluster, LabelServer: p.ID, LabelRun: p.Demand.Run, "app.kubernetes.io/managed-by": "cairn"})
 		out = append(out, &corev1.PersistentVolumeClaim{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
 			ObjectMeta: metav1.ObjectMeta{Name: ClaimName(p.Demand.Run, c.Name), Namespace: p.Demand.Namespace, Labels: labels, Annotations: c.Annotations}, Spec: c.Spec})
 	}

@@ -26,7 +26,7 @@ func plan(t task.Task, edit ...func(*Plan)) Plan {
 		t.Image = "registry.example/app:1"
 	}
 	s := dispatch.ShapeOf(&t)
-	p := Plan{Name: "cairn-r1-c1-1", Cluster: "prod", Demand: dispatch.Demand{Run: "r1", Namespace: "data", Class: "c1", Shape: s}, Size: 3,
+	p := Plan{Name: "cairn-r1-c1-1", Cluster: "prod", ID: "5e12e12a01", Demand: dispatch.Demand{Run: "r1", Namespace: "data", Class: "c1", Shape: s}, Size: 3,
 		Server: "http://cairn.cairn.svc:5080", Token: "cairn_pod_x.y", Key: "cairn-key-0", Worker: "registry.example/cairn-worker:1", Linger: 60}
 	for _, f := range edit {
 		f(&p)

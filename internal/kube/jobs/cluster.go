@@ -32,7 +32,7 @@ type cluster struct {
 	owner     *metav1.OwnerReference // that namespace, once it was asked for
 }
 
-func newCluster(cfg *rest.Config, name, namespace string) (*cluster, error) {
+func newCluster(cfg *rest.Config, name, id, namespace string) (*cluster, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, batchv1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -60,7 +60,7 @@ func newCluster(cfg *rest.Config, name, namespace string) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cluster{core: core, batch: batch, codec: runtime.NewParameterCodec(scheme), selector: LabelCluster + "=" + name, namespace: namespace}, nil
+	return &cluster{core: core, batch: batch, codec: runtime.NewParameterCodec(scheme), selector: LabelCluster + "=" + name + "," + LabelServer + "=" + id, namespace: namespace}, nil
 }
 
 // callTimeout bounds one request that is no watch.
@@ -138,11 +138,16 @@ func (c *cluster) listClaims(ctx context.Context) ([]corev1.PersistentVolumeClai
 	return l.Items, err
 }
 
-func (c *cluster) deleteClaim(ctx context.Context, namespace, name string) error {
+func (c *cluster) deleteClaim(ctx context.Context, namespace, name string, uid types.UID) error {
 	ctx, end := context.WithTimeout(ctx, callTimeout)
 	defer end()
-	err := c.core.Delete().Namespace(namespace).Resource("persistentvolumeclaims").Name(name).Do(ctx).Error()
-	if apierrors.IsNotFound(err) {
+	return gone(c.core.Delete().Namespace(namespace).Resource("persistentvolumeclaims").Name(name).Body(&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}}).Do(ctx).Error())
+}
+
+// gone is nil where an object is not there any more, or another one of its name
+// is, which stays.
+func gone(err error) error {
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}
 	return err
@@ -172,15 +177,11 @@ func (c *cluster) resizeJob(ctx context.Context, namespace, name, version string
 }
 
 // deleteJob removes a Job and, after it, its pods.
-func (c *cluster) deleteJob(ctx context.Context, namespace, name string) error {
+func (c *cluster) deleteJob(ctx context.Context, namespace, name string, uid types.UID) error {
 	ctx, end := context.WithTimeout(ctx, callTimeout)
 	defer end()
 	policy := metav1.DeletePropagationBackground
-	err := c.batch.Delete().Namespace(namespace).Resource("jobs").Name(name).Body(&metav1.DeleteOptions{PropagationPolicy: &policy}).Do(ctx).Error()
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	return err
+	return gone(c.batch.Delete().Namespace(namespace).Resource("jobs").Name(name).Body(&metav1.DeleteOptions{PropagationPolicy: &policy, Preconditions: &metav1.Preconditions{UID: &uid}}).Do(ctx).Error())
 }
 
 // restricted says whether a namespace enforces the restricted profile.
@@ -194,25 +195,42 @@ func (c *cluster) restricted(ctx context.Context, namespace string) (bool, error
 	return n.Labels["pod-security.kubernetes.io/enforce"] == "restricted", nil
 }
 
-// events are the newest messages about a Job, for what its status does not say.
-func (c *cluster) events(ctx context.Context, namespace, name string) (string, error) {
+// event is what happened to an object, in the words of whoever saw it.
+type event struct{ reason, message string }
+
+// maxEvents bounds what is read of the events of one object.
+const maxEvents = 50
+
+func (c *cluster) warning(ctx context.Context, namespace, kind, name string) (event, error) {
 	ctx, end := context.WithTimeout(ctx, callTimeout)
 	defer end()
 	var l corev1.EventList
-	o := metav1.ListOptions{FieldSelector: fields.Set{"involvedObject.name": name, "involvedObject.kind": "Job"}.String(), Limit: 50}
+	o := metav1.ListOptions{FieldSelector: fields.Set{"involvedObject.name": name, "involvedObject.kind": kind, "type": corev1.EventTypeWarning}.String(), Limit: maxEvents}
 	if err := c.core.Get().Namespace(namespace).Resource("events").VersionedParams(&o, c.codec).Do(ctx).Into(&l); err != nil {
-		return "", err
+		return event{}, err
 	}
 	var newest *corev1.Event
 	for i := range l.Items {
-		if e := &l.Items[i]; e.Type == corev1.EventTypeWarning && (newest == nil || newest.LastTimestamp.Before(&e.LastTimestamp)) {
+		if e := &l.Items[i]; newest == nil || at(newest).Before(at(e)) {
 			newest = e
 		}
 	}
 	if newest == nil {
-		return "", nil
+		return event{}, nil
 	}
-	return newest.Message, nil
+	return event{newest.Reason, newest.Message}, nil
+}
+
+// at is when an event last happened: the older and the newer kind of events say
+// it at different places.
+func at(e *corev1.Event) time.Time {
+	switch {
+	case e.Series != nil:
+		return e.Series.LastObservedTime.Time
+	case !e.LastTimestamp.IsZero():
+		return e.LastTimestamp.Time
+	}
+	return e.EventTime.Time
 }
 
 // sink takes what is watched of one kind.

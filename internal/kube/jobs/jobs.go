@@ -23,6 +23,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"cairn.dev/cairn/internal/clock"
@@ -118,6 +119,7 @@ type Controller struct {
 	cfg  Config
 	d    Deps
 	log  *slog.Logger
+	id   string // see [LabelServer]
 	api  api
 	real *cluster
 
@@ -132,11 +134,14 @@ type Controller struct {
 	hindered map[string]string // by run: why the API server has no Job of it
 	finding  map[want]*finding
 	spaces   map[string]space
-	keys     map[string]time.Duration // of namespaces: until when they are believed to be there; 0: pods miss it
+	keys     map[string]time.Duration // of namespaces: until when they are believed to be there
+	missing  map[string]time.Duration // of namespaces whose pods miss theirs: when it is made again
+	full     map[string]full          // by namespace
 	bucket   bucket
 	hold     time.Duration // no request that makes anything before
 	fails    int           // in a row, of the API server
 	claimed  time.Duration // when the claims of runs were last looked at
+	asked    time.Duration // when events were last asked for; 0: never
 	volumes  answer        // whether images can be mounted
 	queue    answer        // whether there is Kueue
 }
@@ -154,16 +159,19 @@ type api interface {
 	// resizeJob has a Job have n indexes; only as it is in this version, if one
 	// is named.
 	resizeJob(ctx context.Context, namespace, name, version string, n int32) (*batchv1.Job, error)
-	deleteJob(ctx context.Context, namespace, name string) error
+	// deleteJob removes this Job, and none that was made under its name since.
+	deleteJob(ctx context.Context, namespace, name string, uid types.UID) error
 	restricted(ctx context.Context, namespace string) (bool, error)
-	events(ctx context.Context, namespace, job string) (string, error)
+	// warning is the newest event of an object that is one; the zero event when
+	// there is none.
+	warning(ctx context.Context, namespace, kind, name string) (event, error)
 }
 
 // claims is the part of it that is about volumes.
 type claims interface {
 	createClaim(ctx context.Context, p *corev1.PersistentVolumeClaim) error
 	listClaims(ctx context.Context) ([]corev1.PersistentVolumeClaim, error)
-	deleteClaim(ctx context.Context, namespace, name string) error
+	deleteClaim(ctx context.Context, namespace, name string, uid types.UID) error
 }
 
 // New makes a controller. It contacts nobody.
@@ -184,11 +192,11 @@ func New(cfg Config, d Deps) (*Controller, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), wake: make(chan struct{}, 1), jobs: map[key]*job{}, older: map[string]*job{}, pods: map[string]*pod{},
-		waits: map[string]wait{}, hindered: map[string]string{}, finding: map[want]*finding{}, spaces: map[string]space{}, keys: map[string]time.Duration{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
+	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), id: idOf(d.Demander), wake: make(chan struct{}, 1), jobs: map[key]*job{}, older: map[string]*job{}, pods: map[string]*pod{},
+		waits: map[string]wait{}, hindered: map[string]string{}, finding: map[want]*finding{}, spaces: map[string]space{}, keys: map[string]time.Duration{}, missing: map[string]time.Duration{}, full: map[string]full{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
 	if cfg.REST != nil {
 		var err error
-		if c.real, err = newCluster(cfg.REST, cfg.Cluster, cfg.Namespace); err != nil {
+		if c.real, err = newCluster(cfg.REST, cfg.Cluster, c.id, cfg.Namespace); err != nil {
 			return nil, err
 		}
 		c.api = c.real

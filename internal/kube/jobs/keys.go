@@ -9,6 +9,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -28,6 +29,13 @@ const (
 func keyName(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	return keyPrefix + hex.EncodeToString(sum[:5])
+}
+
+// idOf tells a server from others that call a cluster the same: it is of the
+// secret of its tokens, and of no namespace.
+func idOf(d Demander) string {
+	sum := sha256.Sum256([]byte(d.Key("")))
+	return hex.EncodeToString(sum[:5])
 }
 
 // keySecret is the Secret with a key.
@@ -62,24 +70,41 @@ func (c *Controller) key(ctx context.Context, namespace string) (secret string, 
 // missed notes that a pod waits for a key that somebody has deleted; the lock
 // is held.
 func (c *Controller) missed(namespace, trouble string) {
-	if strings.Contains(trouble, keyPrefix) {
-		c.keys[namespace] = 0
+	if _, known := c.missing[namespace]; !known && strings.Contains(trouble, keyPrefix) {
+		c.missing[namespace] = 0
+		delete(c.keys, namespace)
 	}
 }
+
+// missedAgain is how long after a failure a key is tried to be made again.
+const missedAgain = 15 * time.Second
 
 // rekey makes keys again that pods wait for: they start then.
 func (c *Controller) rekey(ctx context.Context) {
 	c.mu.Lock()
 	var gone []string
-	for ns, until := range c.keys {
-		if until == 0 && c.d.Clock.Mono() >= c.hold {
+	now := c.d.Clock.Mono()
+	for ns, at := range c.missing {
+		if now >= max(at, c.hold) {
 			gone = append(gone, ns)
 		}
 	}
 	c.mu.Unlock()
 	for _, ns := range gone {
-		if _, err := c.key(ctx, ns); err != nil {
+		_, err := c.key(ctx, ns)
+		c.mu.Lock()
+		delete(c.missing, ns)
+		if err != nil && !leaving(err) {
+			c.missing[ns] = now + max(missedAgain, retryAfter(err))
+		}
+		c.mu.Unlock()
+		if err != nil {
 			c.log.Warn("pods wait for a Secret", "namespace", ns, "error", err)
 		}
 	}
+}
+
+// leaving says whether a namespace is gone, or going with all that is in it.
+func leaving(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }

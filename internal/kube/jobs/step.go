@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 
 	"cairn.dev/cairn/internal/kube/dispatch"
 )
@@ -67,7 +69,9 @@ func (c *Controller) step(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		c.provide(ctx, &demand[i])
+		if !c.spent(demand[i].Namespace) {
+			c.provide(ctx, &demand[i])
+		}
 	}
 	c.tellWaits(ctx, wanted)
 }
@@ -212,7 +216,7 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 	if old != nil {
 		n = old.number + 1
 	}
-	plan := Plan{Cluster: c.cfg.Cluster, Demand: *x, Image: img, Members: members, Size: size, Server: c.cfg.Server, Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker,
+	plan := Plan{Cluster: c.cfg.Cluster, ID: c.id, Demand: *x, Image: img, Members: members, Size: size, Server: c.cfg.Server, Token: c.d.Demander.Token(*x), Worker: c.cfg.Worker,
 		ImageVolume: c.mounts(ctx), PullSecrets: c.cfg.PullSecrets, Restricted: restricted, Linger: int32(c.cfg.Linger.Seconds())}
 	if queued {
 		plan.Queue = c.cfg.Queue
@@ -235,7 +239,7 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 			return err
 		}
 	}
-	for {
+	for range maxTaken {
 		plan.Name = fmt.Sprintf("cairn-%s-%s-%d", x.Run, x.Class, n)
 		built, err := Build(plan)
 		if err != nil {
@@ -244,14 +248,13 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 		got, err := c.api.createJob(ctx, built)
 		if apierrors.IsAlreadyExists(err) {
 			// Made by a call whose answer was lost; or it has ended and is not
-			// gone yet.
-			if got, err = c.api.getJob(ctx, built.Namespace, built.Name); err == nil && n < 1000 {
-				c.mu.Lock()
-				c.putJob(got)
-				again := c.jobs[key{x.Run, x.Class}]
-				over := again == nil || again.finished || again.deleting
-				c.mu.Unlock()
-				if !over {
+			// gone yet; or it is somebody else's.
+			got, err = c.api.getJob(ctx, built.Namespace, built.Name)
+			if apierrors.IsNotFound(err) {
+				continue // now it is gone
+			}
+			if err == nil {
+				if c.made(got, x) {
 					return nil
 				}
 				n++
@@ -262,6 +265,7 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 			return err
 		}
 		c.mu.Lock()
+		delete(c.full, x.Namespace)
 		c.putJob(got)
 		if j := c.jobs[key{x.Run, x.Class}]; j != nil {
 			if j.served = x.Served; old != nil && old.finished && old.served == x.Served {
@@ -272,12 +276,30 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 		c.log.Info("workers", "run", x.Run, "namespace", x.Namespace, "job", got.Name, "pods", size)
 		return nil
 	}
+	return fmt.Errorf("make a Job: %d names are taken, the last is %s", maxTaken, plan.Name)
+}
+
+// maxTaken is how many names are tried at a time.
+const maxTaken = 100
+
+// made says whether a Job that was there already, under the name of one that
+// was to be made, is that one. One of somebody else is let alone.
+func (c *Controller) made(j *batchv1.Job, x *dispatch.Demand) bool {
+	k := key{x.Run, x.Class}
+	if keyOf(j) != k || j.Labels[LabelServer] != c.id || j.Labels[LabelCluster] != c.cfg.Cluster {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.putJob(j)
+	again := c.jobs[k]
+	return again != nil && !again.finished && !again.deleting
 }
 
 // trouble is what the API server answered that is no Job. What will not pass
 // is said to the tasks; the rest is tried again, later each time.
 func (c *Controller) trouble(x *dispatch.Demand, what string, err error) {
-	why := fmt.Sprintf("%s in namespace %s: %v", what, x.Namespace, err)
+	why := cured(fmt.Sprintf("%s in namespace %s: %v", what, x.Namespace, err))
 	switch {
 	case errors.Is(err, ErrPod):
 		c.d.Teller.Fail(x.Run, x.Class, err.Error(), false)
@@ -292,13 +314,48 @@ func (c *Controller) trouble(x *dispatch.Demand, what string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hindered[x.Run] = why
-	c.fails++
-	wait := min(time.Second<<min(c.fails, 6), time.Minute)
-	if s, ok := apierrors.SuggestsClientDelay(err); ok {
-		wait = max(wait, time.Duration(s)*time.Second)
+	wait := time.Duration(0)
+	if apierrors.IsForbidden(err) { // by the namespace's quota, which is no other's
+		f := c.full[x.Namespace]
+		f.fails++
+		wait = backoff(f.fails)
+		f.until = c.d.Clock.Mono() + wait
+		c.full[x.Namespace] = f
+	} else {
+		c.fails++
+		wait = max(backoff(c.fails), retryAfter(err))
+		c.hold = c.d.Clock.Mono() + wait
 	}
-	c.hold = c.d.Clock.Mono() + wait
 	c.log.Warn("workers cannot be made", "run", x.Run, "error", why, "again_in", wait)
+}
+
+// full is a namespace whose quota takes no more Jobs.
+type full struct {
+	fails int // in a row
+	until time.Duration
+}
+
+// backoff is how long the API server is let alone after so many failures.
+func backoff(fails int) time.Duration { return min(time.Second<<min(fails, 6), time.Minute) }
+
+// maxRetryAfter bounds how long the API server may ask to be let alone: what it
+// says is not always meant.
+const maxRetryAfter = 5 * time.Minute
+
+// retryAfter is how long it asks to be let alone.
+func retryAfter(err error) time.Duration {
+	s, ok := apierrors.SuggestsClientDelay(err)
+	if !ok {
+		return 0
+	}
+	return min(time.Duration(s)*time.Second, maxRetryAfter)
+}
+
+// spent says whether a namespace's quota was used up a moment ago.
+func (c *Controller) spent(namespace string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.d.Clock.Mono() < c.full[namespace].until
 }
 
 // judge ends what cannot go on: tasks whose pods do not start, or whose Job has
@@ -324,7 +381,7 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) 
 		}
 		if j.finished {
 			if j.barren >= maxBarren && x.Queued > 0 && x.Served == j.served {
-				all = append(all, sentence{j, fmt.Sprintf("the pods of %d Jobs, %s the last, ended without asking for a task: is %s the image of cairn-worker?", j.barren+1, j.name, c.cfg.Worker), false})
+				all = append(all, sentence{j, fmt.Sprintf("the pods of %d Jobs, %s the last, ended without asking for a task: %s", j.barren+1, j.name, c.barrenWhy(j)), false})
 			}
 			continue
 		}
@@ -371,8 +428,8 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) 
 	}
 	for _, s := range all {
 		if s.ask {
-			if words, err := c.api.events(ctx, s.namespace, s.name); err == nil && words != "" {
-				s.why += ": " + words
+			if e, err := c.api.warning(ctx, s.namespace, "Job", s.name); err == nil && e.message != "" {
+				s.why += ": " + cured(e.message)
 			}
 		}
 		c.log.Warn("workers do not start", "run", s.run, "job", s.name, "why", s.why)
@@ -380,6 +437,16 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) 
 		c.d.Teller.Fail(s.run, s.class, s.why, false)
 		c.remove(ctx, s.job)
 	}
+}
+
+// barrenWhy is why pods end without a task, as far as they say; the lock is held.
+func (c *Controller) barrenWhy(j *job) string {
+	for _, p := range c.pods {
+		if p.key == j.key && p.ended != "" && p.ended != ended {
+			return fmt.Sprintf("pod %s: %s", p.name, p.ended)
+		}
+	}
+	return fmt.Sprintf("is %s the image of cairn-worker?", c.cfg.Worker)
 }
 
 // sweep deletes Jobs of runs that have ended. What has finished itself is the
@@ -446,7 +513,7 @@ func (c *Controller) sweepClaims(ctx context.Context) {
 				continue
 			}
 		}
-		if err := c.api.deleteClaim(ctx, p.Namespace, p.Name); err != nil {
+		if err := c.api.deleteClaim(ctx, p.Namespace, p.Name, p.UID); err != nil {
 			c.log.Warn("a claim could not be deleted", "claim", p.Name, "error", err)
 		}
 	}
@@ -465,7 +532,7 @@ func (c *Controller) remove(ctx context.Context, j *job) {
 	if held {
 		return
 	}
-	if err := c.api.deleteJob(ctx, j.namespace, j.name); err != nil {
+	if err := c.api.deleteJob(ctx, j.namespace, j.name, types.UID(j.uid)); err != nil {
 		c.log.Warn("a Job could not be deleted", "job", j.name, "error", err)
 		return
 	}

@@ -36,17 +36,21 @@ type world struct {
 	claims []corev1.PersistentVolumeClaim
 	pods   map[string]*corev1.Pod
 	jobs   map[string]*batchv1.Job
-	err    error // of the next calls that make something
-	noKey  error // of the next that make a Secret
+	err    error  // of the next calls that make something
+	noKey  error  // of the next that make a Secret
+	full   string // a namespace whose quota takes no Job
+	going  bool   // a Job that is there already is gone when it is asked for
 
-	lacks  string // why images cannot be mounted
-	kueued bool   // Kueue is there
+	warned map[string]event // by kind of object
+	looks  []string         // at events
+	lacks  string           // why images cannot be mounted
+	kueued bool             // Kueue is there
 	image  error
 }
 
 func newWorld(t *testing.T, cfg Config) *world {
 	t.Helper()
-	w := &world{t: t, clock: clock.NewFake(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)), over: map[string]bool{}, dead: map[string]bool{}, jobs: map[string]*batchv1.Job{}}
+	w := &world{t: t, clock: clock.NewFake(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)), over: map[string]bool{}, dead: map[string]bool{}, jobs: map[string]*batchv1.Job{}, warned: map[string]event{"Job": {"FailedCreate", "exceeded quota: none"}}}
 	cfg.Cluster, cfg.Server, cfg.Worker = "prod", "http://cairn", "worker:1"
 	var err error
 	w.c, err = New(cfg, Deps{Demander: w, Teller: w, Images: w, Clock: w.clock, Live: func(_ context.Context, run string) (bool, error) { return !w.dead[run], nil }})
@@ -87,6 +91,9 @@ func (w *world) createJob(_ context.Context, j *batchv1.Job) (*batchv1.Job, erro
 	if err := w.call("create %s %d", j.Name, *j.Spec.Completions); err != nil {
 		return nil, err
 	}
+	if w.full == j.Namespace {
+		return nil, apierrors.NewForbidden(schema.GroupResource{Group: "batch", Resource: "jobs"}, j.Name, errors.New("exceeded quota: jobs"))
+	}
 	if w.jobs[j.Name] != nil {
 		return nil, apierrors.NewAlreadyExists(schema.GroupResource{Resource: "jobs"}, j.Name)
 	}
@@ -102,6 +109,10 @@ func (w *world) createKey(_ context.Context, s *corev1.Secret) error {
 }
 
 func (w *world) getJob(_ context.Context, _, name string) (*batchv1.Job, error) {
+	if w.going {
+		delete(w.jobs, name)
+		return nil, errors.Join(w.call("get %s", name), apierrors.NewNotFound(schema.GroupResource{Group: "batch", Resource: "jobs"}, name))
+	}
 	return w.jobs[name], w.call("get %s", name)
 }
 
@@ -119,20 +130,21 @@ func (w *world) resizeJob(_ context.Context, _, name, version string, n int32) (
 	return j, nil
 }
 
-func (w *world) deleteJob(_ context.Context, _, name string) error {
+func (w *world) deleteJob(_ context.Context, _, name string, _ types.UID) error {
 	delete(w.jobs, name)
 	return w.call("delete %s", name)
 }
 func (w *world) imageVolumes(context.Context) (string, error)     { return w.lacks, nil }
 func (w *world) kueue(context.Context) (bool, error)              { return w.kueued, nil }
 func (w *world) restricted(context.Context, string) (bool, error) { return false, nil }
-func (w *world) events(context.Context, string, string) (string, error) {
-	return "exceeded quota: none", nil
+func (w *world) warning(_ context.Context, _, kind, name string) (event, error) {
+	w.looks = append(w.looks, kind+" "+name)
+	return w.warned[kind], nil
 }
 func (w *world) listClaims(context.Context) ([]corev1.PersistentVolumeClaim, error) {
 	return w.claims, nil
 }
-func (w *world) deleteClaim(_ context.Context, _, name string) error {
+func (w *world) deleteClaim(_ context.Context, _, name string, _ types.UID) error {
 	return w.call("delete claim %s", name)
 }
 func (w *world) createClaim(_ context.Context, p *corev1.PersistentVolumeClaim) error {
@@ -316,13 +328,13 @@ func TestJudge(t *testing.T) {
 		after time.Duration
 		want  string
 	}{
-		"image":             {pod: waits("ImagePullBackOff", "a: not found"), after: 61 * time.Second, want: "fail r1 false: pod p0: container main cannot start: ImagePullBackOff: a: not found"},
+		"image":             {pod: waits("ImagePullBackOff", "a: not found"), after: 61 * time.Second, want: "fail r1 false: pod p0: container main cannot start: ImagePullBackOff: a: not found; correct the image's name and tag, or push it"},
 		"image, soon":       {pod: waits("ImagePullBackOff", "a: not found"), after: 30 * time.Second},
 		"one runs":          {pod: waits("ImagePullBackOff", "a: not found"), after: time.Hour, other: true},
 		"it is being made":  {pod: waits("ContainerCreating", ""), after: time.Hour},
 		"no node":           {pod: unschedulable, after: 11 * time.Minute, want: "fail r1 false: pod p0: no node takes the pod: 0/3 nodes"},
 		"no node, soon":     {pod: unschedulable, after: 9 * time.Minute},
-		"nothing is let in": {after: 11 * time.Minute, want: "fail r1 false: no pod of Job " + first + " was let in for 10m0s: exceeded quota: none"},
+		"nothing is let in": {after: 11 * time.Minute, want: "fail r1 false: no pod of Job " + first + " was let in for 10m0s: exceeded quota: none; " + quotaCure},
 		"the Job failed": {job: func(s *batchv1.JobStatus) {
 			s.Conditions = []batchv1.JobCondition{{Type: batchv1.JobFailed, Status: corev1.ConditionTrue, Reason: "PodFailurePolicy", Message: "exit code 64"}}
 		}, pod: func(p *corev1.Pod) {

@@ -1,8 +1,10 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"cairn.dev/cairn/internal/kube/dispatch"
@@ -35,22 +37,26 @@ func (c *Controller) tellWaits(ctx context.Context, wanted map[key]dispatch.Dema
 	c.mu.Lock()
 	now := c.d.Clock.Mono()
 	running := c.tally().running
-	found, unknown := map[string]string{}, []*job{}
+	found, quiet := map[string]string{}, []question{}
 	for k, j := range c.jobs {
 		x, ok := wanted[k]
 		if !ok || x.Queued == 0 || running[k] > 0 || j.finished || j.deleting || now-j.since < waitsAfter {
 			continue
 		}
-		switch why := c.troubleOf(k, now); {
+		why, mute := c.troubleOf(k, now)
+		switch {
 		case why != "":
 			found[k.run] = why
 		case j.suspended:
 			found[k.run] = fmt.Sprintf("Job %s is suspended: its queue has not admitted it", j.name)
-		case j.empty && (j.asked == 0 || now-j.asked > waitsFor):
-			j.asked = now
-			unknown = append(unknown, j)
 		case j.empty && j.words != "":
 			found[k.run] = j.words
+		}
+		switch {
+		case j.empty && !j.suspended && why == "" && due(j.asked, now):
+			quiet = append(quiet, question{job: j, asked: j.asked})
+		case mute != nil && due(mute.asked, now):
+			quiet = append(quiet, question{pod: mute, asked: mute.asked})
 		}
 	}
 	hindered := map[string]string{} // less those that have ended
@@ -64,15 +70,8 @@ func (c *Controller) tellWaits(ctx context.Context, wanted map[key]dispatch.Dema
 	}
 	c.hindered = hindered
 	c.mu.Unlock()
-	for _, j := range unknown {
-		words, err := c.api.events(ctx, j.namespace, j.name)
-		if err != nil || words == "" {
-			continue
-		}
-		c.mu.Lock()
-		j.words = fmt.Sprintf("no pod of Job %s is let in: %s", j.name, words)
-		found[j.run] = j.words
-		c.mu.Unlock()
+	if run, why := c.ask(ctx, quiet); why != "" {
+		found[run] = why
 	}
 	c.mu.Lock()
 	var changed []string
@@ -99,13 +98,80 @@ func (c *Controller) tellWaits(ctx context.Context, wanted map[key]dispatch.Dema
 	}
 }
 
-// troubleOf is why a pod of a kind does not start, once it lasts; the lock is
-// held.
-func (c *Controller) troubleOf(k key, now time.Duration) string {
+// question is a Job or a pod that waits, and whose status does not say for what.
+type question struct {
+	job   *job
+	pod   *pod
+	asked time.Duration
+}
+
+// due reports whether events may be asked for again.
+func due(asked, now time.Duration) bool { return asked == 0 || now-asked > waitsFor }
+
+// askEvery is how often the API server is asked for events at most: it has no
+// index of them, and there may be many that wait.
+const askEvery = time.Second
+
+// ask looks up the events of the one that was not asked about for longest, and
+// says what its run waits for by them; "" for nothing.
+func (c *Controller) ask(ctx context.Context, quiet []question) (run, why string) {
+	c.mu.Lock()
+	now := c.d.Clock.Mono()
+	if len(quiet) == 0 || c.asked > 0 && now-c.asked < askEvery {
+		c.mu.Unlock()
+		return "", ""
+	}
+	q := slices.MinFunc(quiet, func(a, b question) int { return cmp.Compare(a.asked, b.asked) })
+	c.asked = max(1, now)
+	kind, namespace, name := "Job", "", ""
+	if q.job != nil {
+		q.job.asked, namespace, name = c.asked, q.job.namespace, q.job.name
+	} else {
+		kind, q.pod.asked, namespace, name = "Pod", c.asked, q.pod.namespace, q.pod.name
+	}
+	c.mu.Unlock()
+	e, err := c.api.warning(ctx, namespace, kind, name)
+	if err != nil || e.message == "" {
+		return "", ""
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if q.job != nil {
+		q.job.words = fmt.Sprintf("no pod of Job %s is let in: %s", name, cured(e.message))
+		return q.job.run, q.job.words
+	}
+	if !q.pod.silent { // it has said something meanwhile
+		return "", ""
+	}
+	q.pod.said = fromEvent(e)
+	q.pod.stops(reason{}, now)
+	c.missed(namespace, q.pod.trouble)
+	return q.pod.run, fmt.Sprintf("pod %s: %s", name, q.pod.trouble)
+}
+
+// troubleOf is why the pods of a kind do not start, once it lasts, and one of
+// them whose events may say more; the lock is held.
+func (c *Controller) troubleOf(k key, now time.Duration) (why string, mute *pod) {
+	idle := ""
 	for _, p := range c.pods {
-		if p.key == k && !p.over && p.trouble != "" && now-p.since >= waitsAfter {
-			return fmt.Sprintf("pod %s: %s", p.name, p.trouble)
+		if p.key != k || now-p.since < waitsAfter {
+			continue
+		}
+		if p.over {
+			if idle == "" && p.ended != ended {
+				idle = fmt.Sprintf("pod %s: %s; another one is tried", p.name, p.ended)
+			}
+			continue
+		}
+		if p.trouble != "" && why == "" {
+			why = fmt.Sprintf("pod %s: %s", p.name, p.trouble)
+		}
+		if words := cmp.Or(p.idle, staysOf(p, c.d.Clock.Now())); words != "" {
+			idle = fmt.Sprintf("pod %s: %s", p.name, words)
+		}
+		if p.silent && (mute == nil || p.asked < mute.asked) {
+			mute = p
 		}
 	}
-	return ""
+	return cmp.Or(why, idle), mute
 }

@@ -42,15 +42,21 @@ type job struct {
 // pod is a pod as far as it matters here.
 type pod struct {
 	key
-	name, job string
-	pending   bool
-	running   bool
-	lost      bool   // it is there, but does not count on
-	trouble   string // why it does not start
-	ended     string // why it ended
-	own       bool   // the trouble is its own, and not that there is no room
-	since     time.Duration
-	over      bool
+	namespace, name, job string
+	pending              bool
+	running              bool
+	lost                 bool   // it is there, but does not count on
+	trouble              string // why it does not start
+	ended                string // why it ended
+	own                  bool   // the trouble is its own, and not that there is no room
+	since                time.Duration
+	over                 bool
+	silent               bool          // it waits, and its status does not say for what
+	asked                time.Duration // when its events were last asked for
+	said                 reason        // by them
+	idle                 string        // what it waits for though nothing is wrong
+	leaves               time.Time     // when it has to be gone; zero: it is to stay
+	node                 string
 }
 
 // jobSink takes Jobs.
@@ -204,7 +210,7 @@ func (s podSink) put(obj any) {
 	at := p.Namespace + "/" + p.Name
 	x := c.pods[at]
 	if x == nil {
-		x = &pod{key: keyOf(p), name: p.Name, job: p.Labels[batchv1.JobNameLabel], since: c.d.Clock.Mono()}
+		x = &pod{key: keyOf(p), namespace: p.Namespace, name: p.Name, job: p.Labels[batchv1.JobNameLabel], since: c.d.Clock.Mono()}
 		c.pods[at] = x
 	}
 	ended := x.look(p, c.d.Clock.Mono())
@@ -236,29 +242,23 @@ func (s podSink) drop(obj any) {
 // look notes how a pod is, and says why it ended, once, if it has.
 func (x *pod) look(p *corev1.Pod, now time.Duration) (ended string) {
 	x.pending, x.running = p.Status.Phase == corev1.PodPending, p.Status.Phase == corev1.PodRunning
-	trouble, own := "", false
-	for _, cond := range p.Status.Conditions {
-		switch {
-		case cond.Type == corev1.PodScheduled && cond.Status == corev1.ConditionFalse && cond.Reason == corev1.PodReasonUnschedulable:
-			trouble = "no node takes the pod: " + cond.Message
+	for i := range p.Status.Conditions {
+		switch cond := &p.Status.Conditions[i]; {
 		case cond.Type == corev1.PodReady && cond.Status == corev1.ConditionFalse && cond.Reason == "NodeNotReady":
 			x.lost = true
 		case cond.Type == corev1.PodReady && cond.Status == corev1.ConditionTrue:
 			x.lost = false
 		}
 	}
-	x.lost = x.lost || p.DeletionTimestamp != nil
-	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
-		for i := range list {
-			if w := list[i].State.Waiting; w != nil && bad(w.Reason) {
-				trouble, own = fmt.Sprintf("container %s cannot start: %s: %s", list[i].Name, w.Reason, cmp.Or(w.Message, "image "+list[i].Image)), true
-			}
-		}
+	x.lost, x.node = x.lost || p.DeletionTimestamp != nil, p.Spec.NodeName
+	if p.DeletionTimestamp != nil {
+		x.leaves = p.DeletionTimestamp.Time
 	}
-	if (trouble == "") != (x.trouble == "") {
-		x.since = now
+	r := reasonOf(p)
+	if x.silent, x.idle = r.why == "" && silent(p), idleOf(p); !x.silent {
+		x.said = reason{}
 	}
-	x.trouble, x.own = trouble, own
+	x.stops(r, now)
 	if x.over || p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
 		return ""
 	}
@@ -266,15 +266,19 @@ func (x *pod) look(p *corev1.Pod, now time.Duration) (ended string) {
 	return x.ended
 }
 
-// bad are the reasons of a container that waits for what will not come.
-func bad(reason string) bool {
-	switch reason {
-	case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable",
-		"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "SignatureValidationFailed":
-		return true
+// stops notes why a pod does not start: what its status says, or its events.
+func (x *pod) stops(r reason, now time.Duration) {
+	if r.why == "" {
+		r = x.said
 	}
-	return false
+	if (r.why == "") != (x.trouble == "") {
+		x.since = now
+	}
+	x.trouble, x.own = r.why, r.own
 }
+
+// ended is said of a pod that does not say why it has.
+const ended = "it has ended"
 
 // endOf says why a pod has ended, in the words of whoever ended it.
 func endOf(p *corev1.Pod) string {
@@ -286,19 +290,21 @@ func endOf(p *corev1.Pod) string {
 	if p.Status.Reason != "" {
 		return fmt.Sprintf("%s: %s", p.Status.Reason, p.Status.Message)
 	}
-	for i := range p.Status.ContainerStatuses {
-		t := p.Status.ContainerStatuses[i].State.Terminated
-		if t == nil || t.ExitCode == 0 {
-			continue
+	for _, list := range [][]corev1.ContainerStatus{p.Status.InitContainerStatuses, p.Status.ContainerStatuses} {
+		for i := range list {
+			t := list[i].State.Terminated
+			if t == nil || t.ExitCode == 0 || restarts(p, list[i].Name) {
+				continue
+			}
+			why := fmt.Sprintf("container %s ended: exit code %d", list[i].Name, t.ExitCode)
+			if t.Reason != "" && t.Reason != "Error" {
+				why += " (" + t.Reason + ")"
+			}
+			if t.Message != "" {
+				why += ": " + strings.TrimSpace(t.Message)
+			}
+			return why
 		}
-		why := fmt.Sprintf("container %s ended: exit code %d", p.Status.ContainerStatuses[i].Name, t.ExitCode)
-		if t.Reason != "" && t.Reason != "Error" {
-			why += " (" + t.Reason + ")"
-		}
-		if t.Message != "" {
-			why += ": " + strings.TrimSpace(t.Message)
-		}
-		return why
 	}
-	return "it has ended"
+	return ended
 }

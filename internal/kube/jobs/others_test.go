@@ -1,0 +1,144 @@
+package jobs
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"cairn.dev/cairn/internal/kube/dispatch"
+)
+
+// A Job that somebody else made under a name of ours is let alone, whatever its
+// labels say but that it is this server's.
+func TestSomebodyElsesJob(t *testing.T) {
+	for what, labels := range map[string]map[string]string{
+		"no labels":        nil,
+		"another run":      {LabelCluster: "prod", LabelRun: "r2", LabelClass: "c"},
+		"another server's": {LabelCluster: "prod", LabelServer: "another", LabelRun: "r1", LabelClass: "c"},
+	} {
+		w := newWorld(t, Config{Burst: 100})
+		w.dead[""], w.dead["r2"] = true, true
+		w.jobs[first] = &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: first, Namespace: "data", UID: "theirs", Labels: labels}}
+		w.want = []dispatch.Demand{demand("r1", "data", 3, 0)}
+		w.expect(what+": another name is found", time.Second, "create "+first+" 3, get "+first+", create cairn-r1-c-2 3")
+		w.expect(what+": it stays", 3*time.Minute, "")
+		if w.jobs[first] == nil {
+			t.Errorf("%s: it was deleted", what)
+		}
+	}
+}
+
+// What a server makes is found by a label that another server which calls its
+// cluster the same does not have.
+func TestServersAreToldApart(t *testing.T) {
+	w := newWorld(t, Config{Burst: 100})
+	w.want = []dispatch.Demand{demand("r1", "data", 3, 0)}
+	w.step(time.Second)
+	j := w.jobs[first]
+	if id := j.Labels[LabelServer]; id == "" || j.Spec.Template.Labels[LabelServer] != id {
+		t.Errorf("labels of the Job %v, of its pods %v", j.Labels, j.Spec.Template.Labels)
+	}
+	if a, b := idOf(w), idOf(named{w}); a == b || a != j.Labels[LabelServer] {
+		t.Errorf("servers with other secrets are %q and %q", a, b)
+	}
+}
+
+// named is a dispatcher with another secret.
+type named struct{ *world }
+
+func (n named) Key(namespace string) string { return "another " + n.world.Key(namespace) }
+
+// A Job that goes while its name is taken is made again: its absence is not
+// that of its namespace.
+func TestNameBecomesFree(t *testing.T) {
+	w := newWorld(t, Config{Burst: 100})
+	w.jobs[first] = &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: first, Namespace: "data"}}
+	w.going = true
+	w.want = []dispatch.Demand{demand("r1", "data", 3, 0)}
+	w.expect("it goes", time.Second, "create "+first+" 3, get "+first+", create "+first+" 3")
+	if len(w.told) > 0 {
+		t.Errorf("told %q", w.told)
+	}
+}
+
+// A namespace whose quota is used up keeps no other one waiting.
+func TestQuotaIsOneNamespaces(t *testing.T) {
+	w := newWorld(t, Config{Burst: 100})
+	w.full = "data"
+	w.want = []dispatch.Demand{demand("r1", "data", 3, 0)}
+	for range 120 {
+		w.step(time.Second)
+	}
+	w.want = append(w.want, demand("r2", "other", 3, 0))
+	made := ""
+	for range 3 {
+		made += w.step(time.Second)
+	}
+	if !strings.Contains(made, "create cairn-r2-c-1 3") {
+		t.Errorf("within three seconds: %q", made)
+	}
+	w.becomes("cairn-r2-c-1", func(s *batchv1.JobStatus) { s.Active = 3 })
+	n := 0
+	for range 600 {
+		n += strings.Count(w.step(time.Second), "create "+first)
+	}
+	if n < 8 || n > 12 {
+		t.Errorf("what its quota forbids was tried %d times in ten minutes", n)
+	}
+	w.full = ""
+	w.expect("there is room", time.Minute+time.Second, "create "+first+" 3")
+	if len(w.told) > 0 {
+		t.Errorf("told %q", w.told)
+	}
+}
+
+// An API server, or a proxy before it, may ask for more patience than is good.
+func TestPatienceEnds(t *testing.T) {
+	w := newWorld(t, Config{Burst: 100})
+	w.want = []dispatch.Demand{demand("r1", "data", 3, 0)}
+	w.err = apierrors.NewTooManyRequests("come back in a month", 30*24*3600)
+	w.step(time.Second)
+	w.err = nil
+	w.expect("not as long as that", maxRetryAfter+time.Second, "create "+first+" 3")
+}
+
+// Pods of a namespace that is deleted wait for a Secret that is gone before
+// them: nobody makes it again for them.
+func TestKeyOfNamespaceThatLeaves(t *testing.T) {
+	secrets := schema.GroupResource{Resource: "secrets"}
+	terminating := apierrors.NewForbidden(secrets, "x", errors.New("unable to create new content in namespace data because it is being terminated"))
+	terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
+	for what, c := range map[string]struct {
+		err         error
+		least, most int // requests in ten minutes
+	}{
+		"it is leaving": {terminating, 1, 1},
+		"it is gone":    {apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "data"), 1, 1},
+		"away":          {errors.New("connection refused"), 20, 45},
+	} {
+		w := newWorld(t, Config{MaxPerRun: 1, Burst: 100})
+		w.want = []dispatch.Demand{demand("r1", "data", 1, 0)}
+		w.step(time.Second)
+		w.want, w.keys, w.noKey = nil, nil, c.err
+		for i := range 3 {
+			w.pod(first, fmt.Sprint("p", i), func(p *corev1.Pod) {
+				p.Status.Phase = corev1.PodPending
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: Main, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CreateContainerConfigError", Message: `secret "` + keyName("key of data") + `" not found`}}}}
+			})
+		}
+		for range 600 {
+			w.step(time.Second)
+		}
+		if n := len(w.keys); n < c.least || n > c.most {
+			t.Errorf("%s: asked %d times in ten minutes, want %d to %d", what, n, c.least, c.most)
+		}
+	}
+}
