@@ -33,7 +33,14 @@ func TestPodsThatDoNotStart(t *testing.T) {
 	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) { f.jobs.BadStart, f.jobs.NoStart = 4*time.Second, 8*time.Second })
 	f.cluster.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: none}}
 ---
-{apiVersion: v1, kind: ResourceQuota, metadata: {name: none, namespace: none}, spec: {hard: {pods: "0"}}}`)
+{apiVersion: v1, kind: ResourceQuota, metadata: {name: none, namespace: none}, spec: {hard: {pods: "0"}}}
+---
+{apiVersion: resource.k8s.io/v1, kind: DeviceClass, metadata: {name: gpus}, spec: {selectors: [{cel: {expression: "device.driver == 'gpu.example'"}}]}}
+---
+{apiVersion: resource.k8s.io/v1, kind: ResourceClaimTemplate, metadata: {name: gpu}, spec: {spec: {devices: {requests: [{name: one, exactly: {deviceClassName: gpus}}]}}}}`)
+	device := func(template string) string {
+		return argo("device", "    podSpecPatch: '{resourceClaims: [{name: gpu, resourceClaimTemplateName: "+template+"}], containers: [{name: main, resources: {claims: [{name: gpu}]}}]}'\n")
+	}
 	all := []struct {
 		name, namespace, doc string
 		want                 []string
@@ -45,6 +52,13 @@ func TestPodsThatDoNotStart(t *testing.T) {
 		{"no such namespace", "nowhere", document("nowhere", 1, "command: ['true']"), []string{"there is no namespace nowhere in cluster prod"}},
 		{"no quota", "none", document("quota", 1, "command: ['true']"), []string{"no pod of Job", "exceeded quota"}},
 		{"what the API server refuses", "default", argo("refused", "    podSpecPatch: '{containers: [{name: main, workingDir: x, resources: {requests: {cpu: -1}}}]}'\n"), []string{"must be greater than or equal to 0"}},
+		{"no such Secret to mount", "default", argo("mounted", "    podSpecPatch: '{volumes: [{name: v, secret: {secretName: gone}}], containers: [{name: main, volumeMounts: [{name: v, mountPath: /v}]}]}'\n"), []string{"FailedMount", `secret "gone" not found`, "make it in this namespace"}},
+		{"no such claim", "default", argo("claim", "    podSpecPatch: '{volumes: [{name: v, persistentVolumeClaim: {claimName: gone}}]}'\n"), []string{`persistentvolumeclaim "gone" not found`, "make the claim"}},
+		{"no such account", "default", argo("account", "    serviceAccountName: nobody\n"), []string{"no pod of Job", `serviceaccount "nobody" not found`, "make the service account"}},
+		{"no room", "default", argo("room", "    podSpecPatch: '{containers: [{name: main, resources: {requests: {memory: 1Ti}}}]}'\n"), []string{"no node takes the pod", "Insufficient memory", "add nodes"}},
+		{"no such device", "default", device("gpu"), []string{"no node takes the pod", "cannot allocate all claims", "resourceslices"}},
+		{"no such template of a device", "default", device("gone"), []string{"ResourceClaimTemplate"}},
+		{"a container before the others", "default", argo("before", "    initContainers: [{name: fetch, image: 'busybox:1', command: [sh, -c, 'exit 7']}]\n"), []string{"container fetch ended: exit code 7"}},
 		{"no such program", "default", document("program", 1, "command: [/no/such/program]"), []string{"/no/such/program"}},
 	}
 	var runs []string
@@ -53,7 +67,7 @@ func TestPodsThatDoNotStart(t *testing.T) {
 	}
 	for k, c := range all {
 		t.Run(c.name, func(t *testing.T) {
-			i := f.ends(runs[k], 90*time.Second)
+			i := f.ends(runs[k], 3*time.Minute)
 			why := f.why(i)
 			t.Log(i.Phase, why)
 			if i.Phase != machine.Errored && i.Phase != machine.Failed {

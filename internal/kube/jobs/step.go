@@ -173,7 +173,7 @@ func (j *job) grows(by int32, queued bool) bool {
 // stuck says whether more pods of a kind would only wait as those do that are
 // there; the lock is held.
 func (c *Controller) stuck(k key, j *job, now time.Duration) bool {
-	if j != nil && j.empty && !j.finished && !j.deleting && !j.suspended && now-j.since > 10*time.Second {
+	if j != nil && now-j.since > 10*time.Second && c.bare(j) {
 		return true // not one was let in
 	}
 	for _, p := range c.pods {
@@ -391,7 +391,7 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) 
 			}
 			continue
 		}
-		if j.empty && !j.suspended && now-j.since > c.cfg.NoStart {
+		if now-j.since > c.cfg.NoStart && c.bare(j) {
 			all = append(all, sentence{j, fmt.Sprintf("no pod of Job %s was let in for %v", j.name, c.cfg.NoStart), true})
 			continue
 		}

@@ -44,16 +44,17 @@ func (c *Controller) tellWaits(ctx context.Context, wanted map[key]dispatch.Dema
 			continue
 		}
 		why, mute := c.troubleOf(k, now)
+		alone := !c.has(k)
 		switch {
 		case why != "":
 			found[k.run] = why
 		case j.suspended:
 			found[k.run] = fmt.Sprintf("Job %s is suspended: its queue has not admitted it", j.name)
-		case j.empty && j.words != "":
+		case alone && j.words != "":
 			found[k.run] = j.words
 		}
 		switch {
-		case j.empty && !j.suspended && why == "" && due(j.asked, now):
+		case alone && !j.suspended && why == "" && due(j.asked, now):
 			quiet = append(quiet, question{job: j, asked: j.asked})
 		case mute != nil && due(mute.asked, now):
 			quiet = append(quiet, question{pod: mute, asked: mute.asked})
@@ -131,22 +132,55 @@ func (c *Controller) ask(ctx context.Context, quiet []question) (run, why string
 	}
 	c.mu.Unlock()
 	e, err := c.api.warning(ctx, namespace, kind, name)
-	if err != nil || e.message == "" {
+	if err != nil {
 		return "", ""
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if q.job != nil {
+	switch {
+	case q.job != nil && e.reason != failedCreate:
+		q.job.words = ""
+		return "", ""
+	case q.job != nil:
 		q.job.words = fmt.Sprintf("no pod of Job %s is let in: %s", name, cured(e.message))
 		return q.job.run, q.job.words
 	}
-	if !q.pod.silent { // it has said something meanwhile
+	if e.message == "" || !q.pod.silent { // it has said something meanwhile
 		return "", ""
 	}
 	q.pod.said = fromEvent(e)
 	q.pod.stops(reason{}, now)
 	c.missed(namespace, q.pod.trouble)
 	return q.pod.run, fmt.Sprintf("pod %s: %s", name, q.pod.trouble)
+}
+
+// failedCreate is the reason of the event by which a Job says that a pod of it
+// was refused.
+const failedCreate = "FailedCreate"
+
+// has reports whether there is a pod of a kind that has not ended; the lock is
+// held.
+func (c *Controller) has(k key) bool {
+	for _, p := range c.pods {
+		if p.key == k && !p.over {
+			return true
+		}
+	}
+	return false
+}
+
+// bare reports whether no pod of a Job was ever made. What ended and is to be
+// made again its status does not count; the lock is held.
+func (c *Controller) bare(j *job) bool {
+	if !j.empty || j.finished || j.deleting || j.suspended {
+		return false
+	}
+	for _, p := range c.pods {
+		if p.key == j.key && p.job == j.name {
+			return false
+		}
+	}
+	return true
 }
 
 // troubleOf is why the pods of a kind do not start, once it lasts, and one of
