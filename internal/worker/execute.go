@@ -124,8 +124,8 @@ func (x *Executor) Run(ctx context.Context, s Setting, j Job) task.Outcome {
 		return failed(whose(err))
 	}
 	o := outcome(end, why)
-	if s.Set != nil && s.Set.failed != "" && o.Phase != task.Succeeded {
-		o.Message = "container " + s.Set.failed + ": " + o.Message
+	if s.Set != nil && len(s.Set.failed) > 0 && o.Phase != task.Succeeded {
+		o.Message = task.SetMessage(s.Set.failed[0], o.Message, s.Set.failed[1:])
 	}
 	if ctx.Err() != nil {
 		return Ended(ctx, o)

@@ -58,8 +58,8 @@ type set struct {
 	members map[string]*member
 	over    bool
 	conns   []net.Conn // theirs, and of those who have not said their names
-	failed  string     // the first container that did
-	end     keep.End
+	failed  []string   // containers that did, the first of them first
+	end     keep.End   // of that
 }
 
 // member is a container that has come.
@@ -138,7 +138,7 @@ func (s *set) run(ctx context.Context, program func(ctx context.Context) (keep.E
 	if cause := context.Cause(ctx); why == nil && errors.Is(cause, errTimeout) {
 		why = cause
 	}
-	if s.failed != "" {
+	if len(s.failed) > 0 {
 		own = s.end
 	}
 	return own, why, errors.Join(append(errs, err)...)
@@ -199,8 +199,11 @@ func (s *set) note(name string, end keep.End, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended[name] = good(end) && err == nil
-	if !good(end) && end.Exit != -1 && s.failed == "" {
-		s.failed, s.end = name, end
+	if !good(end) && end.Exit != -1 {
+		if len(s.failed) == 0 {
+			s.end = end
+		}
+		s.failed = append(s.failed, name)
 	}
 	s.change()
 }

@@ -138,6 +138,12 @@ type Reader interface {
 	Read(object string) (map[string]task.Produced, error)
 }
 
+// A Crew is a Leaf whose task may be several containers.
+type Crew interface {
+	// Set says which; nil for one alone. It is not to be changed.
+	Set() *task.Set
+}
+
 // An Input is a parameter or artifact of a template.
 type Input struct {
 	Name     string

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"time"
 
+	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/workflow"
 )
 
@@ -69,6 +70,11 @@ type View struct {
 	Started  time.Time
 	Ended    time.Time
 	Outputs  map[string]workflow.Value
+	// Inputs are the parameters of the call; those of an item of a fan-out over
+	// tasks are not kept.
+	Inputs map[string]workflow.Value
+	// Set: the containers of a task that is several; nil for others.
+	Set *task.Set
 	// Items of a fan-out, and how they are.
 	Items, Active, Succeeded, Failed, Skipped, Canceled int
 	// Children: there are nodes below it.
@@ -138,7 +144,7 @@ func (m *Machine) View(t Ref, item bool) (View, bool) {
 
 func (m *Machine) view(n *node) View {
 	v := View{ID: taskID(n), Name: m.label(n), Template: n.name, Phase: n.phase, Message: n.message, Exit: n.exit, Worker: n.worker,
-		Started: at(n.started), Ended: at(n.ended), Outputs: n.outputs, Attempt: int(n.attempt) + 1, Kind: "task"}
+		Started: at(n.started), Ended: at(n.ended), Outputs: n.outputs, Inputs: n.inputs, Attempt: int(n.attempt) + 1, Kind: "task"}
 	switch {
 	case n.kind == kindDAG:
 		v.Kind, v.Children = "dag", true
@@ -166,6 +172,9 @@ func (m *Machine) view(n *node) View {
 	}
 	if n.serving() {
 		v.Address = n.address
+	}
+	if v.Kind == "task" {
+		v.Set = setOf(n)
 	}
 	if g := n.group; g != nil {
 		v.Items, v.Active, v.Succeeded, v.Failed, v.Skipped = int(g.n), len(g.active), g.good.n, g.bad.n+g.wrong.n, g.skipped.n
@@ -210,7 +219,18 @@ func (m *Machine) viewItem(n *node, i uint32) View {
 	if a, ok := n.group.active[i]; ok {
 		v.Attempt, v.Worker, v.Started, v.Ended = int(a.attempt), a.worker, at(a.since), time.Time{}
 	}
+	v.Set = setOf(n)
 	return v
+}
+
+// setOf are the containers of a node's tasks.
+func setOf(n *node) *task.Set {
+	if n.tmpl != nil {
+		if c, is := n.tmpl.Leaf.(workflow.Crew); is {
+			return c.Set()
+		}
+	}
+	return nil
 }
 
 // Filter says which nodes are wanted.

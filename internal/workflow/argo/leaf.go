@@ -231,6 +231,9 @@ func (c *compiler) http(n *document.Node, p *place) *leaf {
 // Images implements [workflow.Leaf].
 func (l *leaf) Images() []string { return slices.Clone(l.images) }
 
+// Set implements [workflow.Crew].
+func (l *leaf) Set() *task.Set { return l.base.Set }
+
 // Render implements [workflow.Leaf].
 func (l *leaf) Render(s workflow.Scope) (*task.Task, error) {
 	t := l.base
