@@ -161,10 +161,20 @@ func (s *Server) expectSchedule(at time.Time) {
 
 // DeleteSchedule forgets a schedule. Runs that it began go on.
 func (s *Server) DeleteSchedule(ctx context.Context, namespace, name string) error {
+	return s.dropSchedule(ctx, namespace, name, func(*schedule) bool { return true })
+}
+
+// WithdrawSchedule forgets a schedule if it was put by whom is said: it is not
+// found where another one was put in its place.
+func (s *Server) WithdrawSchedule(ctx context.Context, namespace, name, by string) error {
+	return s.dropSchedule(ctx, namespace, name, func(x *schedule) bool { return x.by == by })
+}
+
+func (s *Server) dropSchedule(ctx context.Context, namespace, name string, is func(*schedule) bool) error {
 	return s.do(ctx, func(c *commit) error {
 		k := scheduleKey(namespace, name)
 		x := s.schedules[k]
-		if x == nil {
+		if x == nil || !is(x) {
 			return fmt.Errorf("%w: schedule %s", ErrNotFound, k)
 		}
 		c.writes = append(c.writes, func(tx *db.Tx) error {

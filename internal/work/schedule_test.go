@@ -253,8 +253,15 @@ func TestImagesOfWorkAreInUse(t *testing.T) {
 		t.Error("after a start what is scheduled is not in use")
 	}
 	id := r.submit(worktest.Fan("fan", 1))
-	if err := r.s.DeleteSchedule(t.Context(), "default", "nightly"); err != nil {
+	if err := r.s.WithdrawSchedule(t.Context(), "default", "nightly", "who did not put it"); !errors.Is(err, work.ErrNotFound) {
+		t.Errorf("withdrawn by somebody else: %v", err)
+	}
+	by := r.s.Schedules()[0].By
+	if err := r.s.WithdrawSchedule(t.Context(), "default", "nightly", by); err != nil {
 		t.Fatal(err)
+	}
+	if n := len(r.s.Schedules()); n != 0 {
+		t.Errorf("there are %d schedules", n)
 	}
 	if uses() != 1 {
 		t.Error("what is queued is not in use")

@@ -14,8 +14,11 @@ type brake struct {
 	every time.Duration // between two writes
 	burst int
 
-	mu   sync.Mutex
-	next time.Duration // the first turn that is free, as if there had been no rest
+	mu      sync.Mutex
+	next    time.Duration // the first turn that is free, as if there had been no rest
+	since   time.Duration // when refused began to be counted
+	refused int           // how many were told to wait since
+	before  int           // and in the time before
 }
 
 // final is when something may be written that has to be, at or after now.
@@ -28,14 +31,20 @@ func (b *brake) final(now time.Duration) (at time.Duration) {
 }
 
 // passing is how long something has to wait that is soon out of date; 0: it may
-// be written now, and a turn is taken.
-func (b *brake) passing(now time.Duration) (wait time.Duration) {
+// be written now, and a turn is taken. spread is how long all take who were told
+// to wait lately: who comes back at some time within it finds a turn, likely.
+func (b *brake) passing(now time.Duration) (wait, spread time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if wait = b.free(now, b.burst/2) - now; wait == 0 {
 		b.take(now)
+		return 0, 0
 	}
-	return wait
+	if now-b.since > pace {
+		b.since, b.refused, b.before = now, 0, b.refused
+	}
+	b.refused++
+	return wait, time.Duration(max(b.refused, b.before)) * b.every
 }
 
 // free is when a turn is free if so many may be taken at once; the lock is held.

@@ -26,14 +26,20 @@ func TestBrake(t *testing.T) {
 	if took := last - begin; took < 18*time.Second || took > 20*time.Second {
 		t.Errorf("a thousand take %v, want about 19 s", took)
 	}
-	if d := b.passing(begin + 5*time.Second); d < 10*time.Second {
+	if d, _ := b.passing(begin + 5*time.Second); d < 10*time.Second {
 		t.Errorf("what passes waits for %v while ends are waited for", d)
 	}
 
 	// After a rest it is as in the beginning: what passes takes half of what is free.
 	rest := begin + time.Minute
 	n := 0
-	for b.passing(rest) == 0 {
+	for {
+		if d, spread := b.passing(rest); d > 0 {
+			if spread != b.every {
+				t.Errorf("the one that waits has %v to come back in", spread)
+			}
+			break
+		}
 		n++
 	}
 	if n != 25 {

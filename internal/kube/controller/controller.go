@@ -96,7 +96,7 @@ type Control interface {
 // Schedules start runs at their times.
 type Schedules interface {
 	PutSchedule(ctx context.Context, x *workflow.Schedule, by, pool string) error
-	DeleteSchedule(ctx context.Context, namespace, name string) error
+	WithdrawSchedule(ctx context.Context, namespace, name, by string) error
 	Schedules() []work.ScheduleInfo
 	Runs(ctx context.Context, f work.RunFilter, after string, limit int) ([]work.Info, string, error)
 }
@@ -117,6 +117,9 @@ type Deps struct {
 	// Waits says what keeps the pods of a run from starting, "" for nothing; may
 	// be nil. [Controller.Changed] is to be called when it says something new.
 	Waits func(run string) string
+	// Place says which pod has a task of a run, or had it, and on which node; ""
+	// for what is not known. It may be nil.
+	Place func(run, namespace, task string) (pod, node string)
 	Clock clock.Clock
 	Log   *slog.Logger
 }
@@ -129,9 +132,10 @@ type Controller struct {
 	api  dynamic.Interface
 	defs metadata.Interface
 
-	kinds []*kind
-	queue *queue
-	brake brake
+	kinds    []*kind
+	queue    *queue
+	brake    brake
+	patience time.Duration // with one request
 
 	mu      sync.Mutex
 	watches map[*kind]*watch
@@ -161,7 +165,7 @@ func New(cfg Config, d Deps) (*Controller, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), kinds: kinds(), queue: newQueue(d.Clock), brake: brake{every: time.Second / writesPerSecond, burst: writesAtOnce},
+	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), kinds: kinds(), queue: newQueue(d.Clock), patience: callTimeout, brake: brake{every: time.Second / writesPerSecond, burst: writesAtOnce},
 		watches: map[*kind]*watch{}, records: map[ref]*record{}, runs: map[string]owner{}, gone: map[ref][]string{}}
 	r := rest.CopyConfig(cfg.REST)
 	r.QPS, r.Burst = cfg.Rate, int(2*cfg.Rate)
@@ -177,6 +181,10 @@ func New(cfg Config, d Deps) (*Controller, error) {
 	}
 	return c, nil
 }
+
+// callTimeout bounds a request that is no watch: an API server that never
+// answers would keep everything else waiting.
+const callTimeout = 20 * time.Second
 
 // Pool is the pool of the cluster's runs.
 func Pool(cluster string) string { return "cluster/" + cluster }
@@ -316,7 +324,7 @@ func (c *Controller) cleanOnce(ctx context.Context) error {
 		if there[s.By] || !c.looksAt(s.Namespace) {
 			continue
 		}
-		if err := c.d.Server.DeleteSchedule(ctx, s.Namespace, s.Name); err != nil && !errors.Is(err, work.ErrNotFound) {
+		if err := c.d.Server.WithdrawSchedule(ctx, s.Namespace, s.Name, s.By); err != nil && !errors.Is(err, work.ErrNotFound) {
 			return err
 		}
 	}

@@ -45,10 +45,7 @@ func (c *Controller) dealCron(ctx context.Context, r ref, rec *record, u *unstru
 			c.belong(r, rec, newest.ID)
 		}
 	}
-	old := rec.status
-	if old == nil {
-		old, _ = u.Object["status"].(map[string]any)
-	}
+	old := rec.there(u)
 	status := cronStatus
 	if r.kind.argo() {
 		status = argoCronStatus
@@ -89,7 +86,7 @@ func (c *Controller) putSchedule(ctx context.Context, r ref, rec *record, u *uns
 	}
 	sum := sha256.Sum256(s.Documents)
 	put := hex.EncodeToString(sum[:])
-	if rec.put == put {
+	if rec.put == put && c.schedule(r, rec.uid).Name != "" {
 		return "", nil
 	}
 	s.Name, s.Namespace = r.name, r.namespace
@@ -126,7 +123,7 @@ func (c *Controller) forgetSchedule(ctx context.Context, by string) error {
 		if x.By != by {
 			continue
 		}
-		if err := c.d.Server.DeleteSchedule(ctx, x.Namespace, x.Name); err != nil && !errors.Is(err, work.ErrNotFound) {
+		if err := c.d.Server.WithdrawSchedule(ctx, x.Namespace, x.Name, by); err != nil && !errors.Is(err, work.ErrNotFound) {
 			return err
 		}
 	}
@@ -208,10 +205,7 @@ func (c *Controller) dealTemplate(ctx context.Context, r ref, rec *record, u *un
 		return 0, failed
 	}
 	c.refuse(rec, len(problems) > 0)
-	old := rec.status
-	if old == nil {
-		old, _ = u.Object["status"].(map[string]any)
-	}
+	old := rec.there(u)
 	cs := conditionsOf(old, c.d.Clock.Now(), u.GetGeneration())
 	accept(cs, refusal(problems))
 	return c.write(ctx, r, rec, u, map[string]any{"observedGeneration": u.GetGeneration(), "conditions": cs.list}, nil)

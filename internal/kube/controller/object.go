@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -48,9 +49,12 @@ func document(u *unstructured.Unstructured, without ...string) ([]byte, error) {
 // it does. A run begins suspended if they say so; it does not begin stopped.
 var steering = []string{"suspended", "suspend", "shutdown"}
 
-// fingerprint tells what workflows do apart.
+// fingerprint tells what workflows do apart. Labels do nothing: people and
+// controllers put them there and take them away while it runs.
 func fingerprint(u *unstructured.Unstructured) (string, error) {
-	doc, err := document(u, steering...)
+	bare := &unstructured.Unstructured{Object: maps.Clone(u.Object)}
+	bare.Object["metadata"] = map[string]any{"name": u.GetName(), "namespace": u.GetNamespace()}
+	doc, err := document(bare, steering...)
 	sum := sha256.Sum256(doc)
 	return hex.EncodeToString(sum[:8]), err
 }
@@ -145,8 +149,10 @@ func (c *Controller) options(ctx context.Context, argo bool, failed *error) fron
 			return nil
 		},
 		ConfigMap: func(namespace, name, key string) (string, bool) {
-			maps := c.api.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace(namespace)
-			u, err := maps.Get(ctx, name, metav1.GetOptions{})
+			ctx, end := context.WithTimeout(ctx, c.patience)
+			defer end()
+			all := c.api.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).Namespace(namespace)
+			u, err := all.Get(ctx, name, metav1.GetOptions{})
 			if err != nil {
 				if !apierrors.IsNotFound(err) {
 					*failed = fmt.Errorf("read ConfigMap %s/%s: %w", namespace, name, err)

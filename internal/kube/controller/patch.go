@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/dynamic"
 
 	"cairn.dev/cairn/internal/kube/crd"
@@ -47,8 +48,10 @@ type record struct {
 	written  time.Duration  // when it was written to; 0: never
 	since    time.Duration  // when its phase was
 	turn     time.Duration  // before it is nothing written; 0: no turn was taken
-	status   map[string]any // that was written, and is there
+	status   map[string]any // that was written, until it is seen to be there
 	labels   map[string]string
+	version  string   // of the object then
+	older    []string // runs before the newest that had not ended when it began
 
 	spec       string // fingerprint of that which the run is of
 	refused    bool   // it may be taken when a template comes
@@ -76,16 +79,26 @@ func (c *Controller) record(r ref) *record {
 func (c *Controller) begin(r ref, rec *record, uid string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if rec.run != "" {
-		delete(c.runs, rec.run)
+	for _, id := range append(rec.older, rec.run) {
+		delete(c.runs, id)
 	}
 	*rec = record{uid: uid, failures: rec.failures}
 }
 
-// belong ties a run to its object, whose status then follows it.
+// belong ties a run to its object, whose status then follows it. Those that it
+// had before are known until they have ended.
 func (c *Controller) belong(r ref, rec *record, run string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if rec.run != "" && rec.run != run {
+		rec.older = slices.DeleteFunc(append(rec.older, rec.run), func(id string) bool {
+			over := !c.d.Server.Live(id)
+			if over {
+				delete(c.runs, id)
+			}
+			return over
+		})
+	}
 	rec.run = run
 	c.runs[run] = owner{r, rec.uid}
 }
@@ -140,25 +153,41 @@ func (c *Controller) queued(rec *record, last bool) time.Duration {
 		rec.turn = max(1, c.brake.final(now))
 		return rec.turn - now
 	default:
-		if d := c.brake.passing(now); d > 0 {
-			return d + rand.N(pace) // there may be many, and few turns
+		if d, spread := c.brake.passing(now); d > 0 {
+			return d + rand.N(max(pace, spread)) // there may be many, and few turns
 		}
 	}
 	return 0
+}
+
+// there is the status that an object has: that which was written last, until the
+// object is seen as it was then or later. From there on it is what is seen,
+// whoever wrote it.
+func (rec *record) there(u *unstructured.Unstructured) map[string]any {
+	if rec.status != nil && rec.version != "" {
+		if n, err := resourceversion.CompareResourceVersion(u.GetResourceVersion(), rec.version); err == nil && n >= 0 {
+			rec.status, rec.labels, rec.version = nil, nil, ""
+		}
+	}
+	if rec.status != nil {
+		return rec.status
+	}
+	status, _ := u.Object["status"].(map[string]any)
+	return status
 }
 
 // write brings an object's status to what it should be, and its labels where
 // there are some to set: in one request, and in none when it is so already.
 // again is when to come back because it is too early.
 func (c *Controller) write(ctx context.Context, r ref, rec *record, u *unstructured.Unstructured, status map[string]any, labels map[string]string) (again time.Duration, err error) {
-	if rec.status == nil {
-		rec.status, _ = u.Object["status"].(map[string]any)
-		rec.labels = u.GetLabels()
+	old, had := rec.there(u), rec.labels
+	if had == nil {
+		had = u.GetLabels()
 	}
-	change := difference(rec.status, status)
+	change := difference(old, status)
 	set := map[string]any{}
 	for k, v := range labels {
-		if rec.labels[k] != v {
+		if had[k] != v {
 			set[k] = v
 		}
 	}
@@ -176,15 +205,15 @@ func (c *Controller) write(ctx context.Context, r ref, rec *record, u *unstructu
 	if rec.written = max(1, c.d.Clock.Mono()); moved {
 		rec.since = rec.written
 	}
-	err = c.send(ctx, r, u, change, set, status)
-	if apierrors.IsNotFound(err) {
+	got, err := c.send(ctx, r, u, change, set, status)
+	if apierrors.IsNotFound(err) && !c.together(r.kind) {
 		return 0, nil // it went; its deletion is on its way
 	}
 	if err != nil {
-		rec.status = nil // what is there now is read again
+		rec.status, rec.labels, rec.version = nil, nil, "" // what is there now is read again
 		return 0, fmt.Errorf("write the status of %s: %w", r, err)
 	}
-	rec.status, rec.labels = status, maps.Clone(rec.labels)
+	rec.status, rec.version, rec.labels = status, got.GetResourceVersion(), maps.Clone(had)
 	if rec.labels == nil {
 		rec.labels = map[string]string{}
 	}
@@ -192,27 +221,40 @@ func (c *Controller) write(ctx context.Context, r ref, rec *record, u *unstructu
 	return 0, nil
 }
 
+// together has the status of Argo's kinds written with the rest of an object
+// again, and says whether it was not: definitions come and go, and where one has
+// no status apart, there seems to be no such object.
+func (c *Controller) together(k *kind) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := c.watches[k]
+	if w == nil || !k.argo() || !w.separate {
+		return false
+	}
+	w.separate = false
+	return true
+}
+
 // send writes labels and status: together where the kind's status is a field
 // like others.
-func (c *Controller) send(ctx context.Context, r ref, u *unstructured.Unstructured, change, labels, want map[string]any) error {
+func (c *Controller) send(ctx context.Context, r ref, u *unstructured.Unstructured, change, labels, want map[string]any) (got *unstructured.Unstructured, err error) {
 	if c.separate(r.kind) {
 		if len(labels) > 0 {
-			if _, err := c.patch(ctx, r, u, nil, labels, ""); err != nil {
-				return err
+			if got, err = c.patch(ctx, r, u, nil, labels, ""); err != nil {
+				return nil, err
 			}
 		}
 		if len(change) == 0 {
-			return nil
+			return got, nil
 		}
-		_, err := c.patch(ctx, r, u, change, nil, "status")
-		return err
+		return c.patch(ctx, r, u, change, nil, "status")
 	}
-	got, err := c.patch(ctx, r, u, change, labels, "")
+	got, err = c.patch(ctx, r, u, change, labels, "")
 	if err != nil || len(change) == 0 {
-		return err
+		return got, err
 	}
 	if phase, _, _ := unstructured.NestedFieldNoCopy(got.Object, "status", "phase"); reflect.DeepEqual(phase, want["phase"]) {
-		return nil
+		return got, nil
 	}
 	// It was not taken: with this definition the status is written apart.
 	// Argo's differ in this from version to version.
@@ -222,8 +264,7 @@ func (c *Controller) send(ctx context.Context, r ref, u *unstructured.Unstructur
 	}
 	c.mu.Unlock()
 	now, _ := got.Object["status"].(map[string]any)
-	_, err = c.patch(ctx, r, u, difference(now, want), nil, "status")
-	return err
+	return c.patch(ctx, r, u, difference(now, want), nil, "status")
 }
 
 func (c *Controller) separate(k *kind) bool {
@@ -253,6 +294,8 @@ func (c *Controller) patch(ctx context.Context, r ref, u *unstructured.Unstructu
 		api = c.api.Resource(r.kind.gvr()).Namespace(r.namespace)
 	}
 	sub = slices.DeleteFunc(sub, func(s string) bool { return s == "" })
+	ctx, end := context.WithTimeout(ctx, c.patience)
+	defer end()
 	return api.Patch(ctx, r.name, types.MergePatchType, body, metav1.PatchOptions{FieldManager: "cairn"}, sub...)
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	kubewatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
@@ -25,7 +28,7 @@ import (
 // watch is a kind that is looked at, in all namespaces or in some.
 type watch struct {
 	stores   []cache.Store
-	synced   []func() bool
+	synced   []cache.InformerSynced
 	stop     context.CancelFunc
 	all      bool // not only those with the label
 	separate bool // its status is written apart from the rest of the object
@@ -57,7 +60,7 @@ func (c *Controller) watchDefinitions(ctx context.Context, wg *sync.WaitGroup) {
 		},
 	})
 	c.mu.Lock()
-	c.watches[nil] = &watch{stores: []cache.Store{store}, synced: []func() bool{informer.HasSynced}, stop: func() {}}
+	c.watches[nil] = &watch{stores: []cache.Store{store}, synced: []cache.InformerSynced{informer.HasSynced}, stop: func() {}}
 	c.mu.Unlock()
 	wg.Go(func() { informer.RunWithContext(ctx) })
 }
@@ -77,17 +80,56 @@ func (c *Controller) defined(ctx context.Context, wg *sync.WaitGroup, o any, the
 	}
 	all := !k.argo() || k.role == roleTemplate || c.cfg.Argo == Auto && m.GetLabels()[crd.Minimal] != ""
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	old := c.watches[k]
 	if old != nil && there && old.all == all {
+		c.mu.Unlock()
 		return
 	}
 	if old != nil {
 		old.stop()
 		delete(c.watches, k)
 	}
+	var now *watch
 	if there {
-		c.watches[k] = c.watch(ctx, wg, k, all)
+		now = c.watch(ctx, wg, k, all)
+		c.watches[k] = now
+	}
+	c.mu.Unlock()
+	if old != nil {
+		wg.Go(func() { c.parted(ctx, k, old, now) })
+	}
+}
+
+// parted notes the deletion of what was looked at and is not any more: with its
+// definition all of a kind goes, and when Argo comes, what has no label is
+// Argo's. The old watch was ended before it could say so.
+func (c *Controller) parted(ctx context.Context, k *kind, old, now *watch) {
+	there := map[types.UID]bool{}
+	if now != nil {
+		if !cache.WaitForCacheSync(ctx.Done(), now.synced...) {
+			return // the next process finds them, see clean
+		}
+		for u := range now.objects() {
+			there[u.GetUID()] = true
+		}
+	}
+	for u := range old.objects() {
+		if !there[u.GetUID()] {
+			c.deleted(k, u)
+		}
+	}
+}
+
+// objects are those that were seen.
+func (w *watch) objects() iter.Seq[*unstructured.Unstructured] {
+	return func(yield func(*unstructured.Unstructured) bool) {
+		for _, s := range w.stores {
+			for _, o := range s.List() {
+				if u, ok := o.(*unstructured.Unstructured); ok && !yield(u) {
+					return
+				}
+			}
+		}
 	}
 }
 
@@ -229,20 +271,12 @@ func (c *Controller) object(r ref) *unstructured.Unstructured {
 // each calls f with every object of the kinds that are looked at.
 func (c *Controller) each(f func(*kind, *unstructured.Unstructured)) {
 	c.mu.Lock()
-	stores := map[*kind][]cache.Store{}
-	for k, w := range c.watches {
-		if k != nil {
-			stores[k] = w.stores
-		}
-	}
+	watches := maps.Clone(c.watches)
 	c.mu.Unlock()
-	for k, list := range stores {
-		for _, s := range list {
-			for _, o := range s.List() {
-				if u, ok := o.(*unstructured.Unstructured); ok {
-					f(k, u)
-				}
-			}
+	delete(watches, nil) // of definitions
+	for k, w := range watches {
+		for u := range w.objects() {
+			f(k, u)
 		}
 	}
 }
