@@ -59,7 +59,7 @@ func (x *thief) leased(namespace string) pod {
 	}
 	s := dispatch.ShapeOf(&task.Task{Image: "busybox:1", Command: []string{"true"}})
 	p := pod{run: made.ID}
-	p.token = x.signer.Sign(dispatch.Claims{Cluster: "prod", Namespace: namespace, Run: p.run, Class: s.Class(), Expires: x.Clock.Now().Add(time.Hour).Unix()}) + "." + x.signer.Key("prod", namespace)
+	p.token = x.signer.Sign(dispatch.Claims{Cluster: "prod", Namespace: namespace, Run: p.run, Class: s.Class(), Expires: x.Clock.Now().Add(30 * 24 * time.Hour).Unix()}) + "." + x.signer.Key("prod", namespace)
 	for begin := time.Now(); time.Since(begin) < 20*time.Second; {
 		if g := x.ask(p, task.Ask{Want: 1}); len(g.Leases) > 0 {
 			p.lease = g.Leases[0]

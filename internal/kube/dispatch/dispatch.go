@@ -45,7 +45,8 @@ type Config struct {
 	Warm time.Duration
 	// Beat is how often the server hears that what waits here is held; 5 s.
 	Beat time.Duration
-	// TokenLife bounds how long a pod may ask; 30 days. Its run bounds it, too.
+	// TokenLife bounds how long a pod may ask; 30 days. Its run bounds it, too. It
+	// gets tasks for half of that.
 	TokenLife time.Duration
 	// Requests is how many requests of tasks are made at a time; 32.
 	Requests int
@@ -85,6 +86,8 @@ type Dispatcher struct {
 
 	changed chan struct{} // what Demand says has changed; holds one
 	nudge   chan struct{} // there is room for more; holds one
+	heard   chan struct{} // closed when the first pod is heard of
+	once    sync.Once     // closes it
 	tell    chan struct{} // there are outcomes to be told; holds one
 	making  chan struct{} // requests that are being made
 
@@ -92,17 +95,19 @@ type Dispatcher struct {
 	mu      sync.Mutex
 	term    time.Duration
 	runs    map[string]*run
-	warm    map[string]*run          // what stands in place of one, see [Shared]
-	ended   map[string]time.Duration // runs that have, and when
+	warm    map[string]*run              // what stands in place of one, see [Shared]
+	ended   map[string]time.Duration     // runs that have, and when
+	places  map[string]map[string]string // by run and task: which pod had it
 	queued  int
 	found   chan struct{} // closed and replaced when there is a new group
 	results []task.Outcome
-	working map[string]request // requests by their tokens
+	working map[string]*request // requests by their tokens
 }
 
 // request is one that is being made.
 type request struct {
-	ref task.Ref
+	*item
+	run *run // to which it counts
 	end context.CancelCauseFunc
 }
 
@@ -167,7 +172,7 @@ func New(cfg Config, d Deps) (*Dispatcher, error) {
 	}
 	return &Dispatcher{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), name: PoolPrefix + cfg.Cluster, signer: NewSigner(cfg.Secret),
 		changed: make(chan struct{}, 1), nudge: make(chan struct{}, 1), tell: make(chan struct{}, 1), making: make(chan struct{}, cfg.Requests),
-		term: 30 * time.Second, runs: map[string]*run{}, warm: map[string]*run{}, ended: map[string]time.Duration{}, found: make(chan struct{}), working: map[string]request{}}, nil
+		term: 30 * time.Second, runs: map[string]*run{}, warm: map[string]*run{}, ended: map[string]time.Duration{}, places: map[string]map[string]string{}, found: make(chan struct{}), working: map[string]*request{}, heard: make(chan struct{})}, nil
 }
 
 // Pool is the pool whose tasks it takes.
@@ -189,9 +194,19 @@ func (d *Dispatcher) Run(ctx context.Context) error {
 }
 
 // forgotten gives back, once pods have had time to beat, what this holder was
-// granted before it was started and nobody has.
+// granted before it was started and nobody has. How long it takes until pods
+// find a server again that was started elsewhere is the cluster's to say: until
+// one has, leases have the term that they have.
 func (d *Dispatcher) forgotten(ctx context.Context) {
 	quiet := 2 * d.cfg.Beat
+	d.mu.Lock()
+	term := d.term
+	d.mu.Unlock()
+	select {
+	case <-d.heard:
+	case <-d.d.Clock.After(max(0, term-quiet-time.Second)):
+	case <-ctx.Done():
+	}
 	for wait := quiet + time.Second; clock.Sleep(ctx, d.d.Clock, wait) == nil; wait = time.Second {
 		err := d.d.Server.Release(ctx, d.name, quiet)
 		if err == nil || ctx.Err() != nil {
@@ -352,6 +367,7 @@ func (d *Dispatcher) Ended(id string) {
 	for k, at := range d.ended {
 		if now-at > 10*time.Minute {
 			delete(d.ended, k)
+			delete(d.places, k)
 		}
 	}
 	r := d.runs[id]

@@ -63,8 +63,14 @@ func (h heard) Beat(ctx context.Context, b task.Beat) (task.Beaten, error) {
 
 func newRig(t *testing.T, cfg dispatch.Config) *rig {
 	t.Helper()
+	return newRigWith(t, cfg, nil)
+}
+
+// newRigWith is one that makes requests.
+func newRigWith(t *testing.T, cfg dispatch.Config, http func(context.Context, *task.HTTP, time.Duration) task.Outcome) *rig {
+	t.Helper()
 	cfg.Cluster, cfg.Secret = "prod", secret
-	r := &rig{t: t, cfg: cfg, clock: clock.NewFake(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)), graphs: worktest.Graphs{}, path: filepath.Join(t.TempDir(), "work.db")}
+	r := &rig{t: t, cfg: cfg, http: http, clock: clock.NewFake(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)), graphs: worktest.Graphs{}, path: filepath.Join(t.TempDir(), "work.db")}
 	r.start()
 	t.Cleanup(func() { r.stop() })
 	return r
@@ -156,8 +162,11 @@ func (r *rig) demand(run string, queued int) (out dispatch.Demand) {
 	return out
 }
 
+// tokensEnd is long after what the tests' clocks show.
+var tokensEnd = time.Date(2027, 1, 1, 0, 0, 0, 0, time.UTC)
+
 func claims(x dispatch.Demand) dispatch.Claims {
-	return dispatch.Claims{Cluster: "prod", Namespace: x.Namespace, Run: x.Run, Class: x.Class}
+	return dispatch.Claims{Cluster: "prod", Namespace: x.Namespace, Run: x.Run, Class: x.Class, Expires: tokensEnd.Unix()}
 }
 
 func (r *rig) ask(x dispatch.Demand, pod string, want int, outcomes ...task.Outcome) task.Grant {

@@ -15,6 +15,7 @@ import (
 // Work is what a pod with these claims asks: outcomes go on to the server,
 // tasks come from here.
 func (d *Dispatcher) Work(ctx context.Context, c Claims, a task.Ask) (task.Grant, error) {
+	d.once.Do(func() { close(d.heard) })
 	out, err := d.settle(ctx, c, a)
 	if err != nil || a.Want <= 0 {
 		return out, err
@@ -31,7 +32,7 @@ func (d *Dispatcher) Work(ctx context.Context, c Claims, a task.Ask) (task.Grant
 			changed = g.changed
 		}
 		switch {
-		case over || g != nil && (g.closed || g.shape.Single() && p.served > 0):
+		case over || d.stale(c) || g != nil && (g.closed || g.shape.Single() && p.served > 0):
 			d.mu.Unlock()
 			out.Drain = true
 			return out, nil
@@ -72,6 +73,12 @@ func (d *Dispatcher) Work(ctx context.Context, c Claims, a task.Ask) (task.Grant
 			return out, ctx.Err()
 		}
 	}
+}
+
+// stale says whether half of the life of a pod's token is over: it gets no more
+// tasks, so that none is in its hands when nobody believes it any more.
+func (d *Dispatcher) stale(c Claims) bool {
+	return time.Unix(c.Expires, 0).Sub(d.d.Clock.Now()) < d.cfg.TokenLife/2
 }
 
 // patience is how much longer a pod that has nothing is kept; idle is false if
@@ -187,6 +194,7 @@ func (d *Dispatcher) hand(g *group, p *pod, want int, out *task.Grant) {
 		}
 		out.Leases = append(out.Leases, l)
 		p.held[x.Token] = x
+		d.place(x.Run, x.Task, p.name)
 		d.count(x, -1)
 	}
 	p.served += n
@@ -246,6 +254,7 @@ func (d *Dispatcher) moveApart(c Claims, r task.Ref) bool {
 
 // Beat is what a pod with these claims says that it holds.
 func (d *Dispatcher) Beat(ctx context.Context, c Claims, b task.Beat) (task.Beaten, error) {
+	d.once.Do(func() { close(d.heard) })
 	var others []task.Ref
 	held := slices.DeleteFunc(slices.Clone(b.Held), func(r task.Ref) bool {
 		if !c.covers(r) {

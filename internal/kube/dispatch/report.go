@@ -88,7 +88,7 @@ func (d *Dispatcher) held() []task.Ref {
 		}
 	}
 	for _, w := range d.working {
-		out = append(out, w.ref)
+		out = append(out, w.Ref)
 	}
 	for _, o := range d.results {
 		out = append(out, o.Ref)
@@ -130,14 +130,17 @@ func (d *Dispatcher) drop(refs []task.Ref, canceled bool) {
 
 var errCanceled = errors.New("canceled")
 
-// request makes the request of a task; the lock is held.
+// request makes the request of a task, which counts as one that waits, so that
+// what is taken of a run is bounded; the lock is held.
 func (d *Dispatcher) request(ctx context.Context, x *item) {
 	if d.d.HTTP == nil {
 		go d.report(failed(x.Ref, "this server makes no requests for tasks", false))
 		return
 	}
 	ctx, end := context.WithCancelCause(ctx)
-	d.working[x.Token] = request{x.Ref, end}
+	w := &request{x, d.runs[x.Run], end}
+	d.working[x.Token] = w
+	d.count(x, 1)
 	go func() {
 		defer end(nil)
 		var o task.Outcome
@@ -155,6 +158,9 @@ func (d *Dispatcher) request(ctx context.Context, x *item) {
 		o.Ref = x.Ref
 		d.mu.Lock()
 		delete(d.working, x.Token)
+		if d.runs[x.Run] == w.run { // else it went with the run
+			d.count(x, -1)
+		}
 		d.results = append(d.results, o)
 		d.mu.Unlock()
 		d.signal(d.tell)
