@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"time"
 
 	"cairn.dev/cairn/test/cluster"
 )
@@ -16,7 +15,7 @@ func (s settings) kwok(ctx context.Context, r *report, dir string) error {
 		return err
 	}
 	defer w.close()
-	if err := w.serve(ctx, serverConfig{Pods: podsPerRun}); err != nil {
+	if err := w.yield("stages.yaml"); err != nil {
 		return err
 	}
 	playing, stop := context.WithCancel(ctx)
@@ -24,10 +23,7 @@ func (s settings) kwok(ctx context.Context, r *report, dir string) error {
 	done := make(chan struct{})
 	go func() { defer close(done); p.play(playing) }()
 	defer func() { stop(); <-done }()
-	if err := w.fan(ctx, plain, 1); err != nil {
-		return err
-	}
-	if err := w.gone(ctx, plain); err != nil {
+	if err := w.serve(ctx, serverConfig{Pods: podsPerRun}); err != nil {
 		return err
 	}
 	ours, err := s.fan(ctx, r, w, plain, s.n, "kwok")
@@ -41,7 +37,7 @@ func (s settings) kwok(ctx context.Context, r *report, dir string) error {
 		if err := s.largeFan(ctx, r, w); err != nil {
 			return err
 		}
-		if err := s.manyRuns(ctx, r, w, max(s.n/5, 1), "a Job each, kwok", 36); err != nil {
+		if err := s.manyRuns(ctx, r, w, s.n, "a Job each, kwok", 36); err != nil {
 			return err
 		}
 	}
@@ -55,12 +51,13 @@ func (s settings) kwok(ctx context.Context, r *report, dir string) error {
 
 // largeFan measures what a hundred thousand tasks leave in etcd and in memory.
 func (s settings) largeFan(ctx context.Context, r *report, w *world) error {
-	rest := 10 * time.Second
 	idle, err := w.stored(ctx)
 	if err != nil {
 		return err
 	}
-	time.Sleep(rest) // what is measured is how much a cluster writes that rests
+	if err := pause(ctx, resting); err != nil { // what a cluster writes that rests
+		return err
+	}
 	before, err := w.stored(ctx)
 	if err != nil {
 		return err
@@ -79,7 +76,7 @@ func (s settings) largeFan(ctx context.Context, r *report, w *world) error {
 	}
 	fmt.Fprintf(os.Stderr, "etcd: %d, %d, %d bytes\n", idle, before, after)
 	r.add(row{fmt.Sprintf("%d tasks: etcd grows by", s.large), mib(after - before), "≤ 1 MiB", after-before <= 1<<20,
-		fmt.Sprintf("etcd_mvcc_db_total_size_in_use_in_bytes, all versions of objects that compaction removes later included; it ran %s; a cluster that rests grows by %s in %s", rounded(c.took), mib(before-idle), rounded(rest))})
+		fmt.Sprintf("etcd_mvcc_db_total_size_in_use_in_bytes, all versions of objects that compaction removes later included; it ran %s; a cluster that rests grows by %s in %s", rounded(c.took), mib(before-idle), rounded(resting))})
 	r.add(row{fmt.Sprintf("%d tasks: largest resident set of the server", s.large), mib(memory), "≤ 200 MiB", memory <= 200<<20,
 		"VmHWM of the process with work server, controller and Jobs, since its start"})
 	return nil

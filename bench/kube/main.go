@@ -35,6 +35,7 @@ type settings struct {
 	// the small one took.
 	patience time.Duration
 	plain    int // pods of the plain Job on the real node
+	many     int // workflows with a Job each there
 	only     []string
 }
 
@@ -54,13 +55,15 @@ func main() {
 	flag.IntVar(&s.samples, "samples", 30, "workflows whose first line is waited for")
 	flag.DurationVar(&s.patience, "patience", 2*time.Minute, "how long the large workflow may take on the real node; else it is not run there")
 	flag.IntVar(&s.plain, "plain", 200, "pods of the plain Job on the real node, from which as many as tasks are reckoned; 0: none")
+	flag.IntVar(&s.many, "many", 1000, "workflows of one task with a Job each on the real node, which starts only so many pods a second")
 	only := flag.String("only", "", "only these, with commas: "+strings.Join(choices, ", "))
 	small := flag.Bool("small", false, "a tenth of all, to see whether it works")
 	server := flag.String("serve", "", "be the server (what the benchmark calls itself with)")
 	url := flag.String("fetch", "", "print what an address answers (likewise)")
+	looks := flag.String("look", "", "be somebody who looks at pods (likewise)")
 	flag.Parse()
 	if *small {
-		s.n, s.large, s.samples, s.plain = s.n/10, s.large/10, s.samples/10, s.plain/10
+		s.n, s.large, s.samples, s.plain, s.many = s.n/10, s.large/10, s.samples/10, s.plain/10, s.many/10
 	}
 	if *only != "" {
 		s.only = strings.Split(*only, ",")
@@ -69,6 +72,8 @@ func main() {
 	switch {
 	case *server != "":
 		err = serve(*server)
+	case *looks != "":
+		err = look(*looks)
 	case *url != "":
 		err = fetch(*url)
 	default:

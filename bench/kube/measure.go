@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 )
 
@@ -46,26 +45,21 @@ func (s settings) beside(ctx context.Context, r *report, w *world, ours cost, n,
 // manyRuns measures workflows of one task, handed in at once, while somebody
 // else looks at pods.
 func (s settings) manyRuns(ctx context.Context, r *report, w *world, n int, where string, most int) error {
-	idle, written, err := w.unburdened(ctx, 8*time.Second)
+	// Who rests has no server; what it finds is what is handed in after that.
+	w.end()
+	idle, handed, err := w.unburdened(ctx, n)
 	if err != nil {
 		return err
 	}
-	busy, stop := context.WithCancel(ctx)
-	defer stop()
+	if err := w.serve(ctx, w.config); err != nil {
+		return err
+	}
 	var during lists
-	var listed error
-	var looking sync.WaitGroup
 	what := fmt.Sprintf("%d workflows of one task, %s", n, where)
-	c, err := w.cost(ctx, what, plain, func() error {
-		looking.Go(func() { during, listed = w.lists(busy) })
-		err := w.many(ctx, n)
-		stop()
-		looking.Wait()
+	c, err := w.cost(ctx, what, plain, func() (err error) {
+		during, err = w.lists(ctx, func() error { return w.many(ctx, n) })
 		return err
 	})
-	if err == nil {
-		err = listed
-	}
 	if err == nil {
 		err = w.forget(ctx)
 	}
@@ -76,7 +70,7 @@ func (s settings) manyRuns(ctx context.Context, r *report, w *world, n int, wher
 	each := float64(c.writes.total()) / float64(n)
 	r.add(row{what + ": writes each", fmt.Sprintf("%.1f", each), fmt.Sprintf("≤ %d", most), each <= float64(most),
 		fmt.Sprintf("all have succeeded after %s, in %d pods; until these are gone", rounded(c.took), c.pods())})
-	r.lists(where, idle, written, during)
+	r.lists(where, idle, handed, during)
 	return nil
 }
 

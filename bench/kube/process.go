@@ -18,6 +18,7 @@ import (
 func (w *world) serve(ctx context.Context, cfg serverConfig) error {
 	w.end()
 	w.n++
+	w.config = cfg
 	address, err := free()
 	if err != nil {
 		return err
@@ -48,7 +49,14 @@ func (w *world) serve(ctx context.Context, cfg serverConfig) error {
 		return err
 	}
 	w.address = address
-	return until(ctx, "the server answers", time.Minute, func() (bool, error) { return answers(ctx, "http://"+address+"/ready"), nil })
+	if err := until(ctx, "the server answers", time.Minute, func() (bool, error) { return answers(ctx, "http://"+address+"/ready"), nil }); err != nil {
+		return err
+	}
+	// So that images are there, and known.
+	if err := w.fan(ctx, plain, 1); err != nil {
+		return err
+	}
+	return w.gone(ctx, plain)
 }
 
 // end ends the server.

@@ -27,7 +27,7 @@ func (s settings) real(ctx context.Context, r *report, dir string) error {
 		return err
 	}
 	defer w.close()
-	if err := w.yield(); err != nil {
+	if err := w.yield("node1"); err != nil {
 		return err
 	}
 	for _, part := range []struct {
@@ -38,8 +38,7 @@ func (s settings) real(ctx context.Context, r *report, dir string) error {
 		{"tasks", serverConfig{}, s.realTasks},
 		{"copy", serverConfig{Copy: true}, s.realCopy},
 		{"many", serverConfig{}, func(ctx context.Context, r *report, w *world) error {
-			n := max(s.n/20, 1) // each needs a pod, and a node starts only so many a second
-			return s.manyRuns(ctx, r, w, n, "a Job each, real node", 36)
+			return s.manyRuns(ctx, r, w, s.many, "a Job each, real node", 36)
 		}},
 		{"first", serverConfig{}, func(ctx context.Context, r *report, w *world) error {
 			return s.firstLines(ctx, r, w, "with a new Job", 4*time.Second, 6*time.Second)
@@ -56,12 +55,6 @@ func (s settings) real(ctx context.Context, r *report, dir string) error {
 		}
 		part.server.Pods = podsPerRun
 		if err := w.serve(ctx, part.server); err != nil {
-			return err
-		}
-		if err := w.fan(ctx, plain, 1); err != nil { // images are there
-			return err
-		}
-		if err := w.gone(ctx, plain); err != nil {
 			return err
 		}
 		if err := part.run(ctx, r, w); err != nil {

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/kube/install"
 	"cairn.dev/cairn/test/cluster"
 )
@@ -40,6 +41,7 @@ type world struct {
 	kubeconfig   string // of the server
 	n            int    // servers so far
 
+	config  serverConfig
 	server  *exec.Cmd
 	address string
 	stdin   io.Closer
@@ -85,6 +87,9 @@ func untilEach(ctx context.Context, pause time.Duration, what string, within tim
 		}
 	}
 }
+
+// pause lets time pass, which is what is measured then.
+func pause(ctx context.Context, d time.Duration) error { return clock.Sleep(ctx, clock.Real(), d) }
 
 // newWorld starts a cluster in which Cairn is installed, but for the server.
 func newWorld(ctx context.Context, dir string, o cluster.Options) (*world, error) {
