@@ -90,8 +90,16 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 		return nil, err
 	}
 	c.resources, err = controller.New(controller.Config{Cluster: k.Name, REST: api, Namespaces: k.Namespaces, Argo: k.Argo, URL: s.cfg.ExternalURL},
-		controller.Deps{Server: w.server, Waits: c.jobs.Waits, Clock: s.deps.Clock, Log: s.log})
+		controller.Deps{Server: w.server, Waits: c.jobs.Waits, Place: c.place, Clock: s.deps.Clock, Log: s.log})
 	return c, err
+}
+
+// place says where a task runs, or ran.
+func (c *cluster) place(run, namespace, task string) (pod, node string) {
+	if pod = c.dispatch.Place(run, task); pod == "" {
+		return "", ""
+	}
+	return pod, c.jobs.Node(namespace, pod)
 }
 
 // inClear says whether what goes to an address can be read on its way, by others

@@ -88,26 +88,22 @@ func condition(on bool) string {
 	return "False"
 }
 
-// maxOutput bounds the text of one output in a status.
-const maxOutput = 512
+// maxOutput bounds the text of one output in a status, maxInput that of an input.
+const maxOutput, maxInput = 512, 128
 
-// argoNode is a node and what it is called there.
-type argoNode struct {
-	id       string
-	value    map[string]any
-	children []string
-}
-
-// fit takes nodes as long as there is room: those above come before those below.
+// fit takes nodes as long as there is room: those above come before those below,
+// and all of them before what they were given.
 func fit(nodes []argoNode, room int) map[string]any {
 	out := map[string]any{}
 	kept := nodes
 	for i, n := range nodes {
 		// Its name stands in the map, and among the children of another.
-		if room -= size(n.value) + 2*len(n.id) + len(`"":,"",,"children":[]`); room < 0 {
-			kept = nodes[:i]
+		need := size(n.value) + 2*len(n.id) + len(`"":,"",,"children":[]`)
+		if need > room {
+			kept, room = nodes[:i], 0
 			break
 		}
+		room -= need
 		out[n.id] = n.value
 	}
 	for _, n := range kept {
@@ -121,6 +117,16 @@ func fit(nodes []argoNode, room int) map[string]any {
 			n.value["children"] = list
 		}
 	}
+	for _, n := range kept {
+		if len(n.inputs) == 0 {
+			continue
+		}
+		inputs := map[string]any{"parameters": n.inputs}
+		if room -= size(inputs) + len(`"inputs":,`); room < 0 {
+			break
+		}
+		n.value["inputs"] = inputs
+	}
 	return out
 }
 
@@ -131,63 +137,6 @@ func size(v any) int {
 		return MaxStatus
 	}
 	return len(b)
-}
-
-// nodeOf is a node of a run as Argo shows it. above is the one it stands below,
-// "" for the run itself.
-func nodeOf(workflowName, above, path string, v machine.View) argoNode {
-	n := argoNode{id: workflowName}
-	if above != "" {
-		n.id = workflowName + "-" + v.ID
-		if v.ID == "" { // it has not begun: there is no node yet
-			n.id = above + "-" + v.Name
-		}
-	}
-	m := map[string]any{"id": n.id, "name": path, "displayName": v.Name, "type": nodeType(v), "phase": argoPhase(v.Phase)}
-	if above == "" {
-		m["displayName"] = workflowName
-	}
-	put(m, "boundaryID", above)
-	put(m, "templateName", v.Template)
-	put(m, "message", cut(v.Message, maxSample))
-	put(m, "startedAt", moment(v.Started))
-	put(m, "finishedAt", moment(v.Ended))
-	if v.Items > 1 {
-		m["progress"] = strconv.Itoa(v.Succeeded+v.Failed+v.Skipped+v.Canceled) + "/" + strconv.Itoa(v.Items)
-	}
-	outputs := map[string]any{}
-	if v.Kind == "task" && v.Phase.Ended() && v.Phase != machine.Skipped && v.Phase != machine.Omitted {
-		outputs["exitCode"] = strconv.Itoa(v.Exit)
-	}
-	if r, ok := v.Outputs["result"].(string); ok && len(r) <= maxOutput {
-		outputs["result"] = r
-	}
-	if params, ok := v.Outputs["parameters"].(map[string]any); ok {
-		if list := parameters(params, maxOutput); len(list) > 0 {
-			outputs["parameters"] = list
-		}
-	}
-	if len(outputs) > 0 {
-		m["outputs"] = outputs
-	}
-	n.value = m
-	return n
-}
-
-func nodeType(v machine.View) string {
-	switch v.Kind {
-	case "dag":
-		return "DAG"
-	case "tasks", "items":
-		return "TaskGroup"
-	case "suspend":
-		return "Suspend"
-	case "call":
-		if v.Phase == machine.Skipped || v.Phase == machine.Omitted {
-			return "Skipped"
-		}
-	}
-	return "Pod"
 }
 
 // parameters are outputs as Argo lists them, those that are short.

@@ -115,17 +115,15 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 
 // tell writes the status of a Workflow.
 func (c *Controller) tell(ctx context.Context, r ref, rec *record, u *unstructured.Unstructured, p picture) (time.Duration, error) {
-	old := rec.status
-	if old == nil {
-		old, _ = u.Object["status"].(map[string]any)
-	}
+	old := rec.there(u)
 	if !r.kind.argo() {
 		return c.write(ctx, r, rec, u, runStatus(p, old), nil)
 	}
 	var nodes []argoNode
 	if p.refused == "" && !p.lost {
 		var err error
-		if nodes, err = c.nodes(ctx, p.run.ID, r.name); err != nil {
+		known, _ := old["nodes"].(map[string]any)
+		if nodes, err = c.nodes(ctx, p.run, r.name, known); err != nil {
 			return 0, err
 		}
 	}
@@ -274,12 +272,6 @@ func (c *Controller) forgetOne(ctx context.Context, r ref, rec *record, uid stri
 	return nil
 }
 
-// Bounds of what is read of a run to show it.
-const (
-	maxNodes = 80 // more than fit into MaxStatus
-	maxLooks = 50 // pages
-)
-
 // failures are some of the tasks of a run that failed.
 func (c *Controller) failures(ctx context.Context, id string) ([]sample, error) {
 	var out []sample
@@ -302,51 +294,6 @@ func (c *Controller) failures(ctx context.Context, id string) ([]sample, error) 
 				}
 			case v.Phase != machine.Running && len(out) < maxSamples:
 				out = append(out, sampleOf(v))
-			}
-		}
-	}
-	return out, nil
-}
-
-// nodes are those of a run, as many as a status may have, from the top.
-func (c *Controller) nodes(ctx context.Context, id, name string) ([]argoNode, error) {
-	// above is the node that encloses what is below, node the one right above it:
-	// they differ below a fan-out, which encloses nothing.
-	type level struct {
-		parent, above, path string
-		node                int
-	}
-	var out []argoNode
-	for levels, looks := []level{{node: -1}}, 0; len(levels) > 0 && len(out) < maxNodes && looks < maxLooks; looks++ {
-		l := levels[0]
-		levels = levels[1:]
-		views, _, err := c.d.Server.Nodes(ctx, id, l.parent, "", maxNodes-len(out), machine.Filter{})
-		if errors.Is(err, work.ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, v := range views {
-			above, path := l.above, l.path+"."+v.Name
-			if l.parent == "" {
-				if above, path = "", name; len(out) > 0 { // beside the run itself: what runs at its end
-					above, path = name, name+"."+v.Name
-				}
-			}
-			if v.Kind == "call" && !v.Phase.Ended() {
-				continue // Argo knows no nodes that have not begun
-			}
-			n := nodeOf(name, above, path, v)
-			if l.node >= 0 {
-				out[l.node].children = append(out[l.node].children, n.id)
-			}
-			out = append(out, n)
-			switch {
-			case v.Kind == "tasks" || v.Kind == "items": // items are called by their whole names
-				levels = append(levels, level{v.ID, above, l.path, len(out) - 1})
-			case v.Children:
-				levels = append(levels, level{v.ID, n.id, path, len(out) - 1})
 			}
 		}
 	}

@@ -32,6 +32,17 @@ func (c *Controller) Waits(run string) string {
 	return c.waits[run].why
 }
 
+// Node is the node that a pod is on; "" when that is not known, or the pod is
+// gone.
+func (c *Controller) Node(namespace, name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p := c.pods[namespace+"/"+name]; p != nil {
+		return p.node
+	}
+	return ""
+}
+
 // tellWaits finds out which runs have tasks and no pod that runs, and why.
 func (c *Controller) tellWaits(ctx context.Context, wanted map[key]dispatch.Demand) {
 	c.mu.Lock()
