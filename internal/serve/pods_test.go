@@ -157,7 +157,7 @@ func TestPodsAndOthers(t *testing.T) {
 	if g := x.ask(mine, task.Ask{Want: 1}); len(g.Leases) > 0 || !g.Drain {
 		t.Errorf("after the end of its run: %+v", g)
 	}
-	x.Clock.Advance(2 * time.Hour)
+	x.Clock.Advance(31 * 24 * time.Hour)
 	if r := x.as(mine, http.MethodPost, task.PathWork, nil, []byte(`{"worker":"w"}`)); r.Status != http.StatusUnauthorized {
 		t.Errorf("when it is too old: %d %s", r.Status, r.Body)
 	}
