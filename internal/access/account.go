@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
 
-	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/db"
 	"cairn.dev/cairn/internal/image"
 )
@@ -278,26 +276,6 @@ func (g *Guard) Reset(ctx context.Context, name string) (Account, string, error)
 		return g.insert(ctx, NewAccount{Name: adminName, Kind: KindAdmin}, now)
 	}
 	return Account{}, "", fmt.Errorf("reset account %.80q: %w", name, ErrNoAccount)
-}
-
-// ResetFile is [Guard.Reset] on the database of a Cairn that does not run; the
-// caller holds the lock of its data folder. It works for who lost all secrets.
-func ResetFile(ctx context.Context, path, name string, c clock.Clock) (secret string, err error) {
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("reset account %.80q: there are no accounts yet, the first start without open mode makes one: %w", name, err)
-	}
-	d, err := db.Open(ctx, db.Config{Path: path, Sync: db.Full, Schema: Schema, Readers: 1})
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	// No request is authenticated here, so any key will do.
-	g, err := New(ctx, Config{DB: d, Secret: make([]byte, secretBytes), Clock: c})
-	if err != nil {
-		return "", err
-	}
-	_, secret, err = g.Reset(ctx, name)
-	return secret, err
 }
 
 // Revoke ends an account: its secret and its tokens stop working at once.

@@ -191,29 +191,6 @@ func TestLastAdmin(t *testing.T) {
 	}
 }
 
-func TestResetFile(t *testing.T) {
-	ctx := context.Background()
-	f := newFixture(t, nil)
-	lost, _, _ := f.Bootstrap(ctx)
-	f.cfg.DB.Close()
-	found, err := ResetFile(ctx, f.path, "admin", f.clock)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.open()
-	if f.status(basic("admin", lost)) != 401 || !f.who(basic("admin", found)).Can(Admin, "") {
-		t.Error("the old secret works, or the new one does not")
-	}
-	f.cfg.DB.Close()
-	if _, err := ResetFile(ctx, f.path, "nobody", f.clock); !errors.Is(err, ErrNoAccount) {
-		t.Errorf("ResetFile of nobody: %v", err)
-	}
-	if _, err := ResetFile(ctx, f.path+"x", "admin", f.clock); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("ResetFile without a file: %v", err)
-	}
-	f.open()
-}
-
 func TestLastUsed(t *testing.T) {
 	ctx := context.Background()
 	f := newFixture(t, nil)

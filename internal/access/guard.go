@@ -142,9 +142,6 @@ func (g *Guard) Run(ctx context.Context) error {
 
 func (g *Guard) now() time.Time { return g.cfg.Clock.Now() }
 
-// Open reports whether nobody is asked who they are.
-func (g *Guard) Open() bool { return g.cfg.Open }
-
 // Authenticate says who the request comes from. A request without credentials
 // comes from the anonymous principal, which may pull what
 // [Config.AnonymousPull] names and nothing else. Every error is an [*Error].

@@ -115,9 +115,6 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, &caller{p, r})))
 }
 
-// OpenAPI is the document at /api/openapi.json.
-func (a *API) OpenAPI() ([]byte, error) { return json.Marshal(a.huma.OpenAPI()) }
-
 type callerKey struct{}
 
 // caller is who made the request.

@@ -34,7 +34,6 @@ import (
 const (
 	DefaultInterval = time.Hour
 	DefaultQuiet    = 500 * time.Millisecond
-	DefaultPrefix   = "cairn/"
 )
 
 // A Source is one forge, and the repositories there that are looked at.

@@ -190,7 +190,7 @@ func TestACommitOfAPersonIsLeftAlone(t *testing.T) {
 
 func TestAPersonHasTheBranchAlready(t *testing.T) {
 	g, e := begun(t)
-	name := BranchName(DefaultPrefix, "cairn.test/api")
+	name := BranchName(prefix, "cairn.test/api")
 	theirs := g.forge.Push("team/app", name, map[string]string{"mine.tf": "y = 1\n"})
 	g.push("cairn.test/api", "1.2")
 	g.pass(e)
@@ -206,7 +206,7 @@ func TestAPersonHasTheBranchAlready(t *testing.T) {
 func TestSomebodyElsesPullIsNotOurs(t *testing.T) {
 	g, e := begun(t)
 	// A block in it that says so does not make it ours.
-	name := BranchName(DefaultPrefix, "cairn.test/api")
+	name := BranchName(prefix, "cairn.test/api")
 	theirs := g.forge.Push("team/app", name, map[string]string{"main.tf": main1 + "# theirs\n"})
 	block := Block{Base: strings.Repeat("a", 40), Head: theirs, Edit: "x", Targets: []Target{{"cairn.test/api", "cairn.test/api:1.1", "cairn.test/api:1.9"}}}
 	self := g.forge.Self
@@ -414,7 +414,7 @@ func TestReadOnlyRepositories(t *testing.T) {
 
 func TestAProtectedBranch(t *testing.T) {
 	g, e := begun(t)
-	g.forge.Protect("team/app", BranchName(DefaultPrefix, "cairn.test/api"))
+	g.forge.Protect("team/app", BranchName(prefix, "cairn.test/api"))
 	g.push("cairn.test/api", "1.2")
 	g.pass(e)
 	g.none()

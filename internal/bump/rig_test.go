@@ -200,10 +200,13 @@ func (toy) Scan(ctx context.Context, t *code.Tree, o code.Options) (*code.Result
 	return res, nil
 }
 
+// prefix is that of our branches.
+const prefix = "cairn/"
+
 // plainRules are the defaults; a file that says BAD is broken, and one of words
 // sets what the words are.
 func plainRules(file []byte) (*Rules, error) {
-	r := &Rules{Prefix: DefaultPrefix, Schedule: func(time.Time) bool { return true }, Subject: rules.Default().Subject}
+	r := &Rules{Prefix: prefix, Schedule: func(time.Time) bool { return true }, Subject: rules.Default().Subject}
 	text := string(file)
 	if strings.Contains(text, "BAD") {
 		return nil, errors.New(".cairn.yaml:1: unknown key \"BAD\"")

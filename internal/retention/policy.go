@@ -12,7 +12,6 @@ import (
 
 // Defaults of [Config].
 const (
-	DefaultAfter      = 30 * 24 * time.Hour
 	DefaultInterval   = time.Hour
 	DefaultKeep       = 7 * 24 * time.Hour
 	DefaultWarnWithin = 3 * 24 * time.Hour

@@ -268,9 +268,6 @@ type ReapUndone = reap.Undone
 // images why there is a pull request or none.
 type BumpRepository = bump.RepositoryStatus
 
-// BumpImage is one image of it.
-type BumpImage = bump.ImageStatus
-
 // BumpCheck asks for a look at a repository of code.
 type BumpCheck struct {
 	Repository string `json:"repository,omitempty" maxLength:"600" doc:"forge/owner/name, or owner/name where only one forge has it; all when left out."`
