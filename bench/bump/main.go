@@ -16,11 +16,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
+
+	"cairn.dev/cairn/test/parts"
 )
 
 type settings struct {
@@ -53,13 +54,10 @@ func run(s settings, out string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	cairn := filepath.Join(dir, "cairn")
 	fmt.Fprintln(os.Stderr, "building cairn")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", cairn, "./cmd/cairn")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("build cairn (run this from the root of the repository): %w", err)
+	cairn, err := parts.Compile(ctx, "cairn", dir)
+	if err != nil {
+		return err
 	}
 	repo := filepath.Join(dir, "monorepo")
 	if s.keep != "" {

@@ -9,27 +9,22 @@ import (
 	"time"
 
 	"cairn.dev/cairn/test/images"
+	"cairn.dev/cairn/test/parts"
 )
 
 // build makes a program of this repository.
-func build(dir, name string) (string, error) {
-	out := filepath.Join(dir, name)
+func build(ctx context.Context, dir, name string) (string, error) {
 	fmt.Fprintln(os.Stderr, "building", name)
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "cairn.dev/cairn/cmd/"+name)
-	cmd.Env, cmd.Stderr = append(os.Environ(), "CGO_ENABLED=0"), os.Stderr
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("build %s: %w", name, err)
-	}
-	return out, nil
+	return parts.Compile(ctx, name, dir)
 }
 
 // fillRegistry starts a registry with the images of the real node, until stop.
 func fillRegistry(ctx context.Context, dir string) (address string, stop func(), err error) {
-	cairn, err := build(dir, "cairn")
+	cairn, err := build(ctx, dir, "cairn")
 	if err != nil {
 		return "", nil, err
 	}
-	program, err := build(dir, "cairn-worker")
+	program, err := build(ctx, dir, "cairn-worker")
 	if err != nil {
 		return "", nil, err
 	}

@@ -17,12 +17,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"cairn.dev/cairn/test/parts"
 )
 
 // options of a run.
@@ -84,13 +84,12 @@ func run(ctx context.Context, args []string) error {
 		o.dir = dir
 	}
 	if o.cairn == "" {
-		o.cairn = filepath.Join(o.dir, "cairn")
 		say("building cairn")
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", o.cairn, "./cmd/cairn")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build cairn: %w\n%s", err, out)
+		file, err := parts.Compile(ctx, "cairn", o.dir)
+		if err != nil {
+			return err
 		}
+		o.cairn = file
 	}
 	r, err := measureAll(ctx, o)
 	if err != nil {

@@ -8,10 +8,8 @@ package bump_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,6 +22,7 @@ import (
 	"cairn.dev/cairn/test/gitea"
 	"cairn.dev/cairn/test/images"
 	"cairn.dev/cairn/test/parts"
+	"cairn.dev/cairn/test/program"
 )
 
 // A place is a Cairn, a Gitea that tells it of pushes, and another registry
@@ -42,7 +41,7 @@ const secret = "of the webhooks"
 
 func newPlace(t *testing.T) *place {
 	t.Helper()
-	p := &place{t: t, program: parts.Cairn(t), forge: gitea.Start(t), cairn: freeAddress(t), other: freeAddress(t)}
+	p := &place{t: t, program: parts.Cairn(t), forge: gitea.Start(t), cairn: program.FreeAddress(t), other: program.FreeAddress(t)}
 	p.people, p.bot = p.forge.Account(t, "people"), p.forge.Account(t, "cairn-bot")
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "token"), p.bot.Token)
@@ -62,59 +61,12 @@ bump:
   webhooks:
   - {name: other, kind: distribution, host: %q, secret_file: secret}
 `, p.forge.URL, p.other, p.other, p.other))
-	p.distribution()
-	p.run(p.cairn, p.program, "serve", "--config", filepath.Join(dir, "cairn.yaml"), "--data", filepath.Join(dir, "data"), "--listen", p.cairn, "--open")
+	// The other registry tells Cairn of pushes.
+	program.Distribution(t, p.other, fmt.Sprintf("[{name: cairn, url: %q, headers: {Authorization: [Bearer %s]}, timeout: 5s, threshold: 100, backoff: 200ms}]", "http://"+p.cairn+"/hooks/registry/other", secret))
+	cmd := exec.Command(p.program, "serve", "--config", filepath.Join(dir, "cairn.yaml"), "--data", filepath.Join(dir, "data"), "--listen", p.cairn, "--open")
+	cmd.Env = append(os.Environ(), "CAIRN_TOKEN=", "CAIRN_SERVER=")
+	program.Serve(t, cmd, program.Answers("http://"+p.cairn+"/readyz"))
 	return p
-}
-
-// distribution starts the other registry, which tells Cairn of pushes.
-func (p *place) distribution() {
-	p.t.Helper()
-	dir := p.t.TempDir()
-	file := filepath.Join(dir, "config.yml")
-	write(p.t, file, fmt.Sprintf(`version: 0.1
-log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: %s}}
-http: {addr: %q}
-notifications:
-  endpoints:
-  - {name: cairn, url: "http://%s/hooks/registry/other", headers: {Authorization: ["Bearer %s"]}, timeout: 5s, threshold: 100, backoff: 200ms}
-`, filepath.Join(dir, "data"), p.other, p.cairn, secret))
-	p.run(p.other, parts.Path(p.t, "registry"), "serve", file)
-}
-
-// run starts a server and waits until it listens. It ends with the test, or
-// when the function that run returns is called.
-func (p *place) run(address, program string, args ...string) (stop func()) {
-	p.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 30 * time.Second
-	log := &bytes.Buffer{}
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none", "CAIRN_TOKEN=", "CAIRN_SERVER=")
-	if err := cmd.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	stop = func() {
-		cancel()
-		_ = cmd.Wait()
-	}
-	p.t.Cleanup(func() {
-		stop()
-		if p.t.Failed() {
-			p.t.Logf("%s:\n%s", filepath.Base(program), log)
-		}
-	})
-	p.until(address+" listens", func() error {
-		c, err := net.Dial("tcp", address)
-		if err == nil {
-			c.Close()
-		}
-		return err
-	})
-	return stop
 }
 
 func write(t *testing.T, file, text string) {
@@ -122,16 +74,6 @@ func write(t *testing.T, file, text string) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // until waits for ok, which says what is missing.

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -25,6 +24,7 @@ import (
 	"cairn.dev/cairn/internal/catalog"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/test/parts"
+	"cairn.dev/cairn/test/program"
 )
 
 // A hooked registry tells feed of pushes.
@@ -36,8 +36,7 @@ type hooked struct {
 // distribution runs a registry that calls a webhook with a secret.
 func distribution(t *testing.T) hooked {
 	t.Helper()
-	program := parts.Path(t, "registry")
-	h := hooked{feed: catalog.NewFeed()}
+	h := hooked{addr: program.FreeAddress(t), feed: catalog.NewFeed()}
 	hook := catalog.Hook{Kind: catalog.HookDistribution, Secret: "s3cret"}
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, catalog.MaxHook))
@@ -52,48 +51,8 @@ func distribution(t *testing.T) hooked {
 	}))
 	t.Cleanup(receiver.Close)
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.addr = l.Addr().String()
-	l.Close()
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf(`version: 0.1
-log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: %s}}
-http: {addr: %q}
-notifications:
-  endpoints:
-  - name: cairn
-    url: %s
-    headers: {Authorization: [Bearer s3cret]}
-    timeout: 5s
-    threshold: 3
-    backoff: 1s
-`, filepath.Join(dir, "data"), h.addr, receiver.URL)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program, "serve", config)
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if resp, err := http.Get("http://" + h.addr + "/v2/"); err == nil {
-			resp.Body.Close()
-			return h
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the registry does not start")
-		}
-	}
+	program.Distribution(t, h.addr, fmt.Sprintf("[{name: cairn, url: %q, headers: {Authorization: [Bearer s3cret]}, timeout: 5s, threshold: 3, backoff: 1s}]", receiver.URL))
+	return h
 }
 
 // crane runs the client and returns what it prints.

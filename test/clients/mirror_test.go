@@ -2,7 +2,6 @@ package clients_test
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,46 +16,14 @@ import (
 	"cairn.dev/cairn/internal/registry"
 	"cairn.dev/cairn/internal/registry/registrytest"
 	"cairn.dev/cairn/test/parts"
+	"cairn.dev/cairn/test/program"
 )
 
 // distribution runs the registry most people run, until stop.
 func distribution(t *testing.T) (addr string, stop func()) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr = l.Addr().String()
-	l.Close()
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: %q}\n", filepath.Join(dir, "data"), addr)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(parts.Path(t, "registry"), "serve", config)
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stopped := false
-	stop = func() {
-		if !stopped {
-			stopped = true
-			_ = cmd.Process.Kill()
-			_ = cmd.Wait()
-		}
-	}
-	t.Cleanup(stop)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if resp, err := http.Get("http://" + addr + "/v2/"); err == nil {
-			resp.Body.Close()
-			return addr, stop
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the upstream registry does not start")
-		}
-	}
+	addr = program.FreeAddress(t)
+	return addr, program.Distribution(t, addr, "").Kill
 }
 
 // containerd asks its mirror by ?ns=, with and without the upstream.
@@ -87,27 +54,14 @@ func TestMirrorForContainerd(t *testing.T) {
 		filepath.Join(home, "root"), filepath.Join(home, "state"), socket))
 	// Only the mirror: the real docker.io is not asked even where it can be.
 	write(filepath.Join(hosts, "hosts.toml"), fmt.Sprintf("server = \"http://127.0.0.1:1\"\n[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", addr))
-	daemon := exec.Command(parts.Path(t, "containerd"), "--config", config)
-	var log strings.Builder
-	daemon.Stdout, daemon.Stderr = &log, &log
-	if err := daemon.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = daemon.Process.Kill()
-		_ = daemon.Wait()
-		if t.Failed() {
-			t.Logf("containerd:\n%s", &log)
-		}
-	})
 	ctr := newClient(t, parts.Path(t, "ctr"), "--address", socket, "--connect-timeout", "30s")
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
-		if _, all, err := ctr.try("version"); err == nil {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatalf("containerd does not start: %v\n%s", err, all)
+	program.Serve(t, exec.Command(parts.Path(t, "containerd"), "--config", config), func() error {
+		_, all, err := ctr.try("version")
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, all)
 		}
-	}
+		return nil
+	})
 	fetch := func(tag string) {
 		t.Helper()
 		ctr.do("content", "fetch", "--hosts-dir", filepath.Dir(hosts), "--platform", "linux/amd64", "docker.io/library/busybox:"+tag)

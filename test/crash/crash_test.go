@@ -21,6 +21,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"cairn.dev/cairn/test/parts"
 )
 
 // configuration has everything that waits wait as short as is allowed. With
@@ -48,7 +50,7 @@ func TestKill(t *testing.T) {
 	t.Logf("seed %d: CAIRN_SEED=%[1]d repeats it", seed)
 
 	const grace = 4 * time.Second
-	bin, dir := build(t), t.TempDir()
+	bin, dir := parts.Cairn(t), t.TempDir()
 	data, config := filepath.Join(dir, "data"), filepath.Join(dir, "cairn.yaml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, configuration, grace), 0o600); err != nil {
 		t.Fatal(err)
@@ -66,7 +68,7 @@ func TestKill(t *testing.T) {
 		w.check(t, p, round-1)
 		total += w.load(t, p, round, 150*time.Millisecond+time.Duration(rng.IntN(500))*time.Millisecond)
 		if t.Failed() {
-			t.Fatalf("round %d, seed %d; the server said:\n%s", round, seed, p.output())
+			t.Fatalf("round %d, seed %d; the server said:\n%s", round, seed, p.life.Output())
 		}
 	}
 	t.Logf("%d rounds, %d acknowledged steps", rounds, total)
@@ -105,7 +107,7 @@ func TestKill(t *testing.T) {
 	}
 	w.check(t, p, 0)
 	if t.Failed() {
-		t.Fatalf("after the last round, seed %d; the server said:\n%s", seed, p.output())
+		t.Fatalf("after the last round, seed %d; the server said:\n%s", seed, p.life.Output())
 	}
 }
 
@@ -115,7 +117,7 @@ func (w *world) check(t *testing.T, p *process, since int) {
 	fatal := func(err error) {
 		if err != nil {
 			t.Helper()
-			t.Fatalf("after a kill: %v\nthe server said:\n%s", err, p.output())
+			t.Fatalf("after a kill: %v\nthe server said:\n%s", err, p.life.Output())
 		}
 	}
 	for _, r := range w.repos {

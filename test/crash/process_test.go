@@ -1,9 +1,7 @@
 package crash_test
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,132 +10,54 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
+
+	"cairn.dev/cairn/test/program"
 )
 
-// build compiles the program under test.
-func build(t *testing.T) string {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "cairn")
-	if out, err := exec.Command("go", "build", "-o", bin, "cairn.dev/cairn/cmd/cairn").CombinedOutput(); err != nil {
-		t.Fatalf("build cairn: %v\n%s", err, out)
-	}
-	return bin
-}
-
-// A process is one run of `cairn serve`.
+// A process is one life of `cairn serve`.
 type process struct {
-	cmd     *exec.Cmd
-	url     string
-	http    *http.Client
-	started time.Time
-	killed  atomic.Bool // set before the kill: requests that fail from now on may
-	exited  chan struct{}
-	address chan string
-	mu      sync.Mutex
-	log     []string // the last lines it said
+	life   *program.Process
+	url    string
+	http   *http.Client
+	killed atomic.Bool // set before the kill: requests that fail from now on may
 }
 
 // begin starts the program and does not wait for it.
 func begin(t *testing.T, bin, config, data string) *process {
 	t.Helper()
-	p := &process{
-		cmd:     exec.Command(bin, "serve", "--open", "--config", config, "--data", data, "--listen", "127.0.0.1:0", "--log-format", "json"),
-		http:    &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: time.Minute},
-		started: time.Now(),
-		exited:  make(chan struct{}),
-		address: make(chan string, 1),
-	}
-	stderr, err := p.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		lines := bufio.NewScanner(stderr)
-		for lines.Scan() {
-			var l struct{ Msg, Address string }
-			if json.Unmarshal(lines.Bytes(), &l) == nil && l.Msg == "cairn serves" {
-				p.address <- l.Address
-			}
-			p.mu.Lock()
-			if p.log = append(p.log, lines.Text()); len(p.log) > 50 {
-				p.log = p.log[1:]
-			}
-			p.mu.Unlock()
-		}
-		_ = p.cmd.Wait()
-		close(p.exited)
-	}()
-	t.Cleanup(p.kill)
-	return p
-}
-
-func (p *process) output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return strings.Join(p.log, "\n")
+	cmd := exec.Command(bin, "serve", "--open", "--config", config, "--data", data, "--listen", "127.0.0.1:0", "--log-format", "json")
+	return &process{life: program.Start(t, cmd, nil), http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: time.Minute}}
 }
 
 // start starts the program and waits until it is ready.
 func start(t *testing.T, bin, config, data string) *process {
 	t.Helper()
 	p := begin(t, bin, config, data)
-	limit := time.After(time.Minute)
-	select {
-	case p.url = <-p.address:
-	case <-p.exited:
-		t.Fatalf("cairn did not start:\n%s", p.output())
-	case <-limit:
-		t.Fatalf("cairn did not say its address within a minute:\n%s", p.output())
+	address, err := p.life.Address()
+	if err != nil {
+		t.Fatal(err)
 	}
-	for {
-		res, err := p.http.Get(p.url + "/readyz")
-		if err == nil {
-			res.Body.Close()
-			if res.StatusCode == http.StatusOK {
-				return p
-			}
-		}
-		select {
-		case <-p.exited:
-			t.Fatalf("cairn ended before it was ready:\n%s", p.output())
-		case <-limit:
-			t.Fatalf("cairn is not ready within a minute: %v\n%s", err, p.output())
-		case <-time.After(10 * time.Millisecond):
-		}
+	p.url = "http://" + address
+	if err := p.life.Until(program.Answers(p.url + "/readyz")); err != nil {
+		t.Fatal(err)
 	}
+	return p
 }
 
-// kill ends it as the kernel or a pulled plug would, short of losing what the
-// page cache holds.
 func (p *process) kill() {
 	p.killed.Store(true)
-	_ = p.cmd.Process.Kill()
-	<-p.exited
+	p.life.Kill()
 	p.http.CloseIdleConnections()
 }
 
-// stop ends it as a service manager would.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	p.killed.Store(true)
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-p.exited:
-	case <-time.After(30 * time.Second):
-		t.Fatalf("cairn did not end within 30 s of SIGTERM:\n%s", p.output())
-	}
-	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("cairn ended with %d after SIGTERM:\n%s", code, p.output())
+	if err := p.life.Stop(); err != nil {
+		t.Error(err)
 	}
 }
 

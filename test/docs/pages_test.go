@@ -4,20 +4,18 @@ import (
 	"bytes"
 	"context"
 	"flag"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"cairn.dev/cairn/test/images"
 	"cairn.dev/cairn/test/parts"
+	"cairn.dev/cairn/test/program"
 )
 
 var update = flag.Bool("update", false, "write what commands print into the pages")
@@ -87,15 +85,13 @@ func hasHeading(page, anchor string) bool {
 	return false
 }
 
-// program is a folder that holds the binary, for PATH. It is built by the first
-// test that asks.
-type program struct {
+// built is a folder that holds the binary, for PATH, made by the first test that
+// asks.
+var built struct {
 	once sync.Once
 	dir  string
 	err  error
 }
-
-var built program
 
 func TestMain(m *testing.M) {
 	code := m.Run()
@@ -111,13 +107,10 @@ func binary(t *testing.T) string {
 		if built.dir, built.err = os.MkdirTemp("", "cairn-docs-"); built.err != nil {
 			return
 		}
-		cmd := exec.Command("go", "build", "-o", filepath.Join(built.dir, "cairn"), "../../cmd/cairn")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		cmd.Stderr = os.Stderr
-		built.err = cmd.Run()
+		_, built.err = parts.Compile(context.Background(), "cairn", built.dir)
 	})
 	if built.err != nil {
-		t.Fatalf("build cairn: %v", built.err)
+		t.Fatal(built.err)
 	}
 	return built.dir
 }
@@ -231,48 +224,15 @@ func startShell(t *testing.T) *shell {
 	if _, err := exec.LookPath("curl"); err != nil {
 		parts.Apt(t, "curl")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &shell{t: t, dir: t.TempDir(), addr: l.Addr().String()}
-	l.Close()
+	s := &shell{t: t, dir: t.TempDir(), addr: program.FreeAddress(t)}
 	s.env = append(os.Environ(),
 		"PATH="+bin+string(os.PathListSeparator)+filepath.Dir(crane)+string(os.PathListSeparator)+os.Getenv("PATH"),
 		"CAIRN_SERVER=http://"+s.addr, "HOME="+s.dir, "CAIRN_TOKEN=", "TZ=UTC", "NO_COLOR=1", "COLUMNS=120",
 		"GOPATH="+goEnv(t, "GOPATH"), "GOCACHE="+goEnv(t, "GOCACHE"), "GOMODCACHE="+goEnv(t, "GOMODCACHE"))
 	cmd := exec.Command(filepath.Join(bin, "cairn"), "serve", "--data", filepath.Join(s.dir, "data"), "--listen", s.addr, "--open")
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr, cmd.Env = &log, &log, s.env
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("the server said:\n%s", log.String())
-		}
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for {
-		req, err := http.NewRequestWithContext(ctx, "GET", "http://"+s.addr+"/readyz", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == 200 {
-				return s
-			}
-		}
-		if ctx.Err() != nil {
-			t.Fatalf("the server is not ready after a minute:\n%s", log.String())
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	cmd.Env = s.env
+	program.Serve(t, cmd, program.Answers("http://"+s.addr+"/readyz"))
+	return s
 }
 
 // image puts an image that pages run into the server, where they find it.

@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -22,6 +21,7 @@ import (
 	"time"
 
 	"cairn.dev/cairn/test/parts"
+	"cairn.dev/cairn/test/program"
 )
 
 // A Server is a running Gitea.
@@ -46,8 +46,8 @@ STATIC_ROOT_PATH = %[2]s
 APP_DATA_PATH = %[1]s/data
 PROTOCOL = http
 HTTP_ADDR = 127.0.0.1
-HTTP_PORT = %[3]d
-ROOT_URL = http://127.0.0.1:%[3]d/
+HTTP_PORT = %[3]s
+ROOT_URL = http://127.0.0.1:%[3]s/
 OFFLINE_MODE = true
 DISABLE_SSH = true
 LFS_START_SERVER = false
@@ -81,16 +81,17 @@ func Start(t testing.TB) *Server {
 	if _, err := exec.LookPath("git"); err != nil {
 		parts.Apt(t, "git")
 	}
-	program := parts.Path(t, "gitea")
+	file := parts.Path(t, "gitea")
 	dir := t.TempDir()
-	port := freePort(t)
+	address := program.FreeAddress(t)
+	_, port, _ := strings.Cut(address, ":")
 	ini := filepath.Join(dir, "app.ini")
-	if err := os.WriteFile(ini, fmt.Appendf(nil, config, dir, filepath.Dir(program), port), 0o600); err != nil {
+	if err := os.WriteFile(ini, fmt.Appendf(nil, config, dir, filepath.Dir(file), port), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{URL: fmt.Sprintf("http://127.0.0.1:%d", port), dir: dir, Admin: Account{Name: "root-of-all", Password: "correct horse"}}
+	s := &Server{URL: "http://" + address, dir: dir, Admin: Account{Name: "root-of-all", Password: "correct horse"}}
 	command := func(ctx context.Context, args ...string) *exec.Cmd {
-		cmd := exec.CommandContext(ctx, program, append([]string{"--config", ini, "--work-path", dir}, args...)...)
+		cmd := exec.CommandContext(ctx, file, append([]string{"--config", ini, "--work-path", dir}, args...)...)
 		cmd.Env = append(environment(), "HOME="+dir)
 		return cmd
 	}
@@ -113,7 +114,7 @@ func Start(t testing.TB) *Server {
 	if s.Admin.Token == "" {
 		t.Fatalf("gitea told no token: %s", out)
 	}
-	s.serve(t, command(context.Background(), "web"))
+	program.Serve(t, command(context.Background(), "web"), program.Answers(s.URL+"/api/healthz"))
 	return s
 }
 
@@ -126,50 +127,6 @@ func environment() []string {
 		}
 	}
 	return append(env, "GIT_CONFIG_NOSYSTEM=1")
-}
-
-// serve runs the server until the test ends.
-func (s *Server) serve(t testing.TB, cmd *exec.Cmd) {
-	t.Helper()
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	ended := start(t, cmd)
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		select {
-		case <-ended:
-		case <-time.After(20 * time.Second):
-			_ = cmd.Process.Kill()
-			<-ended
-		}
-	})
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		resp, err := http.Get(s.URL + "/api/healthz")
-		if err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		select {
-		case <-ended:
-			t.Fatalf("gitea ended: %s\n%s", cmd.ProcessState, log.String())
-		default:
-		}
-		if time.Now().After(end) {
-			t.Fatalf("gitea does not come up: %v", err)
-		}
-	}
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // Do asks Gitea's API as an account; into may be nil. Another status than a

@@ -7,20 +7,15 @@
 package objects_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"cairn.dev/cairn/internal/blob"
 	"cairn.dev/cairn/internal/clock"
@@ -29,49 +24,13 @@ import (
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work/artifacts"
 	"cairn.dev/cairn/internal/workflow"
-	"cairn.dev/cairn/test/parts"
+	"cairn.dev/cairn/test/program"
 )
 
 // gateway starts a store over a folder whose folders are its buckets.
 func gateway(t *testing.T, dir string) (endpoint string) {
 	t.Helper()
-	program := parts.Path(t, "versitygw")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	l.Close()
-	var said bytes.Buffer
-	cmd := exec.Command(program, "--region", "eu-1", "--port", address, "posix", "--nometa", dir)
-	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY=id", "ROOT_SECRET_KEY=s3cret-key")
-	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		c, err := net.Dial("tcp", address)
-		if err == nil {
-			c.Close()
-			return "http://" + address
-		}
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("the object store ended: %v\n%s", err, &said)
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the object store does not listen: %v\n%s", err, &said)
-		}
-	}
+	return "http://" + program.Objects(t, dir, "eu-1", "id", "s3cret-key")
 }
 
 // files opens artifacts over an empty store of blobs.

@@ -1,6 +1,7 @@
 package parts
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -64,15 +65,25 @@ func root() (string, error) {
 	}
 }
 
-// Cairn builds the program that this repository is about, as it is shipped, and
-// returns its file, which ends with the test.
+// Cairn builds the program that this repository is about and returns its file,
+// which ends with the test.
 func Cairn(t testing.TB) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "cairn")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, "cairn.dev/cairn/cmd/cairn")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build cairn: %v\n%s", err, out)
+	file, err := Compile(t.Context(), "cairn", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
 	return file
+}
+
+// Compile builds a program of cmd as it is shipped, into the folder, and returns
+// its file. The working folder is anywhere in this repository.
+func Compile(ctx context.Context, name, dir string) (string, error) {
+	file := filepath.Join(dir, name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", file, "cairn.dev/cairn/cmd/"+name)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return file, nil
 }

@@ -100,7 +100,7 @@ func TestUnruly(t *testing.T) {
 			}
 		})
 	}
-	s.life.stop(t)
+	end(t, s.life)
 }
 
 // What a task leaves cannot be something that is not its own.
@@ -157,7 +157,7 @@ func TestOutputsOfOthers(t *testing.T) {
 			}
 		})
 	}
-	s.life.stop(t)
+	end(t, s.life)
 }
 
 // A program that prints far more than is kept of it goes on to its end; what is
@@ -197,7 +197,7 @@ func TestPrintsMuch(t *testing.T) {
 	if size > 16<<20 {
 		t.Errorf("%d MiB are on disk", size>>20)
 	}
-	s.life.stop(t)
+	end(t, s.life)
 }
 
 // An image that is not there, or not for this machine, is told by name, soon.
@@ -239,7 +239,7 @@ func TestWrongImages(t *testing.T) {
 			t.Logf("after %v: %s", time.Since(begun).Round(time.Millisecond), r.Message)
 		})
 	}
-	s.life.stop(t)
+	end(t, s.life)
 }
 
 // The server is killed under the containers it runs itself: they end with it,
@@ -257,7 +257,7 @@ func TestKillPool(t *testing.T) {
 	for range rounds {
 		ids = append(ids, s.hand(wire.Submission{Document: wire.Document{Text: container(mark, "sleep 0.1\necho $N", "forEach: {count: 6}", "outputs: {n: json}") + "  outputs: {all: {type: json, value: \"${{ tasks.a.outputs.n }}\"}}\n"}}))
 		time.Sleep(time.Duration(rng.IntN(600)) * time.Millisecond)
-		s.life.kill()
+		s.life.Kill()
 		gone(t, mark, 5*time.Second)
 		s.start()
 	}
@@ -266,7 +266,7 @@ func TestKillPool(t *testing.T) {
 			t.Errorf("%+v\n%s", r, s.tree(id))
 		}
 	}
-	s.life.stop(t)
+	end(t, s.life)
 	gone(t, mark, time.Second)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {

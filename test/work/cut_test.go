@@ -69,7 +69,7 @@ func TestCut(t *testing.T) {
 			}
 			// The one that was cut off works again.
 			if c.others {
-				f.workers[1].life.kill()
+				f.workers[1].life.Kill()
 			}
 			id = s.hand(wire.Submission{Document: wire.Document{Text: shape{tasks: task("next", "{begin}")}.document(f)}, Run: wire.SubmitOptions{Pool: "far"}})
 			if r := s.wait(id, 20*time.Second); r.Phase != "succeeded" {

@@ -60,7 +60,7 @@ func TestDiskFull(t *testing.T) {
 			refused++
 			taken[name] = "" // asked for again later
 		default:
-			t.Fatalf("with a full disk a submission is answered %v\nthe server said:\n%s", err, s.life.output())
+			t.Fatalf("with a full disk a submission is answered %v\nthe server said:\n%s", err, s.life.Output())
 		}
 	}
 	if refused == 0 {
@@ -78,7 +78,7 @@ func TestDiskFull(t *testing.T) {
 	for name, id := range taken {
 		if id == "" {
 			if id, err = hand(name); err != nil {
-				t.Fatalf("with room again: %v\nthe server said:\n%s", err, s.life.output())
+				t.Fatalf("with room again: %v\nthe server said:\n%s", err, s.life.Output())
 			}
 			taken[name] = id
 		}
@@ -99,8 +99,8 @@ func TestDiskFull(t *testing.T) {
 	}
 	f.check()
 	f.stop()
-	s.life.stop(t)
-	bin, err := program()
+	end(t, s.life)
+	bin, err := cairn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("after a start %s is %+v, %v", name, r, err)
 		}
 	}
-	s.life.stop(t)
+	end(t, s.life)
 }
 
 func diskFull(err error) bool {

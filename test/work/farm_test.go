@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"cairn.dev/cairn/test/program"
 )
 
 // A farm is workers on this machine that are killed and come back. What their
@@ -25,7 +27,7 @@ type farm struct {
 type worker struct {
 	name string
 	tap  *wireTap
-	life *process
+	life *program.Process
 }
 
 func newFarm(t *testing.T, s *server, workers int) *farm {
@@ -53,7 +55,7 @@ func (f *farm) until(what string, is func([]entry) bool) {
 	f.t.Helper()
 	for end := time.Now().Add(20 * time.Second); !is(f.entries()); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			f.t.Fatalf("not within 20 s: %s; the workers said:\n%s", what, f.workers[0].life.output())
+			f.t.Fatalf("not within 20 s: %s; the workers said:\n%s", what, f.workers[0].life.Output())
 		}
 	}
 }
@@ -91,7 +93,7 @@ func (f *farm) left() (out []string) {
 func (f *farm) stop() {
 	f.t.Helper()
 	for _, w := range f.workers {
-		w.life.kill()
+		w.life.Kill()
 	}
 	var left []string
 	for range 200 {

@@ -18,6 +18,7 @@ import (
 
 	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/client"
+	"cairn.dev/cairn/test/program"
 )
 
 // awkward are items that something between a list and a program might change.
@@ -137,7 +138,7 @@ spec:
 // run is `cairn run` with these arguments; it returns the ID of the run.
 func (s *server) run(t *testing.T, image string, args ...string) (id string) {
 	t.Helper()
-	bin, err := program()
+	bin, err := cairn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +204,7 @@ func TestLongList(t *testing.T) {
 					break
 				}
 				if time.Now().After(end) {
-					t.Fatalf("after 20 s: %+v\n%s", r, f.workers[0].life.output())
+					t.Fatalf("after 20 s: %+v\n%s", r, f.workers[0].life.Output())
 				}
 			}
 			if _, err := s.client.Cancel(t.Context(), id, false); err != nil {
@@ -252,9 +253,9 @@ func writeList(file string, size int, open, between, closes string, item func(in
 }
 
 // memory is a line of /proc/PID/status, in bytes.
-func memory(t *testing.T, p *process, line string) int {
+func memory(t *testing.T, p *program.Process, line string) int {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -46,7 +46,7 @@ func TestKill(t *testing.T) {
 	for round := range rounds {
 		l.round(rng, round)
 		if t.Failed() {
-			t.Logf("in round %d; the server said:\n%s", round, s.life.output())
+			t.Logf("in round %d; the server said:\n%s", round, s.life.Output())
 			break
 		}
 	}
@@ -87,14 +87,14 @@ func TestKill(t *testing.T) {
 		}
 	}
 	t.Logf("deleted after %v", time.Since(begun).Round(time.Second))
-	s.life.stop(t)
+	end(t, s.life)
 	s.start()
 	emptied := time.Now()
 	s.wantEmpty()
 	t.Logf("nothing was left of them %v after a start", time.Since(emptied).Round(time.Second))
-	s.life.stop(t)
+	end(t, s.life)
 	if t.Failed() {
-		t.Logf("the server said:\n%s", s.life.output())
+		t.Logf("the server said:\n%s", s.life.Output())
 	}
 }
 
@@ -235,8 +235,7 @@ func (l *load) round(rng *rand.Rand, round int) {
 		quiet = 2000
 	}
 	victim := f.workers[rng.IntN(len(f.workers))]
-	server, worker := f.s.life.cmd.Process, victim.life.cmd.Process
-	killServer, killWorker := func() { _ = server.Kill() }, func() { _ = worker.Kill() }
+	killServer, killWorker := f.s.life.Shoot, victim.life.Shoot
 	over := time.After(time.Duration(quiet) * time.Millisecond)
 	kind := rng.IntN(6)
 	switch kind {
@@ -260,17 +259,17 @@ func (l *load) round(rng *rand.Rand, round int) {
 	f.s.desk.arm(0, false, nil)
 	victim.tap.arm(0, false, nil)
 	if kind == 5 || rng.IntN(3) == 0 {
-		victim.life.kill()
+		victim.life.Kill()
 		f.start(victim)
 	}
 	if kind == 5 {
 		return
 	}
-	f.s.life.kill()
+	f.s.life.Kill()
 	if rng.IntN(4) == 0 { // a life that is over before it is ready
 		f.s.begin()
 		time.Sleep(time.Duration(rng.IntN(80)) * time.Millisecond)
-		f.s.life.kill()
+		f.s.life.Kill()
 	}
 	f.s.start()
 }
@@ -289,7 +288,7 @@ func (s *server) afterWrite(n int, act func()) {
 	life := s.life
 	for was := size(); ; time.Sleep(100 * time.Microsecond) {
 		select {
-		case <-life.exited:
+		case <-life.Exited():
 			return
 		default:
 		}

@@ -16,7 +16,7 @@ import (
 // the reason; what would take for ever is bounded.
 func TestRefused(t *testing.T) {
 	s := newServer(t, filepath.Join(t.TempDir(), "data"), "work: {pool: \"off\"}\n")
-	defer s.life.stop(t)
+	defer end(t, s.life)
 	const head = "apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: w}\nspec:\n"
 	cron := func(at string) string {
 		return "apiVersion: cairn.dev/v1alpha1\nkind: CronWorkflow\nmetadata: {name: c}\nspec:\n  schedules: [" + at + "]\n  workflow: {tasks: [{name: a, image: x}]}\n"

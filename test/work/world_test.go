@@ -10,7 +10,6 @@
 package work_test
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,31 +22,27 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"cairn.dev/cairn/internal/api/wire"
 	"cairn.dev/cairn/internal/client"
 	"cairn.dev/cairn/test/parts"
+	"cairn.dev/cairn/test/program"
 )
 
-// program builds what is under test, once.
-var program = sync.OnceValues(func() (string, error) {
+// cairn builds what is under test, once.
+var cairn = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "cairn-test-work-")
 	if err != nil {
 		return "", err
 	}
-	file := filepath.Join(dir, "cairn")
-	if out, err := exec.Command("go", "build", "-o", file, "cairn.dev/cairn/cmd/cairn").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build cairn: %w\n%s", err, out)
-	}
-	return file, nil
+	return parts.Compile(context.Background(), "cairn", dir)
 })
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if bin, err := program(); err == nil {
+	if bin, err := cairn(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(bin))
 	}
 	os.Exit(code)
@@ -71,77 +66,23 @@ func choices(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// A process is one life of a program.
-type process struct {
-	cmd    *exec.Cmd
-	exited chan struct{}
-	mu     sync.Mutex
-	log    []string // the last lines it said
-	said   func(line string)
-}
-
 // begin starts the program; said is called with each line of its log.
-func begin(t *testing.T, env []string, said func(line string), args ...string) *process {
+func begin(t *testing.T, env []string, said func(line string), args ...string) *program.Process {
 	t.Helper()
-	bin, err := program()
+	bin, err := cairn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(bin, args...), exited: make(chan struct{}), said: said}
-	p.cmd.Env = append(os.Environ(), env...)
-	stderr, err := p.cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		lines := bufio.NewScanner(stderr)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			if p.said != nil {
-				p.said(lines.Text())
-			}
-			p.mu.Lock()
-			if p.log = append(p.log, lines.Text()); len(p.log) > 40 {
-				p.log = p.log[1:]
-			}
-			p.mu.Unlock()
-		}
-		_ = p.cmd.Wait()
-		close(p.exited)
-	}()
-	t.Cleanup(p.kill)
-	return p
+	cmd := exec.Command(bin, args...)
+	cmd.Env = append(os.Environ(), env...)
+	return program.Start(t, cmd, said)
 }
 
-func (p *process) output() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return strings.Join(p.log, "\n")
-}
-
-// kill ends it as the kernel or a pulled plug would, short of losing what the
-// page cache holds.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	<-p.exited
-}
-
-// stop ends it as a service manager would.
-func (p *process) stop(t *testing.T) {
+// end ends a life in order.
+func end(t *testing.T, p *program.Process) {
 	t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-p.exited:
-	case <-time.After(30 * time.Second):
-		t.Fatalf("it did not end within 30 s of SIGTERM:\n%s", p.output())
-	}
-	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
-		t.Errorf("it ended with %d after SIGTERM:\n%s", code, p.output())
+	if err := p.Stop(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -152,7 +93,7 @@ type server struct {
 	data, config string
 	door, desk   *wireTap // clients', and theirs when they hand in runs
 	taps         []*wireTap
-	life         *process
+	life         *program.Process
 	client       *client.Client
 	hands        *client.Client // by the desk
 	pool         chan bool      // whether tasks run on its machine, once for each life
@@ -187,46 +128,34 @@ func (s *server) tap() *wireTap {
 	return w
 }
 
-// begin starts a life, and returns what says its address.
-func (s *server) begin() (address chan string) {
-	address, s.pool = make(chan string, 1), make(chan bool, 1)
+// begin starts a life and does not wait for it.
+func (s *server) begin() {
+	s.pool = make(chan bool, 1)
 	pool := s.pool
 	s.life = begin(s.t, nil, func(line string) {
-		var l struct{ Msg, Address string }
+		var l struct{ Msg string }
 		if json.Unmarshal([]byte(line), &l) != nil {
 			return
 		}
 		switch {
-		case l.Msg == "cairn serves":
-			address <- l.Address
 		case strings.HasPrefix(l.Msg, "tasks run on this machine"):
 			pool <- true
 		case strings.HasPrefix(l.Msg, "no tasks are run on this machine"):
 			pool <- false
 		}
 	}, "serve", "--open", "--config", s.config, "--data", s.data, "--listen", "127.0.0.1:0", "--log-format", "json")
-	return address
 }
 
-// start starts a life and waits until it serves.
+// start starts a life, waits until it serves, and leads those who ask to it.
 func (s *server) start() {
 	s.t.Helper()
-	if err := s.ready(s.begin()); err != nil {
+	s.begin()
+	address, err := s.life.Address()
+	if err != nil {
 		s.t.Fatal(err)
 	}
-}
-
-func (s *server) ready(address chan string) error {
-	select {
-	case a := <-address:
-		for _, w := range s.taps {
-			w.to(strings.TrimPrefix(a, "http://"))
-		}
-		return nil
-	case <-s.life.exited:
-		return fmt.Errorf("cairn did not start:\n%s", s.life.output())
-	case <-time.After(time.Minute):
-		return fmt.Errorf("cairn did not say its address within a minute:\n%s", s.life.output())
+	for _, w := range s.taps {
+		w.to(address)
 	}
 }
 
@@ -239,10 +168,10 @@ func (s *server) needPool() {
 	select {
 	case ok := <-s.pool:
 		if !ok {
-			parts.Missing(s.t, "containers on this machine: "+s.life.output())
+			parts.Missing(s.t, "containers on this machine: "+s.life.Output())
 		}
 	case <-time.After(10 * time.Second):
-		s.t.Fatalf("the server does not say whether tasks run on this machine:\n%s", s.life.output())
+		s.t.Fatalf("the server does not say whether tasks run on this machine:\n%s", s.life.Output())
 	}
 }
 
@@ -286,7 +215,7 @@ func (s *server) wait(id string, limit time.Duration) (r wire.Run) {
 			return r
 		}
 		if time.Now().After(end) {
-			s.t.Fatalf("%s (%s) has not ended within %v: %+v\n%s\nthe server said:\n%s", r.Name, id, limit, r, s.tree(id), s.life.output())
+			s.t.Fatalf("%s (%s) has not ended within %v: %+v\n%s\nthe server said:\n%s", r.Name, id, limit, r, s.tree(id), s.life.Output())
 		}
 	}
 }
