@@ -94,8 +94,6 @@ func (h *hold) call(ctx context.Context, asker bool) (a task.Ask, ok bool) {
 	waited := h.await(ctx, func() bool {
 		news := len(h.done) > 0 || len(h.up) > 0 || len(h.back) > 0
 		if over = h.closed || h.drain && asker; over {
-			h.polling = h.polling || asker // the rest is for the one who reports
-			h.change()
 			return true
 		}
 		if asker {
@@ -116,6 +114,12 @@ func (h *hold) call(ctx context.Context, asker bool) (a task.Ask, ok bool) {
 		}
 		return true
 	})
+	if asker && (over || !waited) {
+		h.mu.Lock()
+		h.polling = true // the rest is for the one who reports
+		h.change()
+		h.mu.Unlock()
+	}
 	return a, waited && !over
 }
 

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -143,6 +144,35 @@ func TestBeats(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 	})
+}
+
+// Whoever told it to end waits for it, and for what becomes of its tasks.
+func TestToldToEnd(t *testing.T) {
+	for _, n := range []int{0, 1, 3} {
+		t.Run(fmt.Sprintf("%d tasks for one slot", n), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBook(slices.Repeat([]task.Task{words("wait")}, n)...)
+				begun, done, stop := begin(t, 1, b)
+				if n > 0 {
+					<-begun
+				}
+				synctest.Wait()
+				told := time.Now()
+				stop()
+				if err := <-done; !errors.Is(err, context.Canceled) {
+					t.Error(err)
+				}
+				if took := time.Since(told); took > 0 {
+					t.Errorf("it ended after %v", took)
+				}
+				b.with(func() {
+					if o := b.outcomes["0"]; n > 0 && (o.Phase != task.Errored || !o.Infrastructure) {
+						t.Errorf("of its task was told %+v", o)
+					}
+				})
+			})
+		})
+	}
 }
 
 func TestUnbegunIsGivenBack(t *testing.T) {
