@@ -62,6 +62,7 @@ func InCluster(env []string, dir string) (*Account, error) {
 	t.Proxy = nil // a variable of the user's must not lead the token elsewhere
 	t.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	t.MaxIdleConnsPerHost, t.IdleConnTimeout = 16, time.Minute
+	t.DialContext, t.TLSHandshakeTimeout = (&net.Dialer{Timeout: connectTimeout}).DialContext, connectTimeout
 	return &Account{
 		URL: "https://" + net.JoinHostPort(host, port), Namespace: strings.TrimSpace(string(namespace)), Client: &http.Client{Transport: t},
 		Token: func() (string, error) {

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cairn.dev/cairn/internal/clock"
@@ -41,6 +42,8 @@ type object = map[string]any
 type api struct {
 	account *Account
 	clock   clock.Clock
+
+	known atomic.Bool // the API server has answered
 
 	mu    sync.Mutex
 	kinds map[string]found // what was found out about kinds
@@ -105,6 +108,8 @@ func (a *api) do(ctx context.Context, c call, out any, say func(string, ...any))
 				return err
 			}
 			d = max(d, min(r.after, maxAfter))
+		} else if _, is := errors.AsType[*unreached](err); is && !a.known.Load() {
+			limit = acquaintance
 		}
 		if a.clock.Mono()-begun+d > limit {
 			return fmt.Errorf("%w: %s %s: %w", errAway, c.method, c.path, err)
@@ -166,10 +171,11 @@ func (a *api) send(ctx context.Context, c call) (*http.Response, error) {
 			req.Header.Set("Authorization", "Bearer "+token)
 		}
 	}
-	resp, err := a.account.Client.Do(req)
+	resp, err := dial(a.account.Client, req)
 	if err != nil {
 		return nil, err
 	}
+	a.known.Store(true)
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
