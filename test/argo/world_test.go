@@ -1,14 +1,11 @@
 package argo
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,11 +13,9 @@ import (
 	"cairn.dev/cairn/internal/client"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/config"
-	"cairn.dev/cairn/internal/serve"
 	"cairn.dev/cairn/internal/worker/keep"
 	"cairn.dev/cairn/test/argo/published"
-	"cairn.dev/cairn/test/images"
-	"cairn.dev/cairn/test/parts"
+	"cairn.dev/cairn/test/machine"
 )
 
 func TestMain(m *testing.M) {
@@ -36,47 +31,11 @@ const (
 )
 
 // world is a server that runs tasks in containers of this machine.
-type world struct {
-	*client.Client
-	log *buffer
-}
+type world struct{ *client.Client }
 
 func start(t *testing.T) *world {
 	t.Helper()
-	c := *config.Default()
-	c.Data, c.Listen, c.Open = t.TempDir(), "127.0.0.1:0", true
-	c.Work.Pool, c.Work.Slots, c.Work.Secrets = "on", slots, published.Secrets(t)
-	w := &world{log: &buffer{}}
-	log := slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	srv, err := serve.New(t.Context(), serve.Config{Config: c}, serve.Deps{Clock: clock.Real(), Log: log, Stdout: w.log, Version: serve.Version("test")})
-	if err != nil {
-		parts.Missing(t, fmt.Sprintf("a machine on which tasks run: %v", err))
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("the server did not stop in order: %v\n%s", err, w.log)
-		}
-	})
-	if w.Client, err = client.New(client.Config{Server: srv.URL()}); err != nil {
-		t.Fatal(err)
-	}
-	all, err := images.Build(t.Context(), os.Stderr)
-	if err != nil {
-		parts.Missing(t, err.Error())
-	}
-	for _, i := range all {
-		for k, r := range i.Refs { // a name without a host is ours if we have it
-			i.Refs[k] = strings.TrimPrefix(r, "library/")
-		}
-		if err := i.Push(t.Context(), strings.TrimPrefix(srv.URL(), "http://")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return w
+	return &world{machine.Start(t, func(w *config.Work) { w.Slots, w.Secrets = slots, published.Secrets(t) })}
 }
 
 // A document is one that is run, and what is expected of it.
@@ -215,22 +174,4 @@ func (w *world) branch(b *strings.Builder, id, parent, indent string) {
 			w.branch(b, id, n.ID, indent+"  ")
 		}
 	}
-}
-
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -21,49 +20,8 @@ import (
 	"cairn.dev/cairn/internal/client"
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/config"
-	"cairn.dev/cairn/internal/serve"
-	"cairn.dev/cairn/test/images"
-	"cairn.dev/cairn/test/parts"
+	"cairn.dev/cairn/test/machine"
 )
-
-// server starts a whole server, whose own machine runs the tasks.
-func server(t *testing.T, work func(*config.Work)) *client.Client {
-	t.Helper()
-	c := *config.Default()
-	c.Data, c.Listen, c.Open = t.TempDir(), "127.0.0.1:0", true
-	c.Work.Pool, c.Work.Slots = "on", 4
-	work(&c.Work)
-	srv, err := serve.New(t.Context(), serve.Config{Config: c}, serve.Deps{Clock: clock.Real(), Log: slog.New(slog.DiscardHandler), Stdout: io.Discard, Version: serve.Version("test")})
-	if err != nil {
-		parts.Missing(t, fmt.Sprintf("a machine on which tasks run: %v", err))
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- srv.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("the server did not stop in order: %v", err)
-		}
-	})
-	cl, err := client.New(client.Config{Server: srv.URL()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := images.Build(t.Context(), os.Stderr)
-	if err != nil {
-		parts.Missing(t, err.Error())
-	}
-	for _, i := range all {
-		for k, r := range i.Refs { // a name without a host is ours if we have it
-			i.Refs[k] = strings.TrimPrefix(r, "library/")
-		}
-		if err := i.Push(t.Context(), strings.TrimPrefix(srv.URL(), "http://")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return cl
-}
 
 // outcome runs a document to its end.
 func outcome(t *testing.T, c *client.Client, document string) string {
@@ -151,7 +109,8 @@ func TestStories(t *testing.T) {
 	endpoint := gateway(t, store)
 	secret := filepath.Join(dir, "secret")
 	write(t, secret, "s3cret-key\n")
-	c := server(t, func(w *config.Work) {
+	c := machine.Start(t, func(w *config.Work) {
+		w.Slots = 4
 		w.Folders = []string{folder}
 		w.Secrets = []config.WorkSecret{{Name: "store", Username: "id", File: secret}}
 	})

@@ -1,22 +1,17 @@
 package published
 
 import (
-	"bytes"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"cairn.dev/cairn/internal/config"
-	"cairn.dev/cairn/test/parts"
+	"cairn.dev/cairn/test/program"
 )
 
 // Elsewhere stands in for what examples name that is not here. Whoever runs them
@@ -67,34 +62,7 @@ func (e *Elsewhere) Objects(t testing.TB) {
 			t.Fatal(err)
 		}
 	}
-	program := parts.Path(t, "versitygw")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.Store = l.Addr().String()
-	l.Close()
-	var said bytes.Buffer
-	cmd := exec.Command(program, "--region", storeRegion, "--port", e.Store, "posix", "--nometa", e.Buckets)
-	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+storeUser, "ROOT_SECRET_KEY="+storeSecret)
-	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if c, err := net.Dial("tcp", e.Store); err == nil {
-			c.Close()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the object store does not answer")
-		}
-	}
+	e.Store = program.Objects(t, e.Buckets, storeRegion, storeUser, storeSecret)
 }
 
 // Secrets are the server's accounts at the object store, by the names that
