@@ -22,10 +22,14 @@ func TestSomebodyElsesJob(t *testing.T) {
 	for what, labels := range map[string]map[string]string{
 		"no labels":        nil,
 		"another run":      {LabelCluster: "prod", LabelRun: "r2", LabelClass: "c"},
+		"a run's, by hand": {LabelCluster: "prod", LabelServer: "ID", LabelRun: "r2", LabelClass: "c"},
 		"another server's": {LabelCluster: "prod", LabelServer: "another", LabelRun: "r1", LabelClass: "c"},
 	} {
 		w := newWorld(t, Config{Burst: 100})
 		w.dead[""], w.dead["r2"] = true, true
+		if labels[LabelServer] == "ID" {
+			labels[LabelServer] = w.c.id
+		}
 		w.jobs[first] = &batchv1.Job{ObjectMeta: metav1.ObjectMeta{Name: first, Namespace: "data", UID: "theirs", Labels: labels}}
 		w.want = []dispatch.Demand{demand("r1", "data", 3, 0)}
 		w.expect(what+": another name is found", time.Second, "create "+first+" 3, get "+first+", create cairn-r1-c-2 3")
@@ -141,4 +145,20 @@ func TestKeyOfNamespaceThatLeaves(t *testing.T) {
 			t.Errorf("%s: asked %d times in ten minutes, want %d to %d", what, n, c.least, c.most)
 		}
 	}
+}
+
+// A Job that goes on for weeks is followed by another one, whose pods get a
+// token that is believed.
+func TestTokensOfOldJobs(t *testing.T) {
+	w := newWorld(t, Config{MaxPerRun: 4, Burst: 100})
+	w.want = []dispatch.Demand{demand("r1", "data", 2, 0)}
+	w.expect("the first", time.Second, "create "+first+" 2")
+	w.jobs[first].CreationTimestamp = metav1.NewTime(w.clock.Now())
+	w.c.jobs = map[key]*job{} // as after a start
+	w.becomes(first, func(s *batchv1.JobStatus) { s.Active = 2 })
+	w.want[0].Queued, w.want[0].Held = 1, 2
+	w.expect("it grows", 6*24*time.Hour, "resize "+first+" 3")
+	w.want[0].Queued, w.want[0].Held = 1, 3
+	w.expect("it is old", 2*24*time.Hour, "create cairn-r1-c-2 1")
+	w.expect("both count", time.Minute, "")
 }

@@ -163,11 +163,15 @@ func barren(j *job, x *dispatch.Demand, now time.Duration) bool {
 // maxSize is how many indexes a Job may have; then comes another one.
 const maxSize = 100_000
 
+// maxAge is how old a Job grows in which there are more pods to come: they are
+// given its token, which the dispatcher lets ask for tasks for half a month.
+const maxAge = 7 * 24 * time.Hour
+
 // grows says whether a Job may have so many more indexes. One that Kueue has
 // let in has the size for which it was let in: with another one it would be
 // stopped, and wait again. What more is needed is another Job then.
 func (j *job) grows(by int32, queued bool) bool {
-	return !j.finished && !j.deleting && j.size+by < maxSize && (!queued || j.suspended)
+	return !j.finished && !j.deleting && !j.old && j.size+by < maxSize && (!queued || j.suspended)
 }
 
 // stuck says whether more pods of a kind would only wait as those do that are
@@ -456,6 +460,7 @@ func (c *Controller) sweep(ctx context.Context) {
 	c.mu.Lock()
 	now := c.d.Clock.Mono()
 	for j := range c.all() {
+		j.old = j.old || !j.made.IsZero() && c.d.Clock.Now().Sub(j.made) > maxAge
 		switch {
 		case j.finished || j.deleting, dispatch.Shared(j.run): // those leave by themselves
 		case c.d.Demander.Over(j.run):

@@ -30,6 +30,8 @@ type job struct {
 	mounts          bool   // the worker's image is a volume of its pods
 	claims, swept   bool   // its run has claims to itself; they were looked at since it ended
 	since           time.Duration
+	made            time.Time
+	old             bool // its pods have tokens that are not believed long any more
 	deleting        bool
 	asked           time.Duration // when the API server was last asked why it is empty
 	words           string        // what it said
@@ -100,7 +102,7 @@ func (c *Controller) putJob(j *batchv1.Job) {
 		x = c.older[string(j.UID)]
 	}
 	if x == nil {
-		x = &job{key: k, namespace: j.Namespace, name: j.Name, uid: string(j.UID), number: n, since: c.d.Clock.Mono()}
+		x = &job{key: k, namespace: j.Namespace, name: j.Name, uid: string(j.UID), number: n, since: c.d.Clock.Mono(), made: j.CreationTimestamp.Time}
 		if newest != nil && (newest.number > n || newest.number == n && !newest.finished && !newest.deleting) {
 			c.older[x.uid] = x
 		} else {
