@@ -108,3 +108,24 @@ func TestEventsSayWhatPodsDoNot(t *testing.T) {
 		t.Errorf("%v was told, want that the run fails", w.told)
 	}
 }
+
+// A pod that has ended and is to be made again is in no count of its Job's: that
+// it was let in is known all the same, and why it ended is said meanwhile.
+func TestPodsThatEndBeforeTheirTask(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.want = []dispatch.Demand{demand("r1", "data", 1, 0)}
+	w.step(0)
+	w.becomes(first, func(*batchv1.JobStatus) {})
+	w.pod(first, "a", func(p *corev1.Pod) {
+		p.Status.Phase = corev1.PodFailed
+		p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "fetch", State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: 7, Reason: "Error"}}}}
+	})
+	w.told = nil
+	w.step(11 * time.Minute)
+	if len(w.told) > 0 {
+		t.Errorf("it is told %v", w.told)
+	}
+	if got := w.c.Waits("r1"); got != "pod a: container fetch ended: exit code 7; another one is tried" {
+		t.Errorf("it says %q", got)
+	}
+}
