@@ -48,6 +48,7 @@ func (a *app) manifestCommand(c *cobra.Command, manifest func(install.Options) (
 	f.StringSliceVar(&o.Watch, "watch", nil, "namespaces whose workflows are run (default all)")
 	f.StringVar(&o.TLSSecret, "tls-secret", "", "Secret with tls.crt, tls.key and ca.crt: the server speaks https, as cairn.NAMESPACE.svc to workers (default http)")
 	f.BoolVar(&o.NetworkPolicy, "network-policy", o.NetworkPolicy, "let the server's port be reached, and no other of its pod")
+	f.BoolVar(&o.ResetAdmin, "reset-admin", false, "give the account admin a new secret whenever the pod starts: kubectl logs -c reset-admin has it. Apply without it afterwards")
 	f.BoolVar(&o.Argo, "argo", o.Argo, "define Argo's kinds, for clusters where Argo is not")
 	f.BoolVar(&o.PullSecrets, "pull-secrets", o.PullSecrets, "let the server read secrets, to look into images of private registries")
 	c.Args = takes(0, 0)

@@ -12,6 +12,7 @@ package crd
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -69,8 +70,12 @@ func definition(n names, schema map[string]any, status bool, columns ...map[stri
 	if status {
 		version["subresources"] = map[string]any{"status": map[string]any{}}
 	}
+	at := slices.IndexFunc(columns, func(c map[string]any) bool { return c["name"] == "Message" })
+	if at < 0 { // else the age is looked for behind what is long
+		at = len(columns)
+	}
 	var list []any
-	for _, c := range append(columns, column("Age", "date", ".metadata.creationTimestamp", 0)) {
+	for _, c := range slices.Insert(slices.Clone(columns), at, column("Age", "date", ".metadata.creationTimestamp", 0)) {
 		list = append(list, c)
 	}
 	version["additionalPrinterColumns"] = list

@@ -12,6 +12,7 @@ package install
 
 import (
 	"bytes"
+	"crypto/sha256"
 	_ "embed"
 	"fmt"
 	"regexp"
@@ -44,6 +45,9 @@ type Options struct {
 	TLSSecret string
 	// NetworkPolicy lets the server's port be reached, and nothing else of it.
 	NetworkPolicy bool
+	// ResetAdmin gives the account admin a new secret whenever the pod starts,
+	// which is in the log of its container reset-admin: the way back in.
+	ResetAdmin bool
 	// Watch are the namespaces whose objects are looked at; all when empty.
 	Watch []string
 }
@@ -109,6 +113,11 @@ func (o Options) check() error {
 //go:embed server.yaml
 var server string
 
+// settings are the cairn.yaml of the server.
+//
+//go:embed config.yaml
+var settings string
+
 //go:embed rights.yaml
 var rights string
 
@@ -166,19 +175,37 @@ func definitions(o Options) ([]byte, error) {
 }
 
 func render(out *bytes.Buffer, text string, o Options) error {
-	t, err := template.New("manifest").Option("missingkey=error").Parse(text)
-	if err != nil {
-		return fmt.Errorf("read a manifest: %w", err)
+	var conf bytes.Buffer
+	if err := fill(&conf, settings, o); err != nil {
+		return err
 	}
 	name := "cairn"
 	if o.Namespace != name { // those without a namespace must not be another installation's
 		name += "-" + o.Namespace
 	}
-	if err := t.Execute(out, struct {
+	return fill(out, text, struct {
 		Options
-		Name string
-	}{o, name}); err != nil {
+		Name     string
+		Indented string // the configuration, as a block of the ConfigMap
+		Sum      string // of it: a pod does not see by itself that it has changed
+	}{o, name, indented(conf.String()), fmt.Sprintf("%x", sha256.Sum256(conf.Bytes()))[:16]})
+}
+
+func fill(out *bytes.Buffer, text string, data any) error {
+	t, err := template.New("manifest").Option("missingkey=error").Parse(text)
+	if err != nil {
+		return fmt.Errorf("read a manifest: %w", err)
+	}
+	if err := t.Execute(out, data); err != nil {
 		return fmt.Errorf("write a manifest: %w", err)
 	}
 	return nil
+}
+
+func indented(text string) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		out.WriteString("    " + line)
+	}
+	return out.String()
 }

@@ -54,7 +54,7 @@ func TestManifest(t *testing.T) {
 	all := install.Default()
 	all.Namespace, all.Cluster, all.Storage, all.StorageClass, all.URL = "tools", "prod", "1Ti", "fast", "https://cairn.example.org"
 	all.Argo, all.PullSecrets, all.Watch = true, false, []string{"shop", "data"}
-	all.TLSSecret = "cairn-tls"
+	all.TLSSecret, all.ResetAdmin = "cairn-tls", true
 	open := install.Default()
 	open.NetworkPolicy = false
 	for file, o := range map[string]install.Options{"default.yaml": install.Default(), "all.yaml": all, "open.yaml": open} {
@@ -160,5 +160,28 @@ func TestRights(t *testing.T) {
 	}
 	if n < 10 {
 		t.Errorf("only %d rules were found", n)
+	}
+}
+
+// A pod reads its configuration when it starts: one that is corrected makes
+// another pod.
+func TestCorrected(t *testing.T) {
+	o := install.Default()
+	wrong, err := install.Manifest(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Worker = "registry.example.org/cairn-worker:1.0"
+	right, err := install.Manifest(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := func(b []byte) string {
+		_, after, _ := bytes.Cut(b, []byte("kind: StatefulSet"))
+		before, _, _ := bytes.Cut(after, []byte("---"))
+		return string(before)
+	}
+	if set(wrong) == "" || set(wrong) == set(right) {
+		t.Error("the pod of a server whose configuration has changed stays as it is")
 	}
 }
