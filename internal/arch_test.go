@@ -80,19 +80,20 @@ var rooms = map[string][]string{
 		"internal/catalog", "internal/choose", "internal/rules", "internal/forge"},
 
 	// work: what runs are to do, who does it, and what becomes of it.
-	"internal/task":           {},
-	"internal/task/condition": {},
-	"internal/task/jsonpath":  {},
-	"internal/outbound":       {},
-	"internal/workflow/…":     {"internal/task/…", "internal/image", "internal/workflow/…"},
-	"internal/work":           {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/image", "internal/usage", "internal/work/…"},
-	"internal/work/doorway":   {},
-	"internal/work/door":      {"internal/work", "internal/work/doorway", "internal/task"},
-	"internal/work/artifacts": {"internal/work/artifacts/…", "internal/work/doorway", "internal/task", "internal/outbound", "internal/upstream", "internal/workflow", "internal/clock", "internal/blob", "internal/content", "internal/image", "internal/forge", "internal/forge/git"},
-	"internal/work/…":         {"internal/work/doorway", "internal/task", "internal/outbound", "internal/workflow", "internal/clock", "internal/db"},
-	"internal/worker":         {"internal/task", "internal/clock", "internal/worker/…"},
-	"internal/worker/…":       {"internal/task/…", "internal/clock", "internal/worker/…"},
-	"internal/pool":           {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/upstream", "internal/outbound"},
+	"internal/task":            {},
+	"internal/task/condition":  {},
+	"internal/task/jsonpath":   {},
+	"internal/outbound":        {},
+	"internal/workflow/…":      {"internal/task/…", "internal/image", "internal/workflow/…"},
+	"internal/work":            {"internal/task", "internal/workflow", "internal/clock", "internal/db", "internal/image", "internal/usage", "internal/work/…"},
+	"internal/work/doorway":    {},
+	"internal/work/door":       {"internal/work", "internal/work/doorway", "internal/task"},
+	"internal/work/artifacts":  {"internal/work/artifacts/…", "internal/work/doorway", "internal/task", "internal/outbound", "internal/upstream", "internal/workflow", "internal/clock", "internal/blob", "internal/content", "internal/image", "internal/forge", "internal/forge/git"},
+	"internal/work/…":          {"internal/work/doorway", "internal/task", "internal/outbound", "internal/workflow", "internal/clock", "internal/db"},
+	"internal/worker":          {"internal/task", "internal/clock", "internal/worker/…"},
+	"internal/worker/resource": {"internal/task/…", "internal/clock", "internal/worker/…", "internal/workflow/document"}, // manifests are YAML
+	"internal/worker/…":        {"internal/task/…", "internal/clock", "internal/worker/…"},
+	"internal/pool":            {"internal/task", "internal/clock", "internal/image", "internal/worker/…", "internal/upstream", "internal/outbound"},
 	// source stands apart: worker and pool need no registry to be tested.
 	"internal/pool/source": {"internal/pool", "internal/clock", "internal/image", "internal/blob", "internal/content", "internal/mirror", "internal/upstream"},
 

@@ -13,6 +13,9 @@ type Resource struct {
 	Action string `json:"action"`
 	// Manifest is an object as JSON, or what a patch changes.
 	Manifest json.RawMessage `json:"manifest,omitempty"`
+	// From is the name of an input of the task, whose text is the manifest, as
+	// YAML; "" for Manifest.
+	From string `json:"from,omitempty"`
 	// Kind (a kind, resource or short name, with its group behind a dot or
 	// without) and Name or Selector say which objects are meant where the manifest
 	// does not; All takes all of that kind. Those without a namespace of their own

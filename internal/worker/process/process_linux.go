@@ -43,7 +43,7 @@ func (c *Config) runner(api *worker.HTTP) (worker.Runner, error) {
 		if err != nil {
 			return nil, err
 		}
-		return resource.New(account, clock.Real()), nil
+		return resource.New(account, api, clock.Real()), nil
 	}
 	place := isolate.Place{Scratch: c.Scratch, Fresh: c.Fresh, Keep: c.Keep, Single: c.Single, Bare: c.Bare}
 	if c.TokenFile != "" {

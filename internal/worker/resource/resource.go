@@ -26,10 +26,16 @@ import (
 )
 
 // Runner is a [worker.Runner] for tasks that are a [task.Resource] and no others.
-type Runner struct{ api *api }
+type Runner struct {
+	api   *api
+	files Files
+}
 
-// New makes one that speaks for an account.
-func New(a *Account, c clock.Clock) *Runner { return &Runner{api: &api{account: a, clock: c}} }
+// New makes one that speaks for an account. Manifests that are inputs come from
+// files; nil: there are none.
+func New(a *Account, files Files, c clock.Clock) *Runner {
+	return &Runner{api: &api{account: a, clock: c}, files: files}
+}
 
 // Close implements [worker.Runner].
 func (r *Runner) Close() { r.api.account.Client.CloseIdleConnections() }
@@ -56,16 +62,21 @@ func (r *Runner) Run(ctx context.Context, _ int, j worker.Job) task.Outcome {
 			}
 		}()
 	}
-	q := &request{Resource: j.Task.Resource, api: r.api, key: fmt.Sprintf("%s/%d", j.Lease.Key, j.Task.Resource.Try),
+	asked := *j.Task.Resource
+	q := &request{Resource: &asked, api: r.api, key: fmt.Sprintf("%s/%d", j.Lease.Key, j.Task.Resource.Try),
 		say: func(format string, args ...any) { j.Print(task.Stdout, fmt.Appendf(nil, format+"\n", args...)) }}
-	found, err := q.finish(within, len(j.Task.Outputs) > 0)
+	var found map[string]task.Produced
+	var err error
+	if asked.Manifest, err = r.manifestOf(within, j); err == nil {
+		found, err = q.finish(within, len(j.Task.Outputs) > 0)
+	}
 	if err == nil {
 		return task.Outcome{Phase: task.Succeeded, Outputs: found}
 	}
 	out := task.Outcome{Phase: task.Failed, Exit: 1, Message: err.Error()}
 	if late, is := errors.AsType[timeout](err); is {
 		out.Message = "killed: " + late.Error() + q.seen
-	} else if errors.Is(err, errAway) {
+	} else if errors.Is(err, errAway) || errors.Is(err, errFiles) {
 		out.Phase, out.Exit, out.Infrastructure = task.Errored, -1, true
 	}
 	q.say("%s", out.Message)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -52,7 +53,7 @@ func jobOf(r task.Resource) *job {
 func (c *cluster) run(t *testing.T, r task.Resource) (task.Outcome, string) {
 	t.Helper()
 	j := jobOf(r)
-	o := New(c.account(), quickly()).Run(t.Context(), 0, j.Job)
+	o := New(c.account(), nil, quickly()).Run(t.Context(), 0, j.Job)
 	return o, j.printed()
 }
 
@@ -222,7 +223,7 @@ func TestPatience(t *testing.T) {
 			clk := quickly()
 			begun := clk.Mono()
 			j := jobOf(task.Resource{Action: "get", Manifest: configMap("there", "")})
-			o := New(c.account(), clk).Run(t.Context(), 0, j.Job)
+			o := New(c.account(), nil, clk).Run(t.Context(), 0, j.Job)
 			took := clk.Mono() - begun
 			if (o.Phase == task.Succeeded) != s.ok {
 				t.Errorf("%+v after %v", o, took)
@@ -263,7 +264,7 @@ func TestUnreached(t *testing.T) {
 			clk := quickly()
 			begun := clk.Mono()
 			j := jobOf(task.Resource{Action: "get", Manifest: configMap("x", "")})
-			o := New(&Account{URL: c.url, Namespace: "mine", Client: &http.Client{Transport: c.transport}}, clk).Run(t.Context(), 0, j.Job)
+			o := New(&Account{URL: c.url, Namespace: "mine", Client: &http.Client{Transport: c.transport}}, nil, clk).Run(t.Context(), 0, j.Job)
 			if took := clk.Mono() - begun; o.Phase != task.Errored || !o.Infrastructure || took > acquaintance || took < acquaintance/4 {
 				t.Errorf("%+v after %v", o, took)
 			}
@@ -287,7 +288,7 @@ func TestUnreached(t *testing.T) {
 			return (&net.Dialer{}).DialContext(ctx, network, at)
 		}}
 		clk := quickly()
-		r := New(a, clk)
+		r := New(a, nil, clk)
 		get := func() task.Outcome {
 			j := jobOf(task.Resource{Action: "get", Manifest: configMap("there", "")})
 			return r.Run(t.Context(), 0, j.Job)
@@ -301,6 +302,58 @@ func TestUnreached(t *testing.T) {
 			t.Errorf("%+v after %v", o, took)
 		}
 	})
+}
+
+// shelf has the files of tasks, by their digests. The first ask of each is lost.
+type shelf struct {
+	files map[string]string
+	asked int
+}
+
+func (s *shelf) Fetch(_ context.Context, _ task.Ref, in task.Input) (io.ReadCloser, bool, error) {
+	if s.asked++; s.asked == 1 || in.Digest == "away" {
+		return nil, false, fmt.Errorf("%w: no route", worker.ErrAway)
+	}
+	text, ok := s.files[in.Digest]
+	if !ok {
+		return nil, false, &worker.Refusal{Status: http.StatusNotFound, Text: "there is no such blob"}
+	}
+	return io.NopCloser(strings.NewReader(text)), in.Folder, nil
+}
+
+// A manifest may be what an earlier task left.
+func TestManifestFromInput(t *testing.T) {
+	const made = "# by hand\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: made}\ndata: {n: \"1\"}\n"
+	for name, s := range map[string]struct {
+		in    task.Input
+		phase task.Phase
+		says  string
+	}{
+		"text":           {task.Input{Content: []byte(made)}, task.Succeeded, ""},
+		"a file":         {task.Input{Digest: "good"}, task.Succeeded, ""},
+		"no YAML":        {task.Input{Digest: "bad"}, task.Failed, "artifact m: line 1: this is not YAML"},
+		"two documents":  {task.Input{Digest: "two"}, task.Failed, "it is 2 documents"},
+		"empty":          {task.Input{Digest: "empty"}, task.Failed, "it is 0 documents"},
+		"too long":       {task.Input{Digest: "long"}, task.Failed, "more than 1048576 bytes"},
+		"a folder":       {task.Input{Digest: "good", Folder: true}, task.Failed, "subPath"},
+		"gone":           {task.Input{Digest: "gone"}, task.Failed, "no such blob"},
+		"nobody answers": {task.Input{Digest: "away"}, task.Errored, "the work server did not give it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := serve(t)
+			files := &shelf{files: map[string]string{"good": made, "bad": "a: [", "two": made + "---\n" + made, "empty": "# nothing", "long": strings.Repeat("#", task.MaxManifest+1)}}
+			j := jobOf(task.Resource{Action: "create", From: "m"})
+			s.in.Name = "m"
+			j.Task.Inputs = []task.Input{{Name: "other"}, s.in}
+			o := New(c.account(), files, quickly()).Run(t.Context(), 0, j.Job)
+			if o.Phase != s.phase || !strings.Contains(o.Message, s.says) || o.Infrastructure != (s.phase == task.Errored) {
+				t.Fatalf("%+v", o)
+			}
+			if s.phase == task.Succeeded && at(c.objects[maps1+"made"], "data", "n") != "1" {
+				t.Errorf("there are %v", c.objects)
+			}
+		})
+	}
 }
 
 // A condition ends the wait as soon as it is met, however that is learned.
@@ -351,7 +404,7 @@ func TestConditions(t *testing.T) {
 			j := jobOf(task.Resource{Action: "create", Manifest: manifest, Success: s.success, Failure: s.failure})
 			j.Task.Outputs = []task.Output{{Name: task.Object, Kind: task.Object}}
 			done := make(chan task.Outcome, 1)
-			go func() { done <- New(c.account(), quickly()).Run(t.Context(), 0, j.Job) }()
+			go func() { done <- New(c.account(), nil, quickly()).Run(t.Context(), 0, j.Job) }()
 			for _, x := range s.change {
 				c.watched(t)
 				c.set(at, object{"status": map[string]any(x)})
@@ -392,7 +445,7 @@ func TestEnds(t *testing.T) {
 			j := jobOf(task.Resource{Action: "create", Manifest: configMap("x", ""), Success: "data.y == 1"})
 			j.Task.Timeout = time.Minute
 			done := make(chan task.Outcome, 1)
-			go func() { done <- New(c.account(), clk).Run(ctx, 0, j.Job) }()
+			go func() { done <- New(c.account(), nil, clk).Run(ctx, 0, j.Job) }()
 			c.watched(t)
 			s.end(c, clk, cancel)
 			if o := <-done; o.Phase != s.phase || !strings.Contains(o.Message, s.says) {
@@ -441,7 +494,7 @@ func TestOwner(t *testing.T) {
 }
 
 func TestProgram(t *testing.T) {
-	o := New(serve(t).account(), quickly()).Run(t.Context(), 0, worker.Job{Task: task.Task{Image: "busybox"}})
+	o := New(serve(t).account(), nil, quickly()).Run(t.Context(), 0, worker.Job{Task: task.Task{Image: "busybox"}})
 	if o.Phase != task.Errored || !strings.Contains(o.Message, "runs no programs") {
 		t.Errorf("%+v", o)
 	}
@@ -475,7 +528,7 @@ func TestInCluster(t *testing.T) {
 	}
 	a.URL = s
 	j := jobOf(task.Resource{Action: "get", Manifest: configMap("x", ""), Missing: true})
-	if o := New(a, quickly()).Run(t.Context(), 0, j.Job); o.Phase != task.Succeeded {
+	if o := New(a, nil, quickly()).Run(t.Context(), 0, j.Job); o.Phase != task.Succeeded {
 		t.Errorf("%+v", o)
 	}
 }

@@ -42,6 +42,7 @@ type inputFile struct {
 	path   workflow.Expr
 	mode   uint32
 	source workflow.Expr // when nobody hands it over; may be nil
+	own    bool          // nobody does: it is no input of the template
 }
 
 type request struct {
@@ -278,23 +279,35 @@ func (l *leaf) Render(s workflow.Scope) (*task.Task, error) {
 	r.pod(&t, l.pod)
 	t.WorkDir, t.Script = r.argument("workingDir", l.workdir), r.text("source", l.script)
 	for _, in := range l.inputs {
-		v, ok := s.Lookup("inputs", "artifacts", in.name)
-		if !ok && in.source != nil {
-			var err error
-			v, err = in.source.Eval(s)
-			r.note("artifact "+in.name, err)
+		if i, given := r.input(in); given {
+			t.Inputs = append(t.Inputs, i)
 		}
-		f, is := v.(*workflow.File)
-		if !is || f == nil {
-			continue // an optional one: without it the run would not have come here
-		}
-		i := task.Input{Name: in.name, Path: r.argument("artifact "+in.name, in.path), Mode: in.mode, Digest: f.Digest, Size: f.Size, Folder: f.Folder, Source: f.Source}
-		if f.Source != nil && f.Source.Kind == "raw" {
-			i.Content, i.Source = []byte(f.Source.Raw), nil
-		}
-		t.Inputs = append(t.Inputs, i)
 	}
 	return r.done(&t)
+}
+
+// input is an artifact that a task gets. One that is optional may not be given:
+// of others the run would not have come here.
+func (r *rendering) input(in inputFile) (i task.Input, given bool) {
+	var v workflow.Value
+	ok := false
+	if !in.own {
+		v, ok = r.scope.Lookup("inputs", "artifacts", in.name)
+	}
+	if !ok && in.source != nil {
+		var err error
+		v, err = in.source.Eval(r.scope)
+		r.note("artifact "+in.name, err)
+	}
+	f, is := v.(*workflow.File)
+	if !is || f == nil {
+		return i, false
+	}
+	i = task.Input{Name: in.name, Path: r.argument("artifact "+in.name, in.path), Mode: in.mode, Digest: f.Digest, Size: f.Size, Folder: f.Folder, Source: f.Source}
+	if f.Source != nil && f.Source.Kind == "raw" {
+		i.Content, i.Source = []byte(f.Source.Raw), nil
+	}
+	return i, true
 }
 
 // pod fills in what Kubernetes is told.

@@ -20,6 +20,7 @@ import (
 type resource struct {
 	action, patch    string
 	manifest         workflow.Expr // nil for none
+	from             *inputFile    // whose text is the manifest; nil for none
 	flags            []workflow.Expr
 	success, failure workflow.Expr
 	owner            bool
@@ -71,7 +72,7 @@ func (c *compiler) resource(tmpl *document.Node, t *workflow.Template, p *place)
 		if from != nil {
 			source.FailKey("manifest stands there, too: keep one")
 		}
-		from = c.manifestFrom(source)
+		from, r.from = c.manifestFrom(tmpl, source, p)
 	}
 	if from != nil {
 		r.manifest = c.manifest(from, p)
@@ -85,6 +86,7 @@ func (c *compiler) resource(tmpl *document.Node, t *workflow.Template, p *place)
 	object, is := r.manifest.(dict)
 	_, list := r.manifest.(tree)
 	switch {
+	case r.from != nil:
 	case from == nil && (len(words) == 0 || slices.Contains([]string{"create", "apply", "patch", "replace"}, r.action)):
 		n.Fail("there is no manifest")
 	case list != (r.patch == "json") && (list || is):
@@ -110,21 +112,41 @@ func (c *compiler) waits(n *document.Node, p *place) workflow.Expr {
 	return x
 }
 
-// manifestFrom is the text of a manifest that stands in an artifact.
-func (c *compiler) manifestFrom(n *document.Node) *document.Node {
+// places are the fields of an artifact that say where it is.
+var places = []string{"from", "fromExpression", "raw", "http", "git", "s3"}
+
+// manifestPath is where the manifest would be, if the request had a container.
+const manifestPath = "/tmp/manifest.yaml"
+
+// manifestFrom is an artifact whose text is the manifest: an input of the
+// template, as Argo has it, or one that says itself where it is. What stands in
+// the document itself is read here, so that values keep their places.
+func (c *compiler) manifestFrom(tmpl, n *document.Node, p *place) (raw *document.Node, from *inputFile) {
 	c.check(n, "manifestFrom")
 	a := n.Get("artifact")
-	for _, e := range a.Entries() {
-		if !slices.Contains([]string{"name", "path", "mode", "raw"}, e.Key) {
-			e.Node.FailKey("a manifest is read from raw artifacts only: hand it over as a parameter, and write manifest: \"{{inputs.parameters.…}}\"")
-			return nil
+	if a == nil {
+		n.Fail("which artifact? Write artifact: {name: …}, the name of an input")
+		return nil, &inputFile{}
+	}
+	name := a.Get("name").Text()
+	if raw = a.Get("raw").Get("data"); raw != nil {
+		c.check(a, "artifact")
+		return raw, nil
+	}
+	from = &inputFile{name: name, path: workflow.Constant{Value: manifestPath}}
+	if from.own = slices.ContainsFunc(a.Entries(), func(e document.Entry) bool { return slices.Contains(places, e.Key) }); from.own {
+		from.source = c.source(a, p)
+		return nil, from
+	}
+	if c.check(a, "artifact"); !p.artifacts[name] {
+		a.Fail("there is no artifact %q among the inputs%s", name, document.Meant(name, slices.Collect(keys(p.artifacts))))
+	}
+	for _, e := range tmpl.Get("inputs").Get("artifacts").List() {
+		if e.Get("name").Text() == name {
+			from.source = c.source(e, p)
 		}
 	}
-	raw := a.Get("raw").Get("data")
-	if raw == nil {
-		n.Fail("the manifest has no artifact.raw.data")
-	}
-	return raw
+	return nil, from
 }
 
 // reads compiles an output that is read from the object, if it is one.
@@ -188,6 +210,13 @@ func (r *resource) render(fill *rendering, t *task.Task, pod map[string]workflow
 			err = fmt.Errorf("it has %d bytes, the limit is %d", len(out.Manifest), task.MaxManifest)
 		}
 		fill.note("manifest", err)
+	}
+	if r.from != nil {
+		if in, given := fill.input(*r.from); given {
+			out.From, t.Inputs = in.Name, append(t.Inputs, in)
+		} else {
+			fill.note("manifest", fmt.Errorf("there is no artifact %s", r.from.name))
+		}
 	}
 	if n, ok := fill.scope.Lookup("retries"); ok {
 		f, _ := n.(float64)

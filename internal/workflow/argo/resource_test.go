@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"cairn.dev/cairn/internal/workflow"
 	"cairn.dev/cairn/internal/workflow/argo"
 	"cairn.dev/cairn/internal/workflow/workflowtest"
 )
@@ -71,6 +72,48 @@ func TestResource(t *testing.T) {
 	}
 }
 
+// A manifest in an artifact is read where the request is made.
+func TestResourceFromArtifact(t *testing.T) {
+	for name, s := range map[string]struct {
+		inputs, artifact string
+		given            map[string]any
+		want             string
+	}{
+		"an input that is handed over": {"artifacts: [{name: m, path: /tmp/m}]", "{name: m}", map[string]any{"m": &workflow.File{Digest: "sha256:a", Size: 7}}, `{"name":"m","path":"/tmp/manifest.yaml","digest":"sha256:a","size":7}`},
+		"an input with a source":       {"artifacts: [{name: m, path: /tmp/m, s3: {bucket: b, key: k}}]", "{name: m}", nil, `{"name":"m","path":"/tmp/manifest.yaml","source":{"kind":"s3","url":"b","key":"k","archive":"tar"}}`},
+		"text":                         {"artifacts: [{name: m, path: /tmp/m, raw: {data: hi}}]", "{name: m}", nil, `{"name":"m","path":"/tmp/manifest.yaml","content":"aGk="}`},
+		"from the web":                 {"parameters: []", "{name: m, http: {url: 'https://example.org/m.yaml'}}", nil, `{"name":"m","path":"/tmp/manifest.yaml","source":{"kind":"http","url":"https://example.org/m.yaml","archive":"tar"}}`},
+		"nothing":                      {"artifacts: [{name: m, path: /tmp/m, optional: true}]", "{name: m}", nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			doc := "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: a}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n    inputs: {" + s.inputs + "}\n    resource: {action: apply, manifestFrom: {artifact: " + s.artifact + "}}\n"
+			if s.given != nil { // whoever calls it does
+				doc = strings.ReplaceAll(doc, "entrypoint: main", "entrypoint: top") + "  - name: top\n    dag: {tasks: [{name: a, template: main, arguments: {artifacts: [{name: m, raw: {data: x}}]}}]}\n"
+			}
+			g, ps := argo.Compile("a", []byte(doc), argo.Options{Cluster: true})
+			if len(ps) > 0 {
+				t.Fatal(problems(ps))
+			}
+			scope := workflowtest.Inputs(nil)
+			scope["inputs"] = map[string]any{"artifacts": s.given}
+			got, err := g.Templates["main"].Leaf.Render(scope)
+			if s.want == "" {
+				if err == nil || !strings.Contains(err.Error(), "there is no artifact m") {
+					t.Errorf("%+v, %v", got, err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := json.Marshal(got.Inputs)
+			if err != nil || string(b) != "["+s.want+"]" || got.Resource.From != "m" || got.Resource.Manifest != nil {
+				t.Errorf("%s, %v, from %q; want %s", b, err, got.Resource.From, s.want)
+			}
+		})
+	}
+}
+
 // A try at its user's expense makes another object.
 func TestResourceTries(t *testing.T) {
 	g, ps := argo.Compile("a", resourceDoc("action: create\n"+aMap, ""), argo.Options{Cluster: true})
@@ -108,7 +151,10 @@ func TestResourceRefused(t *testing.T) {
 		"action: delete\nflags: [a, b, c]":                                                             "one kind and one name",
 		"action: delete\nflags: [a, b, -n]":                                                            "has no value",
 		"action: delete\nflags: [a, b, --cascade=odd]":                                                 "background, foreground and orphan",
-		"action: create\nmanifestFrom: {artifact: {name: a, s3: {key: b}}}":                            "raw artifacts only",
+		"action: create\nmanifestFrom: {artifact: {name: a, s3: {key: b}}}":                            "there is no bucket",
+		"action: create\nmanifestFrom: {artifact: {name: a}}":                                          "no artifact \"a\" among the inputs",
+		"action: create\nmanifestFrom: {artifact: {name: a, gcs: {bucket: b}}}":                        "gcs",
+		"action: create\nmanifestFrom: {}":                                                             "which artifact?",
 		"action: create\nmanifestFrom: {artifact: {name: a, raw: {data: x}}}\n" + aMap:                 "keep one",
 		"action: create\nunknown: 1\n" + aMap:                                                          "unknown field",
 	} {
