@@ -89,9 +89,10 @@ e2e-bump:
 	$(CI) step bump-parts -- $(GO) run ./test/parts/build -apt 'git gcc libc6-dev' gitea registry tofu terraform-provider-kubernetes terraform-provider-kubectl
 	$(E2E) bump -- -count=1 -timeout 15m ./test/gitea/... ./test/catalog/... ./test/bump/...
 
+# Three clusters at a time: what they do most is wait.
 e2e-kube: cluster-parts
 	$(CI) step tofu-parts -- $(GO) run ./test/parts/build tofu terraform-provider-kubectl
-	$(E2E) kube -- -count=1 -timeout 30m -skip '^TestPublished$$' ./test/kube/...
+	$(E2E) kube -- -count=1 -parallel 3 -timeout 30m -skip '^TestPublished$$' ./test/kube/...
 
 # Argo's own examples in real pods, where ARGO_EXAMPLES names them.
 e2e-argo-kube: cluster-parts

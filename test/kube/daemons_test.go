@@ -30,6 +30,7 @@ const askWeb = "    - - {name: ask, template: ask, arguments: {parameters: [{nam
 
 // A pod that others find by its address, for as long as they need it.
 func TestDaemons(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, cluster.Options{Nodes: 1}, nil)
 	for name, probe := range map[string]string{"asked by a program": "exec: {command: [test, -e, /tmp/www/index.html]}", "asked by a request": "httpGet: {port: 8080, path: /}"} {
 		t.Run(name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -46,6 +47,7 @@ type farm struct {
 	url      string // of the work server, for pods
 	handler  *swap
 	dir      string
+	clock    *ahead // of the controller of Jobs
 	stop     func()
 
 	mu    sync.Mutex
@@ -71,12 +73,20 @@ func (s *swap) set(h http.Handler) {
 	s.mu.Unlock()
 }
 
+// ahead is a clock that can be put ahead, for what is looked at but once a minute.
+type ahead struct {
+	clock.Clock
+	by atomic.Int64
+}
+
+func (a *ahead) Mono() time.Duration { return a.Clock.Mono() + time.Duration(a.by.Load()) }
+
 const workerImage = "cairn/worker:1"
 
 // newFarm starts a cluster with real nodes and everything else.
 func newFarm(t *testing.T, o cluster.Options, edit func(*farm)) *farm {
 	t.Helper()
-	f := &farm{t: t, dir: t.TempDir(), handler: &swap{h: http.NotFoundHandler()}, lines: map[string][]string{}}
+	f := &farm{t: t, dir: t.TempDir(), handler: &swap{h: http.NotFoundHandler()}, clock: &ahead{Clock: clock.Real()}, lines: map[string][]string{}}
 	f.registry = registrytest.Serve(t, registry.New(registry.Config{Content: registrytest.Store(t, registrytest.Disk(t))}))
 	images.Push(t, f.registry, "library/busybox:1", "library/alpine:3.23")
 	worker := images.Program(t, buildWorker(t), workerImage)
@@ -92,7 +102,7 @@ func newFarm(t *testing.T, o cluster.Options, edit func(*farm)) *farm {
 	}
 	f.url = "http://" + addr
 	f.jobs = jobs.Config{Cluster: "prod", Server: f.url, Worker: cluster.NodeRegistry + "/" + workerImage, MaxPerRun: 8,
-		REST: &rest.Config{Host: f.cluster.Server, BearerToken: f.cluster.Token, TLSClientConfig: rest.TLSClientConfig{CAFile: f.cluster.CA}}}
+		REST: &rest.Config{Host: f.cluster.Server, BearerToken: f.cluster.Token, TLSClientConfig: trust(t, f.cluster)}}
 	if edit != nil {
 		edit(f)
 	}
@@ -122,7 +132,7 @@ func (f *farm) start() {
 	if f.dispatch, err = dispatch.New(f.tasks, dispatch.Deps{Server: f.server, Clock: clock.Real(), Log: log}); err != nil {
 		f.t.Fatal(err)
 	}
-	f.made, err = jobs.New(f.jobs, jobs.Deps{Demander: f.dispatch, Teller: f.dispatch, Clock: clock.Real(), Log: log, Images: fixed{},
+	f.made, err = jobs.New(f.jobs, jobs.Deps{Demander: f.dispatch, Teller: f.dispatch, Clock: f.clock, Log: log, Images: fixed{},
 		Live: func(ctx context.Context, run string) (bool, error) {
 			i, err := f.server.Get(ctx, run)
 			return err == nil && i.Ended.IsZero(), nil

@@ -30,6 +30,7 @@ func (f *farm) why(i work.Info) string {
 
 // What cannot start ends the run, in words that say what to do: never in silence.
 func TestPodsThatDoNotStart(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) { f.jobs.BadStart, f.jobs.NoStart = 4*time.Second, 8*time.Second })
 	f.cluster.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: none}}
 ---
@@ -83,6 +84,7 @@ func TestPodsThatDoNotStart(t *testing.T) {
 
 // Pods of which the cluster asks more, or that ask for more themselves.
 func TestKindsOfPods(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, cluster.Options{Nodes: 1}, nil)
 	f.cluster.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: strict, labels: {pod-security.kubernetes.io/enforce: restricted}}}
 ---
@@ -163,7 +165,7 @@ spec:
   entrypoint: main
   templates:
   - name: main
-    sidecars: [{name: web, image: 'busybox:1', command: [sh, -c, 'mkdir /www; echo hello > /www/index.html; exec httpd -f -p 8080 -h /www']}]
+    sidecars: [{name: web, image: 'busybox:1', command: [sh, -c, 'trap "exit 0" TERM; mkdir /www; echo hello > /www/index.html; httpd -f -p 8080 -h /www & wait']}]
     container:
       image: busybox:1
       command: [sh, -c, 'for i in 1 2 3 4 5 6 7 8 9; do wget -qO- http://127.0.0.1:8080/ && exit; sleep 1; done; exit 1']

@@ -12,6 +12,7 @@ import (
 // What this is all for: one container, or a thousand, in pods that already have
 // everything they need but the worker.
 func TestPodsRunTasks(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, cluster.Options{Nodes: 1}, nil)
 	for _, c := range []struct{ n, pods int }{{1, 1}, {100, 8}, {1000, 8}} {
 		t.Run(fmt.Sprint(c.n), func(t *testing.T) {

@@ -13,22 +13,22 @@ import (
 	"cairn.dev/cairn/test/cluster"
 )
 
-// one is the cluster of a single real node that most tests share. Its registry
-// is that of the farm that has it.
-var one = &cluster.Shared{Options: cluster.Options{Nodes: 1, Registry: "127.0.0.1:1"}}
+// single are clusters of a single real node, which most tests share. The registry
+// of one is that of the farm that has it.
+var single = &cluster.Shared{Options: cluster.Options{Nodes: 1, Registry: "127.0.0.1:1"}}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if err := one.Close(); err != nil {
-		fmt.Fprintln(os.Stderr, "end the cluster that was shared:", err)
+	if err := single.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, "end the clusters that were shared:", err)
 		code = max(code, 1)
 	}
 	built.remove()
 	os.Exit(code)
 }
 
-// borrow gives a farm a cluster: that which is shared, unless it wants more of
-// it than one node.
+// borrow gives a farm a cluster: one that is shared, unless it wants more of it
+// than one node.
 func (f *farm) borrow(o cluster.Options) {
 	f.t.Helper()
 	if o.Nodes != 1 || o.EtcdDoor || len(o.APIServer)+len(o.ControllerManager)+len(o.Kubelet) > 0 || o.OldRuntime || o.FakeNodes > 0 || o.Mirrored != nil {
@@ -36,7 +36,7 @@ func (f *farm) borrow(o cluster.Options) {
 		f.cluster = cluster.Start(f.t, o)
 		return
 	}
-	f.cluster = one.Lend(f.t)
+	f.cluster = single.Lend(f.t)
 	f.cluster.SetRegistry(f.registry)
 	f.t.Cleanup(f.leave)
 }

@@ -73,6 +73,7 @@ func (f *farm) with(t *testing.T, edit func()) {
 
 // How pods find the server, what they show it, and what their neighbours see.
 func TestNetwork(t *testing.T) {
+	t.Parallel()
 	ca := ""
 	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) {
 		ca = f.serveTLS()
@@ -262,6 +263,7 @@ func (k *kueue) play(ctx context.Context) {
 // Jobs that a queue lets in: they wait in it, keep their size, and a run that
 // needs more pods gets another Job.
 func TestQueues(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) { f.jobs.Queue = "batch" })
 	t.Run("without Kueue", func(t *testing.T) {
 		f.succeeds(f.run(document("none", 3, "command: ['true']")), 3, time.Minute)
@@ -336,6 +338,7 @@ func (f *farm) claims(id string) []string {
 }
 
 func TestClaims(t *testing.T) {
+	t.Parallel()
 	// As long as there are pods that had it, Kubernetes keeps a claim.
 	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) { f.jobs.Linger = time.Second })
 	f.disks("one", "two", "three", "four", "five")
@@ -397,6 +400,7 @@ spec:
 		if err := f.server.Delete(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
+		f.clock.by.Add(int64(2 * time.Minute)) // by when it is seen that the run is not known any more
 		gone(t, id)
 	})
 	t.Run("of others, in several pods", func(t *testing.T) {

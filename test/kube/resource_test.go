@@ -104,6 +104,7 @@ spec:
 // Tasks that are requests are made with the rights of their account, and with
 // no others; what they saw goes to the tasks behind them.
 func TestResources(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, cluster.Options{Nodes: 1}, nil)
 	f.cluster.Apply(maker)
 	image := cluster.NodeRegistry + "/library/busybox:1"

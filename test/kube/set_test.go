@@ -16,6 +16,7 @@ func set(name, containers, fields string) string {
 
 // Several containers in one pod, in order, with a folder in common.
 func TestContainerSets(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, cluster.Options{Nodes: 1}, nil)
 	f.cluster.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: strict, labels: {pod-security.kubernetes.io/enforce: restricted}}}`)
 	const inOrder = `      - {name: a, image: 'alpine:3.23', command: [sh, -c, 'sleep 1; grep -q Alpine /etc/os-release; echo a > /both/out; echo from a']}
@@ -60,19 +61,28 @@ func TestContainerSets(t *testing.T) {
 
 // Containers beside a task end with it, whatever they do, and see its folders.
 func TestSidecars(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, cluster.Options{Nodes: 1}, nil)
+	const (
+		until = "for i in 1 2 3 4 5 6 7 8 9; do test -e /both/up && exit; sleep 1; done; exit 1"
+		soon  = "    podSpecPatch: '{terminationGracePeriodSeconds: 2}'\n" // for programs that do not hear SIGTERM
+	)
 	sidecar := func(fields, command, main string) string {
 		return "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: beside}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n    volumes: [{name: work, emptyDir: {}}]\n    sidecars: [{name: side, image: 'busybox:1', " + fields + "command: [sh, -c, '" + command + "']}]\n    container: {image: 'busybox:1', volumeMounts: [{name: work, mountPath: /both}], command: [sh, -c, '" + main + "']}\n"
 	}
-	for name, doc := range map[string]string{
-		"one that does not end":     sidecar("", "sleep 1000", "true"),
-		"one that ignores SIGTERM":  sidecar("", "trap : TERM; while true; do sleep 1; done", "true") + "    podSpecPatch: '{terminationGracePeriodSeconds: 2}'\n",
+	docs := map[string]string{
+		"one that does not end":     sidecar("", "trap \"exit 0\" TERM; while true; do sleep 1 & wait; done", "true"),
+		"one that ignores SIGTERM":  sidecar("", "trap : TERM; while true; do sleep 1; done", "true") + soon,
 		"one that ends first":       sidecar("", "true", "sleep 2"),
-		"a folder in common":        sidecar("volumeMounts: [{name: work, mountPath: /both}], ", "echo up > /both/up; sleep 1000", "for i in 1 2 3 4 5 6 7 8 9; do test -e /both/up && exit; sleep 1; done; exit 1"),
-		"all folders of the main's": sidecar("mirrorVolumeMounts: true, ", "echo up > /both/up; sleep 1000", "for i in 1 2 3 4 5 6 7 8 9; do test -e /both/up && exit; sleep 1; done; exit 1"),
-	} {
+		"a folder in common":        sidecar("volumeMounts: [{name: work, mountPath: /both}], ", "echo up > /both/up; sleep 1000", until) + soon,
+		"all folders of the main's": sidecar("mirrorVolumeMounts: true, ", "echo up > /both/up; sleep 1000", until) + soon,
+	}
+	runs := map[string]string{}
+	for name, doc := range docs { // they wait together
+		runs[name] = f.run(doc)
+	}
+	for name, id := range runs {
 		t.Run(name, func(t *testing.T) {
-			id := f.run(doc)
 			f.succeeds(id, 1, time.Minute)
 			await(t, "its pod has ended, or is gone with its Job", func() (string, bool) {
 				got := f.cluster.Kubectl("get", "pods", "-l", "cairn.dev/run="+id, "-o", "jsonpath={.items[*].status.phase}")

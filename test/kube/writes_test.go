@@ -62,6 +62,7 @@ func grown(before, after map[string]int) (total int, text string) {
 // What a thousand tasks cost the control plane, from the first request to the
 // last trace that is removed: as much as their pods, and next to nothing besides.
 func TestWrites(t *testing.T) {
+	t.Parallel()
 	// A kubelet that knows of no DNS says so with each pod.
 	f := newFarm(t, cluster.Options{Nodes: 1, Kubelet: []string{"--cluster-dns=10.96.0.10", "--cluster-domain=cluster.local"}}, func(f *farm) { f.jobs.Linger = time.Second })
 	for _, volume := range []bool{false, true} {
@@ -108,6 +109,7 @@ func (f *farm) gone() {
 // Many small runs share warm pods: each costs the control plane nothing, and
 // begins at once.
 func TestWarmPods(t *testing.T) {
+	t.Parallel()
 	f := newFarm(t, cluster.Options{Nodes: 1}, func(f *farm) { f.tasks.Warm, f.jobs.MaxPerRun, f.jobs.Linger = 10*time.Second, 4, time.Second })
 	first := f.run(document("first", 8, "command: [sleep, '1']"))
 	f.succeeds(first, 8, time.Minute)
