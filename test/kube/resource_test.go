@@ -1,11 +1,14 @@
 package kube_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"cairn.dev/cairn/internal/work/machine"
+	"cairn.dev/cairn/test/argo/published"
 	"cairn.dev/cairn/test/cluster"
 )
 
@@ -121,6 +124,38 @@ func TestResources(t *testing.T) {
 			t.Errorf("there are still %s", left)
 		}
 		t.Log(said)
+	})
+	t.Run("examples", func(t *testing.T) {
+		files, _ := filepath.Glob("../../testdata/argo/*.yaml")
+		runs, want := map[string]string{}, map[string]published.Outcome{}
+		for _, file := range files { // they go on side by side
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, _, _ := strings.Cut(string(text), "\n")
+			if expect := strings.TrimPrefix(first, "# expect: "); strings.Contains(expect, "; in a cluster") {
+				phase, rest, _ := strings.Cut(expect, ";")
+				name := strings.TrimSuffix(filepath.Base(file), ".yaml")
+				if want[name], err = published.ParseOutcome(strings.ToLower(phase) + ";" + rest); err != nil {
+					t.Fatal(err)
+				}
+				runs[name] = f.run(string(text))
+			}
+		}
+		if len(runs) < 13 {
+			t.Fatalf("only %d examples", len(runs))
+		}
+		for name, id := range runs {
+			t.Run(name, func(t *testing.T) {
+				i := f.ends(id, 3*time.Minute)
+				why := failure(t, f, id)
+				if !want[name].Is(i.Phase.String()) || !strings.Contains(why, want[name].Says) {
+					t.Errorf("it is %v: %s", i.Phase, why)
+				}
+				t.Log(i.Phase, why)
+			})
+		}
 	})
 	t.Run("a failure", func(t *testing.T) {
 		doc := requestDoc("action: create, account: maker, success: status.succeeded > 0, failure: status.failed > 0, manifest: {apiVersion: batch/v1, kind: Job, metadata: {name: fails}, spec: {backoffLimit: 0, template: {spec: {restartPolicy: Never, containers: [{name: a, image: '" + image + "', command: ['false']}]}}}}")

@@ -33,7 +33,11 @@ func TestExamples(t *testing.T) {
 			t.Errorf("%s does not say what is expected", f)
 			continue
 		}
-		g, ps := argo.Compile(filepath.Base(f), doc, argo.Options{})
+		opts := argo.Options{Cluster: strings.Contains(expect, "; in a cluster")}
+		g, ps := argo.Compile(filepath.Base(f), doc, opts)
+		if _, elsewhere := argo.Compile(filepath.Base(f), doc, argo.Options{}); opts.Cluster && !strings.Contains(problems(elsewhere), "it needs Kubernetes") {
+			t.Errorf("%s: without a cluster it is not refused for that:\n%s", f, problems(elsewhere))
+		}
 		reason, refused := strings.CutPrefix(expect, "refused: ")
 		phase, _, _ := strings.Cut(expect, ";")
 		switch {
@@ -45,7 +49,7 @@ func TestExamples(t *testing.T) {
 		case !slices.Contains([]string{"Succeeded", "Failed", "Error", "compiles"}, phase):
 			t.Errorf("%s expects %q, which is no outcome", f, expect)
 		default:
-			again, ps := argo.Compile("again", g.Documents, argo.Options{})
+			again, ps := argo.Compile("again", g.Documents, opts)
 			if len(ps) > 0 || again.String() != g.String() {
 				t.Errorf("%s: compiled again it is\n%s\n%s", f, again, problems(ps))
 			}
