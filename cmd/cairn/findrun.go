@@ -17,10 +17,13 @@ var runIDRE = regexp.MustCompile(`^[0-9a-v]{24}$`)
 
 // newestRun finds a run to look at: the one with the ID, else the newest of the
 // name, [NAMESPACE/]NAME. It says which where there is more than one.
-func (a *app) newestRun(ctx context.Context, cl *client.Client, name string) (string, error) {
+func (a *app) newestRun(ctx context.Context, name string) (cl *client.Client, id string, err error) {
+	if cl, err = a.client(); err != nil {
+		return nil, "", err
+	}
 	runs, more, err := findRuns(ctx, cl, name, "")
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	if len(runs) > 1 {
 		n := fmt.Sprint(len(runs))
@@ -29,7 +32,7 @@ func (a *app) newestRun(ctx context.Context, cl *client.Client, name string) (st
 		}
 		fmt.Fprintf(a.stderr, "note: %s is the newest of %s runs that are called %s\n", runs[0].ID, n, name)
 	}
-	return runs[0].ID, nil
+	return cl, runs[0].ID, nil
 }
 
 // onlyRun finds a run to change, in the phase: the one with the ID, else the

@@ -36,11 +36,7 @@ RUN is an ID, or a name: then the newest run of that name.`,
 			if since > 0 {
 				q.Since = time.Now().Add(-since.Std())
 			}
-			cl, err := a.client()
-			if err != nil {
-				return err
-			}
-			id, err := a.newestRun(cmd.Context(), cl, args[0])
+			cl, id, err := a.newestRun(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

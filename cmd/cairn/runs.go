@@ -196,11 +196,7 @@ func (a *app) runsResubmit() *cobra.Command {
 		Short: "Start a new run of the same documents and arguments",
 		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := a.client()
-			if err != nil {
-				return err
-			}
-			id, err := a.newestRun(cmd.Context(), cl, args[0])
+			cl, id, err := a.newestRun(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -247,11 +243,7 @@ func (a *app) runsSave() *cobra.Command {
 		Example: "  cairn runs save 0d5k2m… 2 report report.html\n  cairn runs save 0d5k2m… 3.17 pictures - | tar x",
 		Args:    takes(3, 4),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := a.client()
-			if err != nil {
-				return err
-			}
-			id, err := a.newestRun(cmd.Context(), cl, args[0])
+			cl, id, err := a.newestRun(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

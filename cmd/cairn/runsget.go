@@ -44,11 +44,7 @@ func (a *app) runsGet() *cobra.Command {
 		Long:  "Show a run: its nodes, what failed and what that printed last.\n\nRUN is an ID, or a name: then the newest run of that name.",
 		Args:  takes(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			cl, err := a.client()
-			if err != nil {
-				return err
-			}
-			id, err := a.newestRun(cmd.Context(), cl, args[0])
+			cl, id, err := a.newestRun(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

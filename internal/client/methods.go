@@ -198,31 +198,27 @@ func (c *Client) RevokeToken(ctx context.Context, name string) error {
 // Scrub makes the server read everything it stores and compare it with its
 // digest, telling progress as it goes.
 func (c *Client) Scrub(ctx context.Context, progress func(wire.Progress)) (r wire.ScrubReport, err error) {
-	return r, c.lines(ctx, http.MethodPost, "/api/v1/scrub", nil, struct{}{}, func(b []byte) error {
-		var l struct {
-			Progress wire.Progress `json:"progress"`
-		}
-		if err := json.Unmarshal(b, &l); err != nil {
-			return err
-		}
-		progress(l.Progress)
-		return nil
-	}, &r)
+	return r, c.lines(ctx, http.MethodPost, "/api/v1/scrub", nil, struct{}{}, tell(progress), &r)
 }
 
 // MirrorPull makes the server fetch an image of a mirrored registry, telling
 // progress as it goes.
 func (c *Client) MirrorPull(ctx context.Context, p wire.MirrorPull, progress func(wire.Progress)) (r wire.MirrorPulled, err error) {
-	return r, c.lines(ctx, http.MethodPost, "/api/v1/mirror/pull", nil, p, func(b []byte) error {
+	return r, c.lines(ctx, http.MethodPost, "/api/v1/mirror/pull", nil, p, tell(progress), &r)
+}
+
+// tell reads the lines that say how far something is.
+func tell(progress func(wire.Progress)) func(line []byte) error {
+	return func(line []byte) error {
 		var l struct {
 			Progress wire.Progress `json:"progress"`
 		}
-		if err := json.Unmarshal(b, &l); err != nil {
+		if err := json.Unmarshal(line, &l); err != nil {
 			return err
 		}
 		progress(l.Progress)
 		return nil
-	}, &r)
+	}
 }
 
 // ReapEvents are told what happens at another registry, in order. An error ends

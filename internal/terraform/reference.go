@@ -163,7 +163,7 @@ func (in *instance) output(call, name string, from code.Place) cty.Value {
 	a := b.inside().arg("value")
 	return in.named("output."+name, b.place, func() cty.Value {
 		v := through(fmt.Sprintf("module.%s.%s", call, name), a, in.eval(a, nil))
-		if in.isTrue(b.inside().arg("sensitive")) {
+		if plainly(b.inside().arg("sensitive"), true) {
 			v = v.Mark(secret{})
 		}
 		return v

@@ -59,15 +59,16 @@ func (in *instance) variable(name string, from code.Place) cty.Value {
 	}
 	return in.named("var."+name, b.place, func() cty.Value {
 		v := in.input(name, b)
-		if in.isTrue(b.inside().arg("sensitive")) {
+		if plainly(b.inside().arg("sensitive"), true) {
 			v = v.Mark(secret{})
 		}
 		return v
 	})
 }
 
-// isTrue reports whether an argument that takes no references says true.
-func (in *instance) isTrue(a *arg) bool {
+// plainly reports whether an argument that takes no references has this value. One
+// that is neither true nor false has none.
+func plainly(a *arg, want bool) bool {
 	if a == nil {
 		return false
 	}
@@ -77,21 +78,7 @@ func (in *instance) isTrue(a *arg) bool {
 		return false
 	}
 	v, err := convert.Convert(v, cty.Bool)
-	return err == nil && v.True()
-}
-
-// isFalse is isTrue's counterpart for what is true by default.
-func (in *instance) isFalse(a *arg) bool {
-	if a == nil {
-		return false
-	}
-	v, diags := value(a.expr, nil)
-	v, _ = v.Unmark()
-	if diags.HasErrors() || !v.IsKnown() || v.IsNull() {
-		return false
-	}
-	v, err := convert.Convert(v, cty.Bool)
-	return err == nil && v.False()
+	return err == nil && v.True() == want
 }
 
 // input is what a variable is given: by the call of its module, by a
@@ -120,7 +107,7 @@ func (in *instance) input(name string, b *block) cty.Value {
 		}
 	}
 	def := b.inside().arg("default")
-	if from != nil && (!v.IsNull() || def == nil || !in.isFalse(b.inside().arg("nullable"))) {
+	if from != nil && (!v.IsNull() || def == nil || !plainly(b.inside().arg("nullable"), false)) {
 		return finish("var."+name, from, v)
 	}
 	if def == nil {
