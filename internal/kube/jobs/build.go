@@ -169,6 +169,7 @@ func podOf(p *Plan) (*corev1.PodSpec, metav1.ObjectMeta, error) {
 			}
 		}
 		join(p, &s, u.members)
+		together(p, &s, u.claims)
 	}
 	if u.patch != "" {
 		if s, err = patched(s, u.patch); err != nil {
@@ -407,37 +408,6 @@ func root(user string) bool {
 	n, err := strconv.ParseInt(uid, 10, 64)
 	return err != nil || n == 0
 }
-
-func claimOf(run, name string) corev1.VolumeSource {
-	return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: ClaimName(run, name)}}
-}
-
-// Claims are the claims that the run has to itself, as its task describes them:
-// they are made before the first pod, and deleted when the run has ended; if it
-// did not end well, and they are not to go always, when the run is forgotten.
-func Claims(p Plan) ([]*corev1.PersistentVolumeClaim, error) {
-	u, err := read(p.Demand.Shape.Pod)
-	if err != nil {
-		return nil, err
-	}
-	var out []*corev1.PersistentVolumeClaim
-	for _, c := range u.claims {
-		labels := maps.Clone(c.Labels)
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		if !u.always {
-			labels[labelKeep] = "failed"
-		}
-		maps.Copy(labels, map[string]string{LabelCluster: p.Cluster, LabelServer: p.ID, LabelRun: p.Demand.Run, "app.kubernetes.io/managed-by": "cairn"})
-		out = append(out, &corev1.PersistentVolumeClaim{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
-			ObjectMeta: metav1.ObjectMeta{Name: ClaimName(p.Demand.Run, c.Name), Namespace: p.Demand.Namespace, Labels: labels, Annotations: c.Annotations}, Spec: c.Spec})
-	}
-	return out, nil
-}
-
-// ClaimName is the name of a claim that a run has to itself.
-func ClaimName(run, volume string) string { return "cairn-" + run + "-" + volume }
 
 // patched is the pod as the task patches it.
 func patched(s corev1.PodSpec, patch string) (corev1.PodSpec, error) {

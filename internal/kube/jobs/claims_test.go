@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -64,4 +65,42 @@ func TestSweepClaims(t *testing.T) {
 	w.claims = []corev1.PersistentVolumeClaim{{ObjectMeta: metav1.ObjectMeta{Name: "x", Labels: map[string]string{LabelRun: "live"}}}}
 	w.step(2 * checkEvery)
 	swept("one goes on", "")
+}
+
+// A claim for one node at a time has the pods of its run ask for one node, and
+// nothing else does.
+func TestTogether(t *testing.T) {
+	claims := func(modes ...any) object {
+		return object{"volumeClaimTemplates": list{object{"metadata": object{"name": "work"}, "spec": object{"accessModes": list(modes)}}}}
+	}
+	apart := claims("ReadWriteOnce")
+	apart["affinity"] = object{"podAntiAffinity": object{}}
+	mounted := []task.Volume{{Name: "work", Path: "/claim"}}
+	for name, x := range map[string]struct {
+		pod     object
+		volumes []task.Volume
+		want    bool
+	}{
+		"once":                   {claims("ReadWriteOnce"), mounted, true},
+		"once, and not mounted":  {claims("ReadWriteOnce"), nil, false},
+		"many":                   {claims("ReadWriteOnce", "ReadWriteMany"), mounted, false},
+		"said otherwise":         {apart, mounted, false},
+		"a claim that was there": {object{}, []task.Volume{{Claim: "work", Path: "/claim"}}, false},
+	} {
+		j, err := Build(plan(task.Task{Command: []string{"x"}, Volumes: x.volumes, Pod: x.pod}))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		a := j.Spec.Template.Spec.Affinity
+		got := a != nil && a.PodAffinity != nil
+		if got != x.want {
+			t.Errorf("%s: the pods ask for one node: %v", name, got)
+		}
+		if got {
+			term := a.PodAffinity.PreferredDuringSchedulingIgnoredDuringExecution[0].PodAffinityTerm
+			if term.TopologyKey != corev1.LabelHostname || !reflect.DeepEqual(term.LabelSelector.MatchLabels, map[string]string{LabelRun: "r1"}) {
+				t.Errorf("%s: %v", name, term)
+			}
+		}
+	}
 }
