@@ -110,6 +110,9 @@ type Deps struct {
 	// Waits is told of a run of which [Controller.Waits] says something new; may
 	// be nil.
 	Waits func(run string)
+	// Ease is the part of [Config.Rate] at which pods are made now, above 0 to 1:
+	// less while the API server is slow. It may be nil: always all.
+	Ease  func() float64
 	Clock clock.Clock
 	Log   *slog.Logger
 }
@@ -128,10 +131,12 @@ type Controller struct {
 	mu       sync.Mutex
 	seen     int // of the two lists, how many were read
 	jobs     map[key]*job
-	older    map[string]*job   // by uid: those that go on beside a newer one of their key
-	pods     map[string]*pod   // by namespace/name
-	waits    map[string]wait   // by run
-	hindered map[string]string // by run: why the API server has no Job of it
+	older    map[string]*job         // by uid: those that go on beside a newer one of their key
+	pods     map[string]*pod         // by namespace/name
+	kin      map[key]map[string]*pod // the same, by kind
+	counted  *tally                  // nil: not since something changed
+	waits    map[string]wait         // by run
+	hindered map[string]string       // by run: why the API server has no Job of it
 	finding  map[want]*finding
 	spaces   map[string]space
 	keys     map[string]time.Duration // of namespaces: until when they are believed to be there
@@ -189,10 +194,13 @@ func New(cfg Config, d Deps) (*Controller, error) {
 			*v = to
 		}
 	}
+	if d.Ease == nil {
+		d.Ease = func() float64 { return 1 }
+	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), id: idOf(d.Demander), wake: make(chan struct{}, 1), jobs: map[key]*job{}, older: map[string]*job{}, pods: map[string]*pod{},
+	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), id: idOf(d.Demander), wake: make(chan struct{}, 1), jobs: map[key]*job{}, older: map[string]*job{}, pods: map[string]*pod{}, kin: map[key]map[string]*pod{},
 		waits: map[string]wait{}, hindered: map[string]string{}, finding: map[want]*finding{}, spaces: map[string]space{}, keys: map[string]time.Duration{}, missing: map[string]time.Duration{}, full: map[string]full{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
 	if cfg.REST != nil {
 		var err error
@@ -252,9 +260,9 @@ type bucket struct {
 	at               time.Duration
 }
 
-// take is up to n tokens.
-func (b *bucket) take(n int, now time.Duration) int {
-	b.have = min(b.size, b.have+b.rate*(now-b.at).Seconds())
+// take is up to n tokens, of which the part ease has come since the last time.
+func (b *bucket) take(n int, now time.Duration, ease float64) int {
+	b.have = min(b.size, b.have+ease*b.rate*(now-b.at).Seconds())
 	b.at = now
 	n = max(0, min(n, int(b.have)))
 	b.have -= float64(n)

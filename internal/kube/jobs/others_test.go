@@ -154,11 +154,50 @@ func TestTokensOfOldJobs(t *testing.T) {
 	w.want = []dispatch.Demand{demand("r1", "data", 2, 0)}
 	w.expect("the first", time.Second, "create "+first+" 2")
 	w.jobs[first].CreationTimestamp = metav1.NewTime(w.clock.Now())
-	w.c.jobs = map[key]*job{} // as after a start
+	w.c.jobs, w.c.counted = map[key]*job{}, nil // as after a start
 	w.becomes(first, func(s *batchv1.JobStatus) { s.Active = 2 })
 	w.want[0].Queued, w.want[0].Held = 1, 2
 	w.expect("it grows", 6*24*time.Hour, "resize "+first+" 3")
 	w.want[0].Queued, w.want[0].Held = 1, 3
 	w.expect("it is old", 2*24*time.Hour, "create cairn-r1-c-2 1")
 	w.expect("both count", time.Minute, "")
+}
+
+// Of two Jobs of a kind the later is deleted by hand: the earlier counts, once.
+func TestEarlierJobRemains(t *testing.T) {
+	w := newWorld(t, Config{MaxPerRun: 4, Burst: 100})
+	w.want = []dispatch.Demand{demand("r1", "data", 1, 0)}
+	w.step(time.Second)
+	later := w.jobs[first].DeepCopy()
+	later.Name, later.UID = "cairn-r1-c-2", "later"
+	jobSink{w.c}.put(later)
+	jobSink{w.c}.drop(later)
+	w.becomes(first, func(s *batchv1.JobStatus) { s.Active = 1 })
+	w.want[0].Queued, w.want[0].Held = 3, 1
+	w.expect("the rest", time.Second, "resize "+first+" 4")
+	w.becomes(first, func(s *batchv1.JobStatus) {
+		s.CompletedIndexes = "0-3"
+		s.Conditions = []batchv1.JobCondition{{Type: batchv1.JobComplete, Status: corev1.ConditionTrue}}
+	})
+	if n := w.c.tally().all; n != 0 {
+		t.Errorf("%d pods are counted of Jobs that have ended", n)
+	}
+}
+
+// A look at thousands of runs of which nothing new was heard counts their pods
+// once, and not once for each.
+func TestCountedOnce(t *testing.T) {
+	w := newWorld(t, Config{MaxPods: 1, Burst: 100})
+	w.want = []dispatch.Demand{demand("r1", "data", 1, 0), demand("r2", "data", 1, 0), demand("r3", "data", 1, 0)}
+	w.step(time.Second)
+	w.step(time.Second)
+	before := w.c.counted
+	w.step(time.Second)
+	if before == nil || w.c.counted != before {
+		t.Error("nothing has changed, and they were counted again")
+	}
+	w.pod(first, "p", func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning })
+	if w.c.tally().running[key{"r1", "c"}] != 1 {
+		t.Error("a pod runs, and is not counted")
+	}
 }

@@ -14,40 +14,6 @@ import (
 	"cairn.dev/cairn/internal/kube/dispatch"
 )
 
-// tally counts the pods that are there or will be.
-type tally struct {
-	all     int
-	spaces  map[string]int
-	pending int
-	live    map[key]int // that Jobs have, or will
-	lost    map[key]int
-	running map[key]int
-}
-
-func (c *Controller) tally() tally {
-	t := tally{spaces: map[string]int{}, live: map[key]int{}, lost: map[key]int{}, running: map[key]int{}}
-	for j := range c.all() {
-		if !j.finished && !j.deleting {
-			n := int(j.size - j.done)
-			t.live[j.key] += n
-			t.all += n
-			t.spaces[j.namespace] += n
-		}
-	}
-	for _, p := range c.pods {
-		switch {
-		case p.over:
-		case p.lost:
-			t.lost[p.key]++
-		case p.running:
-			t.running[p.key]++
-		case p.pending:
-			t.pending++
-		}
-	}
-	return t
-}
-
 // step brings the Jobs nearer to what is wanted.
 func (c *Controller) step(ctx context.Context) {
 	c.mu.Lock()
@@ -123,8 +89,9 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 		return
 	}
 
+	ease := c.d.Ease()
 	c.mu.Lock()
-	grow = c.bucket.take(grow, c.d.Clock.Mono())
+	grow = c.bucket.take(grow, c.d.Clock.Mono(), ease)
 	larger := j != nil && j.grows(int32(grow), queued)
 	c.mu.Unlock()
 	if grow <= 0 {
@@ -180,8 +147,8 @@ func (c *Controller) stuck(k key, j *job, now time.Duration) bool {
 	if j != nil && now-j.since > 10*time.Second && c.bare(j) {
 		return true // not one was let in
 	}
-	for _, p := range c.pods {
-		if p.key == k && !p.over && p.trouble != "" {
+	for p := range c.podsOf(k) {
+		if !p.over && p.trouble != "" {
 			return true
 		}
 	}
@@ -203,6 +170,7 @@ func (c *Controller) enlarge(ctx context.Context, j *job, by int32) error {
 		if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) { // it has ended meanwhile
 			c.mu.Lock()
 			j.finished = true
+			c.recount()
 			c.mu.Unlock()
 			c.stir()
 			return nil
@@ -399,17 +367,17 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) 
 			all = append(all, sentence{j, fmt.Sprintf("no pod of Job %s was let in for %v", j.name, c.cfg.NoStart), true})
 			continue
 		}
-		for _, p := range c.pods {
+		for p := range c.podsOf(k) {
 			limit := c.cfg.NoStart
 			if p.own {
 				limit = c.cfg.BadStart
 			}
-			if p.key == k && !p.over && c.doubtful(j, p) {
+			if !p.over && c.doubtful(j, p) {
 				c.unmounted()
 				again = append(again, sentence{j, p.trouble, false})
 				break
 			}
-			if p.key == k && !p.over && p.trouble != "" && now-p.since > limit {
+			if !p.over && p.trouble != "" && now-p.since > limit {
 				all = append(all, sentence{j, fmt.Sprintf("pod %s: %s", p.name, p.trouble), false})
 				break
 			}
@@ -418,8 +386,8 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) 
 	for i := range all {
 		s := &all[i]
 		s.told = true
-		for _, p := range c.pods { // what its pods said says more than the Job
-			if s.failure != "" && p.key == s.key && p.job == s.name && p.ended != "" {
+		for p := range c.podsOf(s.key) { // what its pods said says more than the Job
+			if s.failure != "" && p.job == s.name && p.ended != "" {
 				s.why += "; pod " + p.name + ": " + p.ended
 				break
 			}
@@ -445,8 +413,8 @@ func (c *Controller) judge(ctx context.Context, wanted map[key]dispatch.Demand) 
 
 // barrenWhy is why pods end without a task, as far as they say; the lock is held.
 func (c *Controller) barrenWhy(j *job) string {
-	for _, p := range c.pods {
-		if p.key == j.key && p.ended != "" && p.ended != ended {
+	for p := range c.podsOf(j.key) {
+		if p.ended != "" && p.ended != ended {
 			return fmt.Sprintf("pod %s: %s", p.name, p.ended)
 		}
 	}
@@ -543,5 +511,6 @@ func (c *Controller) remove(ctx context.Context, j *job) {
 	}
 	c.mu.Lock()
 	j.deleting = true
+	c.recount()
 	c.mu.Unlock()
 }

@@ -282,7 +282,7 @@ func TestLostAnswer(t *testing.T) {
 	w := newWorld(t, Config{Burst: 100})
 	w.want = []dispatch.Demand{demand("r1", "data", 3, 0)}
 	w.step(time.Second)
-	w.c.jobs = map[key]*job{} // as if nobody had heard
+	w.c.jobs, w.c.counted = map[key]*job{}, nil // as if nobody had heard
 	w.expect("it is there already", time.Minute, "create "+first+" 3, get "+first)
 	w.expect("and counts", time.Minute, "")
 }

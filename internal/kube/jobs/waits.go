@@ -172,8 +172,8 @@ const failedCreate = "FailedCreate"
 // has reports whether there is a pod of a kind that has not ended; the lock is
 // held.
 func (c *Controller) has(k key) bool {
-	for _, p := range c.pods {
-		if p.key == k && !p.over {
+	for p := range c.podsOf(k) {
+		if !p.over {
 			return true
 		}
 	}
@@ -186,8 +186,8 @@ func (c *Controller) bare(j *job) bool {
 	if !j.empty || j.finished || j.deleting || j.suspended {
 		return false
 	}
-	for _, p := range c.pods {
-		if p.key == j.key && p.job == j.name {
+	for p := range c.podsOf(j.key) {
+		if p.job == j.name {
 			return false
 		}
 	}
@@ -198,8 +198,8 @@ func (c *Controller) bare(j *job) bool {
 // them whose events may say more; the lock is held.
 func (c *Controller) troubleOf(k key, now time.Duration) (why string, mute *pod) {
 	idle := ""
-	for _, p := range c.pods {
-		if p.key != k || now-p.since < waitsAfter {
+	for p := range c.podsOf(k) {
+		if now-p.since < waitsAfter {
 			continue
 		}
 		if p.over {

@@ -83,6 +83,7 @@ func (s jobSink) drop(obj any) {
 			delete(s.c.jobs, k)
 		}
 		delete(s.c.older, string(j.UID))
+		s.c.recount()
 		s.c.mu.Unlock()
 		s.c.stir()
 	}
@@ -94,12 +95,17 @@ func keyOf(o metav1.Object) key {
 
 // putJob notes how a Job is; the lock is held.
 func (c *Controller) putJob(j *batchv1.Job) {
+	c.recount()
 	k := keyOf(j)
 	n := numberOf(j.Name)
 	newest := c.jobs[k]
 	x := newest
-	if newest != nil && newest.uid != string(j.UID) {
+	if newest == nil || newest.uid != string(j.UID) {
 		x = c.older[string(j.UID)]
+	}
+	if newest == nil && x != nil { // the one after it was deleted
+		delete(c.older, x.uid)
+		c.jobs[k] = x
 	}
 	if x == nil {
 		x = &job{key: k, namespace: j.Namespace, name: j.Name, uid: string(j.UID), number: n, since: c.d.Clock.Mono(), made: j.CreationTimestamp.Time}
@@ -213,8 +219,9 @@ func (s podSink) put(obj any) {
 	x := c.pods[at]
 	if x == nil {
 		x = &pod{key: keyOf(p), namespace: p.Namespace, name: p.Name, job: p.Labels[batchv1.JobNameLabel], since: c.d.Clock.Mono()}
-		c.pods[at] = x
+		c.keep(at, x)
 	}
+	c.recount()
 	ended := x.look(p, c.d.Clock.Mono())
 	c.missed(p.Namespace, x.trouble)
 	c.mu.Unlock()
@@ -232,8 +239,8 @@ func (s podSink) drop(obj any) {
 	c := s.c
 	c.mu.Lock()
 	at := p.Namespace + "/" + p.Name
-	x := c.pods[at]
-	delete(c.pods, at)
+	x := c.lose(at)
+	c.recount()
 	c.mu.Unlock()
 	if x != nil && !x.over {
 		c.d.Teller.Gone(x.run, x.class, x.name, "it was deleted")

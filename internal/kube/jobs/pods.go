@@ -1,0 +1,84 @@
+package jobs
+
+import "iter"
+
+// keep notes a pod; the lock is held.
+func (c *Controller) keep(at string, p *pod) {
+	c.pods[at] = p
+	if c.kin[p.key] == nil {
+		c.kin[p.key] = map[string]*pod{}
+	}
+	c.kin[p.key][at] = p
+}
+
+// lose forgets a pod and returns it, nil when it was not known; the lock is held.
+func (c *Controller) lose(at string) *pod {
+	p := c.pods[at]
+	if p == nil {
+		return nil
+	}
+	delete(c.pods, at)
+	delete(c.kin[p.key], at)
+	if len(c.kin[p.key]) == 0 {
+		delete(c.kin, p.key)
+	}
+	return p
+}
+
+// podsOf are those of one kind. There are thousands of kinds where there are
+// many small runs, and nearly everything is asked of one; the lock is held.
+func (c *Controller) podsOf(k key) iter.Seq[*pod] {
+	return func(yield func(*pod) bool) {
+		for _, p := range c.kin[k] {
+			if !yield(p) {
+				return
+			}
+		}
+	}
+}
+
+// tally counts the pods that are there or will be.
+type tally struct {
+	all     int
+	spaces  map[string]int
+	pending int
+	live    map[key]int // that Jobs have, or will
+	lost    map[key]int
+	running map[key]int
+}
+
+// tally is not to be changed. It is counted once for all that is asked until
+// something is heard of a Job or a pod; the lock is held.
+func (c *Controller) tally() *tally {
+	if c.counted == nil {
+		c.counted = c.count()
+	}
+	return c.counted
+}
+
+// recount notes that something has changed; the lock is held.
+func (c *Controller) recount() { c.counted = nil }
+
+func (c *Controller) count() *tally {
+	t := &tally{spaces: map[string]int{}, live: map[key]int{}, lost: map[key]int{}, running: map[key]int{}}
+	for j := range c.all() {
+		if !j.finished && !j.deleting {
+			n := int(j.size - j.done)
+			t.live[j.key] += n
+			t.all += n
+			t.spaces[j.namespace] += n
+		}
+	}
+	for _, p := range c.pods {
+		switch {
+		case p.over:
+		case p.lost:
+			t.lost[p.key]++
+		case p.running:
+			t.running[p.key]++
+		case p.pending:
+			t.pending++
+		}
+	}
+	return t
+}
