@@ -1,7 +1,6 @@
 package kube_test
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
 	"net/http/httptest"
@@ -12,8 +11,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +19,7 @@ import (
 	"cairn.dev/cairn/internal/kube/install"
 	"cairn.dev/cairn/test/cluster"
 	"cairn.dev/cairn/test/images"
+	"cairn.dev/cairn/test/program"
 )
 
 // served is cairn serve as a process outside of its cluster, which knows it by
@@ -36,10 +34,7 @@ type served struct {
 	secret  string
 	client  *client.Client
 
-	cmd    *exec.Cmd
-	exited chan struct{}
-	mu     sync.Mutex
-	log    []string // the last lines it said
+	process *program.Process // the present life
 }
 
 // newServed starts both. work is added to the key work of the configuration,
@@ -113,50 +108,19 @@ var adminSecret = regexp.MustCompile(`cairn_admin_\S+`)
 // start begins a life, and waits until it serves.
 func (s *served) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(s.bin, "serve", "--config", filepath.Join(s.dir, "cairn.yaml"))
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd := exec.Command(s.bin, "serve", "--config", filepath.Join(s.dir, "cairn.yaml"))
 	said, err := os.Create(filepath.Join(s.dir, "said"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer said.Close()
-	s.cmd.Stdout = said
-	stderr, err := s.cmd.StderrPipe()
+	cmd.Stdout = said
+	s.process = program.Start(s.t, cmd, nil)
+	address, err := s.process.Address()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	address, exited := make(chan string, 1), make(chan struct{})
-	s.exited = exited
-	cmd := s.cmd
-	go func() {
-		defer close(exited)
-		lines := bufio.NewScanner(stderr)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			var l struct{ Msg, Address string }
-			if json.Unmarshal(lines.Bytes(), &l) == nil && l.Msg == "cairn serves" {
-				address <- strings.TrimPrefix(l.Address, "http://")
-			}
-			s.mu.Lock()
-			if s.log = append(s.log, lines.Text()); len(s.log) > 60 {
-				s.log = s.log[1:]
-			}
-			s.mu.Unlock()
-		}
-		_ = cmd.Wait()
-	}()
-	s.t.Cleanup(func() { _ = cmd.Process.Kill(); <-exited })
-	select {
-	case a := <-address:
-		s.door.lead(a)
-	case <-exited:
-		s.t.Fatalf("cairn did not start:\n%s", s.output())
-	case <-time.After(time.Minute):
-		s.t.Fatalf("cairn does not say its address:\n%s", s.output())
-	}
+	s.door.lead(address)
 	if s.secret == "" { // it was shown before it serves, this once
 		b, err := os.ReadFile(said.Name())
 		if err != nil {
@@ -167,16 +131,7 @@ func (s *served) start() {
 }
 
 // kill ends it as the kernel does when there is no memory left.
-func (s *served) kill() {
-	_ = s.cmd.Process.Kill()
-	<-s.exited
-}
-
-func (s *served) output() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Join(s.log, "\n")
-}
+func (s *served) kill() { s.process.Kill() }
 
 // pushes is an address that takes pushes to its registry without a password.
 func (s *served) pushes() string {
@@ -198,7 +153,7 @@ func (s *served) ran(id string, within time.Duration) wire.Run {
 			return r
 		}
 		if time.Now().After(end) {
-			s.t.Fatalf("run %s has not ended after %v: %+v, %v\n%s\n%s", id, within, r, err, s.cluster.Kubectl("get", "jobs,pods", "-A", "-o", "wide"), s.output())
+			s.t.Fatalf("run %s has not ended after %v: %+v, %v\n%s\n%s", id, within, r, err, s.cluster.Kubectl("get", "jobs,pods", "-A", "-o", "wide"), s.process.Output())
 		}
 	}
 }
