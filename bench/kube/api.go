@@ -76,6 +76,41 @@ func (a *api) get(ctx context.Context, path string, into any) error {
 	return json.Unmarshal(b, into)
 }
 
+// watch hands on the objects of a watch, those that are there already included,
+// until it ends, as watches do.
+func (a *api) watch(ctx context.Context, path string, each func(json.RawMessage) error) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, a.base+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+a.token)
+	patient := http.Client{Transport: a.http.Transport}
+	resp, err := patient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", path, resp.Status)
+	}
+	for d := json.NewDecoder(resp.Body); ; {
+		var e struct {
+			Type   string
+			Object json.RawMessage
+		}
+		switch err := d.Decode(&e); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		case e.Type == "ADDED" || e.Type == "MODIFIED":
+			if err := each(e.Object); err != nil {
+				return err
+			}
+		}
+	}
+}
+
 // writes are requests that change something, by verb and resource.
 type writes map[string]int
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -27,15 +28,13 @@ type players struct {
 	err     error // the first
 }
 
-type podList struct {
-	Items []struct {
-		Metadata struct{ Name, Namespace, UID string }
-		Spec     struct {
-			Containers []struct {
-				Name string
-				Args []string
-				Env  []variable
-			}
+type podOf struct {
+	Metadata struct{ Name, Namespace, UID string }
+	Spec     struct {
+		Containers []struct {
+			Name string
+			Args []string
+			Env  []variable
 		}
 	}
 }
@@ -72,41 +71,48 @@ func (p *players) expand(ctx context.Context, namespace string, list []variable)
 	return env
 }
 
-// play looks for pods that run, until ctx ends, and plays their workers.
+// play looks for pods that run, until ctx ends, and plays their workers. It
+// watches, as kubelets do: to list them again and again would burden the API
+// server as nothing does in a real cluster.
 func (p *players) play(ctx context.Context) {
 	defer p.wg.Wait()
-	for ctx.Err() == nil {
-		var l podList
-		if err := p.api.get(ctx, "/api/v1/pods?resourceVersion=0&fieldSelector=status.phase%3DRunning&labelSelector="+jobs.LabelRun, &l); err != nil {
-			p.fail(ctx, err)
-		}
-		for _, x := range l.Items {
-			if p.has[x.Metadata.UID] {
-				continue
+	for ctx.Err() == nil { // an API server ends watches after some minutes
+		p.fail(ctx, p.api.watch(ctx, "/api/v1/pods?watch=1&fieldSelector=status.phase%3DRunning&labelSelector="+jobs.LabelRun, func(b json.RawMessage) error {
+			var x podOf
+			if err := json.Unmarshal(b, &x); err != nil {
+				return err
 			}
-			p.has[x.Metadata.UID] = true
-			env, pool := map[string]string{}, ""
-			for _, c := range x.Spec.Containers {
-				if c.Name != jobs.Main {
-					continue
-				}
-				env = p.expand(ctx, x.Metadata.Namespace, c.Env)
-				for _, a := range c.Args {
-					if v, ok := strings.CutPrefix(a, "-pool="); ok {
-						pool = v
-					}
-				}
-			}
-			p.wg.Go(func() {
-				err := act(ctx, worker.Config{Name: x.Metadata.Name, Pool: pool}, env["CAIRN_SERVER"], env["CAIRN_TOKEN"])
-				if err == nil {
-					_, err = p.api.do(ctx, http.MethodPatch, fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/status", x.Metadata.Namespace, x.Metadata.Name), succeeded(jobs.Main))
-				}
-				p.fail(ctx, err)
-			})
-		}
-		_ = clock.Sleep(ctx, clock.Real(), 100*time.Millisecond)
+			p.begin(ctx, x)
+			return nil
+		}))
 	}
+}
+
+// begin plays the worker of a pod, if it does not do so already.
+func (p *players) begin(ctx context.Context, x podOf) {
+	if p.has[x.Metadata.UID] {
+		return
+	}
+	p.has[x.Metadata.UID] = true
+	env, pool := map[string]string{}, ""
+	for _, c := range x.Spec.Containers {
+		if c.Name != jobs.Main {
+			continue
+		}
+		env = p.expand(ctx, x.Metadata.Namespace, c.Env)
+		for _, a := range c.Args {
+			if v, ok := strings.CutPrefix(a, "-pool="); ok {
+				pool = v
+			}
+		}
+	}
+	p.wg.Go(func() {
+		err := act(ctx, worker.Config{Name: x.Metadata.Name, Pool: pool}, env["CAIRN_SERVER"], env["CAIRN_TOKEN"])
+		if err == nil {
+			_, err = p.api.do(ctx, http.MethodPatch, fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/status", x.Metadata.Namespace, x.Metadata.Name), succeeded(jobs.Main))
+		}
+		p.fail(ctx, err)
+	})
 }
 
 // act is a worker, until it is told to leave.

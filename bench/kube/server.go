@@ -86,8 +86,10 @@ func serve(text string) error {
 	if err != nil {
 		return err
 	}
+	pulse := kube.NewPulse(clock.Real())
+	api.Wrap(pulse.Wrap)
 	pods, err := jobs.New(jobs.Config{Cluster: poolName, REST: api, Server: cfg.URL, Worker: cfg.Worker, FindImageVolume: !cfg.Copy, MaxPerRun: cfg.Pods, Linger: time.Second},
-		jobs.Deps{Demander: tasks, Teller: tasks, Clock: clock.Real(), Log: log,
+		jobs.Deps{Demander: tasks, Teller: tasks, Ease: pulse.Ease, Clock: clock.Real(), Log: log,
 			Live: func(_ context.Context, run string) (bool, error) { return server.Live(run), nil }})
 	if err != nil {
 		return err
@@ -95,7 +97,7 @@ func serve(text string) error {
 	told := &ends{}
 	watched := rest.CopyConfig(api)
 	watched.Wrap(told.wrap)
-	if objects, err = controller.New(controller.Config{Cluster: poolName, REST: watched}, controller.Deps{Server: server, Clock: clock.Real(), Log: log}); err != nil {
+	if objects, err = controller.New(controller.Config{Cluster: poolName, REST: watched}, controller.Deps{Server: server, Ease: pulse.Ease, Clock: clock.Real(), Log: log}); err != nil {
 		return err
 	}
 	m := &marks{holds: server.Holds, seen: map[string]bool{}, more: make(chan struct{})}

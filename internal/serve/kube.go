@@ -52,6 +52,8 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
+	pulse := kube.NewPulse(s.deps.Clock)
+	api.Wrap(pulse.Wrap)
 	secret, err := access.SigningKey(s.dir.Path("pods.secret"))
 	if err != nil {
 		return nil, err
@@ -82,7 +84,7 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 		jc.Namespace = kube.Namespace()
 	}
 	c.jobs, err = jobs.New(jc, jobs.Deps{Demander: c.dispatch, Teller: c.dispatch,
-		Images: images.New(images.Config{Own: own, Secrets: c, Clock: s.deps.Clock}), Clock: s.deps.Clock, Log: s.log,
+		Images: images.New(images.Config{Own: own, Secrets: c, Clock: s.deps.Clock}), Ease: pulse.Ease, Clock: s.deps.Clock, Log: s.log,
 		Live:   func(_ context.Context, run string) (bool, error) { return w.server.Live(run), nil },
 		Failed: w.failed,
 		Waits:  func(run string) { c.resources.Changed(run) }})
@@ -90,7 +92,7 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 		return nil, err
 	}
 	c.resources, err = controller.New(controller.Config{Cluster: k.Name, REST: api, Namespaces: k.Namespaces, Argo: k.Argo, URL: s.cfg.ExternalURL},
-		controller.Deps{Server: w.server, Waits: c.jobs.Waits, Place: c.place, Clock: s.deps.Clock, Log: s.log})
+		controller.Deps{Server: w.server, Waits: c.jobs.Waits, Place: c.place, Ease: pulse.Ease, Clock: s.deps.Clock, Log: s.log})
 	return c, err
 }
 

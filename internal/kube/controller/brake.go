@@ -13,6 +13,7 @@ import (
 type brake struct {
 	every time.Duration // between two writes
 	burst int
+	ease  func() float64 // the part of it that is taken now; nil: all
 
 	mu      sync.Mutex
 	next    time.Duration // the first turn that is free, as if there had been no rest
@@ -53,4 +54,10 @@ func (b *brake) free(now time.Duration, burst int) time.Duration {
 }
 
 // take takes a turn; the lock is held.
-func (b *brake) take(now time.Duration) { b.next = max(b.next, now) + b.every }
+func (b *brake) take(now time.Duration) {
+	every := b.every
+	if b.ease != nil {
+		every = time.Duration(float64(every) / b.ease())
+	}
+	b.next = max(b.next, now) + every
+}

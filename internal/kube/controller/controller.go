@@ -120,6 +120,9 @@ type Deps struct {
 	// Place says which pod has a task of a run, or had it, and on which node; ""
 	// for what is not known. It may be nil.
 	Place func(run, namespace, task string) (pod, node string)
+	// Ease is the part of what may be written a second that is written now, above
+	// 0 to 1: less while the API server is slow. It may be nil: always all.
+	Ease  func() float64
 	Clock clock.Clock
 	Log   *slog.Logger
 }
@@ -162,10 +165,13 @@ func New(cfg Config, d Deps) (*Controller, error) {
 	if cfg.Workers <= 0 {
 		cfg.Workers = 8
 	}
+	if d.Ease == nil {
+		d.Ease = func() float64 { return 1 }
+	}
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), kinds: kinds(), queue: newQueue(d.Clock), patience: callTimeout, brake: brake{every: time.Second / writesPerSecond, burst: writesAtOnce},
+	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), kinds: kinds(), queue: newQueue(d.Clock), patience: callTimeout, brake: brake{every: time.Second / writesPerSecond, burst: writesAtOnce, ease: d.Ease},
 		watches: map[*kind]*watch{}, records: map[ref]*record{}, runs: map[string]owner{}, gone: map[ref][]string{}}
 	r := rest.CopyConfig(cfg.REST)
 	r.QPS, r.Burst = cfg.Rate, int(2*cfg.Rate)
