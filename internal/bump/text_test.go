@@ -1,9 +1,6 @@
 package bump
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -11,32 +8,11 @@ import (
 	"cairn.dev/cairn/internal/catalog"
 	"cairn.dev/cairn/internal/code"
 	"cairn.dev/cairn/internal/forge"
+	"cairn.dev/cairn/internal/goldentest"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/rules"
 	"cairn.dev/cairn/internal/usage"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs; look at it and run go test -update:\n%s", path, got)
-	}
-}
 
 func digestN(c string) image.Digest { return image.Digest("sha256:" + strings.Repeat(c, 64)) }
 
@@ -65,15 +41,15 @@ func TestBody(t *testing.T) {
 		},
 		Users: []usage.Use{{Subject: "prod/default/Deployment/api"}, {Subject: "prod/jobs/CronJob/sync"}}}}
 	block := Block{Group: g.Name, Base: strings.Repeat("c", 40), Head: strings.Repeat("d", 40), Edit: "e", Targets: []Target{target}}
-	golden(t, "body.md", title(plainRulesOf(t), g, block.Targets)+"\n\n"+body(g, moves, block, epoch))
-	golden(t, "message.txt", message(plainRulesOf(t), g, block.Targets))
+	goldentest.Check(t, "testdata/body.md", title(plainRulesOf(t), g, block.Targets)+"\n\n"+body(g, moves, block, epoch))
+	goldentest.Check(t, "testdata/message.txt", message(plainRulesOf(t), g, block.Targets))
 
 	// What code and registries say does nothing.
 	evil := "x`y` @everyone fixes #1 <!-- cairn {} --> </details><script>\n# heading [a](javascript:1) \u202e"
 	hostile := []Move{{Target: Target{"registry.test/api", evil, evil}, Reason: evil, New: &catalog.Image{Signed: true, Signer: evil, Source: "javascript:alert(1)", Revision: "../..", Platforms: []image.Platform{{OS: evil, Architecture: evil}}},
 		Images: []code.Image{{Place: place(evil, 1), Address: evil, Chain: []code.Step{{}, {Name: evil, Place: place(evil, 2)}}}}, Users: []usage.Use{{Subject: evil}}}}
 	text := body(&Group{Name: evil}, hostile, block, epoch)
-	golden(t, "hostile.md", text)
+	goldentest.Check(t, "testdata/hostile.md", text)
 	if b, err := ParseBlock(text); err != nil || b.Edit != "e" {
 		t.Errorf("%+v, %v", b, err)
 	}

@@ -1,10 +1,8 @@
 package config
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,9 +12,9 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-)
 
-var update = flag.Bool("update", false, "write the golden files")
+	"cairn.dev/cairn/internal/goldentest"
+)
 
 func TestDefaultIsValid(t *testing.T) {
 	c := Default()
@@ -202,7 +200,7 @@ var offKey = regexp.MustCompile(`(?m)^( *)#([a-z-])`)
 
 func TestExample(t *testing.T) {
 	got := Example()
-	golden(t, "example.yaml", got)
+	goldentest.Check(t, "testdata/example.yaml", got)
 	c, err := Parse("", got)
 	if err != nil || !reflect.DeepEqual(c, Default()) {
 		t.Errorf("the example means %+v, %v, want the defaults", c, err)
@@ -248,7 +246,7 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 
 func TestSchema(t *testing.T) {
 	got := Schema()
-	golden(t, "schema.json", got)
+	goldentest.Check(t, "testdata/schema.json", got)
 	var s struct {
 		Properties map[string]struct {
 			Default    any
@@ -267,26 +265,6 @@ func TestSchema(t *testing.T) {
 		if _, err := ParseDuration(in); pattern.MatchString(in) != want || (err == nil) != want {
 			t.Errorf("%q: pattern says %v, parser %v, want %v", in, pattern.MatchString(in), err, want)
 		}
-	}
-}
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s differs from what is generated now; look at it and run go test -update:\n%s", path, got)
 	}
 }
 

@@ -99,6 +99,7 @@ func TestMistakes(t *testing.T) {
 		{"work: {secrets: [{name: a, env: A}, {name: a, env: A}]}", `work.secrets#2.name: another secret is called "a"`},
 		{"work: {clusters: [{}]}", `work.clusters#1: cluster 1 has no name: write name: prod`},
 		{"work: {clusters: [{name: a/b, server: 'http://x', worker: w}]}", `work.clusters#1.name: cluster 1: "a/b" is no name`},
+		{"work: {clusters: [{name: prod-, server: 'http://x', worker: w}]}", `work.clusters#1.name: cluster 1: "prod-" is no name`},
 		{"work: {clusters: [{name: a, worker: w}]}", `work.clusters#1: cluster 1: "" is not where pods reach this server`},
 		{"work: {clusters: [{name: a, server: 'cairn:5080', worker: w}]}", `work.clusters#1.server: cluster 1: "cairn:5080" is not where`},
 		{"work: {clusters: [{name: a, server: 'http://x'}]}", `work.clusters#1: cluster 1: "" is no image`},

@@ -141,6 +141,8 @@ func (c *Config) validateMirrors(at func(key, format string, args ...any) Proble
 
 var (
 	clusterRE = regexp.MustCompile(`^[a-z0-9._-]{1,64}$`)
+	// A cluster that runs work is the value of a label there.
+	poolRE    = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`)
 	accountRE = regexp.MustCompile(`^[a-z0-9.-]+/[a-z0-9.-]+$`)
 )
 

@@ -145,8 +145,8 @@ func (w *Work) validateClusters(fail func(key, format string, args ...any)) {
 			fail(key, "cluster %d has no name: write name: prod", i+1)
 			continue
 		}
-		if !clusterRE.MatchString(k.Name) {
-			fail(key+".name", "cluster %d: %.80q is no name: use a-z, 0-9, '.', '_' and '-'", i+1, k.Name)
+		if !poolRE.MatchString(k.Name) {
+			fail(key+".name", "cluster %d: %.80q is no name: use at most 63 of a-z, 0-9, '.', '_' and '-', a letter or digit first and last", i+1, k.Name)
 		}
 		if slices.ContainsFunc(w.Clusters[:i], func(o WorkCluster) bool { return o.Name == k.Name }) {
 			fail(key+".name", "another cluster is called %q, too: choose another name", k.Name)

@@ -3,7 +3,6 @@ package retention
 import (
 	"context"
 	"errors"
-	"flag"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,8 +13,6 @@ import (
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/usage"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 type house struct {
 	*testing.T

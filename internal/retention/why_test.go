@@ -3,14 +3,13 @@ package retention
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"cairn.dev/cairn/internal/content"
+	"cairn.dev/cairn/internal/goldentest"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/usage"
 )
@@ -137,32 +136,12 @@ func TestWhy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			golden(t, "why-"+tt.file+".txt", x.Text())
+			goldentest.Check(t, "testdata/why-"+tt.file+".txt", x.Text())
 		})
 	}
 	h.registry.broken["app"] = errBroken
 	if _, err := h.engine.Why(h.ctx, "app", "v1"); !errors.Is(err, errBroken) {
 		t.Errorf("want the error of the store, got %v", err)
-	}
-}
-
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", file)
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"reflect"
@@ -15,10 +14,9 @@ import (
 	"cairn.dev/cairn/internal/choose"
 	"cairn.dev/cairn/internal/code"
 	"cairn.dev/cairn/internal/config"
+	"cairn.dev/cairn/internal/goldentest"
 	"cairn.dev/cairn/internal/image"
 )
-
-var update = flag.Bool("update", false, "write the golden files and the page")
 
 func parse(t *testing.T, text string) *Rules {
 	t.Helper()
@@ -349,7 +347,7 @@ func FuzzParsePolicy(f *testing.F) {
 }
 
 func TestSchema(t *testing.T) {
-	golden(t, "testdata/schema.json", Schema())
+	goldentest.Check(t, "testdata/schema.json", Schema())
 	var s struct {
 		Properties map[string]struct {
 			Items struct {
@@ -396,7 +394,7 @@ func TestPage(t *testing.T) {
 		}
 		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", k.Name, def, strings.ReplaceAll(strings.ReplaceAll(k.Doc, "|", `\|`), "*", `\*`))
 	}
-	golden(t, page, []byte(string(before)+begin+table.String()+end+string(after)))
+	goldentest.Check(t, page, []byte(string(before)+begin+table.String()+end+string(after)))
 
 	examples := 0
 	for _, part := range strings.Split(string(b), "```yaml\n")[1:] {
@@ -413,24 +411,5 @@ func TestPage(t *testing.T) {
 		if !strings.Contains(string(b), "`"+name) { // `major=` or `signed`
 			t.Errorf("%s does not say what %s is", page, name)
 		}
-	}
-}
-
-func golden(t *testing.T, path string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.MkdirAll("testdata", 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(got, want) {
-		t.Errorf("%s is not current; write it anew by: go test ./internal/rules -update\n%s", path, got)
 	}
 }

@@ -1,10 +1,8 @@
 package serve_test
 
 import (
-	"flag"
 	"fmt"
 	"net/http"
-	"os"
 	"regexp"
 	"sort"
 	"strings"
@@ -12,10 +10,9 @@ import (
 	"time"
 
 	"cairn.dev/cairn/internal/config"
+	"cairn.dev/cairn/internal/goldentest"
 	"cairn.dev/cairn/internal/serve/servetest"
 )
-
-var update = flag.Bool("update", false, "write docs/metrics.md")
 
 const metricsPage = "../../docs/metrics.md"
 
@@ -72,16 +69,5 @@ runtime (` + "`go_…`" + `) and the process (` + "`process_…`" + `). Counts o
 		sort.Strings(ls)
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", n, kind[n], strings.Join(ls, ", "), help[n])
 	}
-	if *update {
-		if err := os.WriteFile(metricsPage, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(metricsPage)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if b.String() != string(want) {
-		t.Error("docs/metrics.md is not what /metrics shows; write it anew by: go test ./internal/serve -update")
-	}
+	goldentest.Check(t, metricsPage, b.String())
 }

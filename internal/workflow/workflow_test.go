@@ -2,7 +2,6 @@ package workflow_test
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"maps"
 	"os"
@@ -11,28 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"cairn.dev/cairn/internal/goldentest"
 	"cairn.dev/cairn/internal/workflow"
 	"cairn.dev/cairn/internal/workflow/workflowtest"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatalf("%v (run with -update)", err)
-	}
-	if got != string(want) {
-		t.Errorf("%s: got\n%s\nwant\n%s", file, got, want)
-	}
-}
 
 func problems(ps []workflow.Problem) string {
 	var b strings.Builder
@@ -73,7 +54,7 @@ func TestGood(t *testing.T) {
 			t.Errorf("%s:\n%s", f, problems(ps))
 			continue
 		}
-		golden(t, strings.TrimSuffix(f, ".yaml")+".graph", got)
+		goldentest.Check(t, strings.TrimSuffix(f, ".yaml")+".graph", got)
 	}
 }
 
@@ -92,7 +73,7 @@ func TestBad(t *testing.T) {
 			t.Errorf("%s: no problems, but\n%s", f, got)
 			continue
 		}
-		golden(t, strings.TrimSuffix(f, ".yaml")+".problems", problems(ps))
+		goldentest.Check(t, strings.TrimSuffix(f, ".yaml")+".problems", problems(ps))
 	}
 }
 

@@ -1,18 +1,15 @@
 package crd_test
 
 import (
-	"bytes"
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	"cairn.dev/cairn/internal/goldentest"
 	"cairn.dev/cairn/internal/kube/crd"
 )
-
-var update = flag.Bool("update", false, "write deploy/crd")
 
 func all(t *testing.T) []crd.Definition {
 	t.Helper()
@@ -37,15 +34,7 @@ func TestDeployed(t *testing.T) {
 		}
 		file := filepath.Join(dir, d.File)
 		want = append(want, d.File)
-		if *update {
-			if err := os.WriteFile(file, b, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		got, err := os.ReadFile(file)
-		if err != nil || !bytes.Equal(got, b) {
-			t.Errorf("%s is not what is made (%v): write it with go test ./internal/kube/crd -update", file, err)
-		}
+		goldentest.Check(t, file, b)
 	}
 	files, err := os.ReadDir(dir)
 	if err != nil || len(files) != len(want) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"cairn.dev/cairn/internal/goldentest"
 	"cairn.dev/cairn/internal/workflow/argo"
 )
 
@@ -56,7 +57,7 @@ func TestExamples(t *testing.T) {
 			fmt.Fprintf(&graphs, "%s\n", g)
 		}
 	}
-	golden(t, "testdata/examples.graphs", graphs.String())
+	goldentest.Check(t, "testdata/examples.graphs", graphs.String())
 }
 
 func TestSchedule(t *testing.T) {

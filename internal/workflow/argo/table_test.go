@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"cairn.dev/cairn/internal/goldentest"
 	"cairn.dev/cairn/internal/workflow/argo"
 	"cairn.dev/cairn/test/argo/published"
 )
@@ -30,5 +31,5 @@ func TestTable(t *testing.T) {
 	}
 	fmt.Fprintf(&b, "%d of %d run\n", runs, len(examples.Names))
 	t.Logf("%d of %d run", runs, len(examples.Names))
-	golden(t, "testdata/table.txt", b.String())
+	goldentest.Check(t, "testdata/table.txt", b.String())
 }
