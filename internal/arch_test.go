@@ -98,7 +98,7 @@ var rooms = map[string][]string{
 	"internal/pool/source": {"internal/pool", "internal/clock", "internal/image", "internal/blob", "internal/content", "internal/mirror", "internal/upstream"},
 
 	// kube is work on Kubernetes: custom resources in, Jobs out.
-	"internal/kube":            {},
+	"internal/kube":            {"internal/clock"},
 	"internal/kube/crd":        {"internal/workflow"},
 	"internal/kube/install":    {"internal/kube/crd"},
 	"internal/kube/controller": {"internal/kube/crd", "internal/clock", "internal/task", "internal/work/…", "internal/workflow/…"},

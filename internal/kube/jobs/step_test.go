@@ -196,6 +196,19 @@ func (w *world) pod(job, name string, edit func(*corev1.Pod)) {
 
 const first = "cairn-r1-c-1"
 
+func TestEase(t *testing.T) {
+	w := newWorld(t, Config{MaxPerRun: 100, Rate: 10, Burst: 1})
+	ease := 0.2 // the API server is slow
+	w.c.d.Ease = func() float64 { return ease }
+	w.want = []dispatch.Demand{demand("r1", "data", 100, 0)}
+	w.expect("one, as the bucket holds", time.Second, "create "+first+" 1")
+	w.becomes(first, func(s *batchv1.JobStatus) { s.Active = 1 })
+	w.expect("two a second in place of ten: none yet", 400*time.Millisecond, "")
+	w.expect("and now", 100*time.Millisecond, "resize "+first+" 2")
+	ease = 1
+	w.expect("it is well again", 100*time.Millisecond, "resize "+first+" 3")
+}
+
 func TestGrow(t *testing.T) {
 	w := newWorld(t, Config{MaxPerRun: 8, Rate: 2, Burst: 5})
 	w.want = []dispatch.Demand{demand("r1", "data", 100, 0)}
