@@ -65,7 +65,7 @@ func (e *Error) Error() string { return fmt.Sprintf("--%s %.80q: %s", e.Option, 
 var (
 	labelRE   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	classRE   = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
-	clusterRE = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	clusterRE = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`) // it is the value of a label
 	imageRE   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}$`)
 	sizeRE    = regexp.MustCompile(`^[1-9][0-9]{0,8}(Mi|Gi|Ti)$`)
 	urlRE     = regexp.MustCompile(`^https?://[A-Za-z0-9._:\[\]-]+(/[A-Za-z0-9._~/-]*)?$`)
@@ -80,7 +80,7 @@ func (o Options) check() error {
 		cure          string
 	}{
 		{"namespace", o.Namespace, labelRE, false, "use a-z, 0-9 and '-'"},
-		{"cluster", o.Cluster, clusterRE, false, "use a-z, 0-9, '.', '_' and '-'"},
+		{"cluster", o.Cluster, clusterRE, false, "use a-z, 0-9, '.', '_' and '-', a letter or digit first and last"},
 		{"image", o.Image, imageRE, false, "write a reference such as registry.example.org/cairn:1.0"},
 		{"worker", o.Worker, imageRE, false, "write a reference such as registry.example.org/cairn-worker:1.0"},
 		{"storage", o.Storage, sizeRE, false, "write a size such as 10Gi"},
