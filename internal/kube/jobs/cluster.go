@@ -211,7 +211,11 @@ func (c *cluster) warning(ctx context.Context, namespace, kind, name string) (ev
 	}
 	var newest *corev1.Event
 	for i := range l.Items {
-		if e := &l.Items[i]; newest == nil || at(newest).Before(at(e)) {
+		e := &l.Items[i]
+		if kind == "Pod" && !hinders(e.Reason) {
+			continue
+		}
+		if newest == nil || at(newest).Before(at(e)) {
 			newest = e
 		}
 	}

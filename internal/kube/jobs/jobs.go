@@ -167,8 +167,8 @@ type api interface {
 	// deleteJob removes this Job, and none that was made under its name since.
 	deleteJob(ctx context.Context, namespace, name string, uid types.UID) error
 	restricted(ctx context.Context, namespace string) (bool, error)
-	// warning is the newest event of an object that is one; the zero event when
-	// there is none.
+	// warning is the newest event of an object that is one, of a pod one that
+	// [hinders]; the zero event when there is none.
 	warning(ctx context.Context, namespace, kind, name string) (event, error)
 }
 

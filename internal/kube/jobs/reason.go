@@ -123,6 +123,20 @@ func restarts(p *corev1.Pod, name string) bool {
 	return false
 }
 
+// hinders reports whether an event of this reason tells what keeps a pod from
+// starting. Clusters warn of much else, such as too many name servers or what a
+// policy would have wanted, beside which pods start once their images are there.
+func hinders(reason string) bool {
+	switch reason {
+	case "FailedScheduling", "FailedResourceClaimCreation", "FailedPrepareDynamicResources",
+		"FailedMount", "FailedMountOnFilesystemMismatch", "FailedAttachVolume", "FailedMapVolume",
+		"FailedCreatePodSandBox", "FailedPodSandBoxStatus", "NetworkNotReady",
+		"Failed", "FailedCreatePodContainer", "InspectFailed", "ErrImageNeverPull":
+		return true
+	}
+	return false
+}
+
 // fromEvent is what an event of a pod says that its status does not.
 func fromEvent(e event) reason {
 	missing := strings.Contains(e.message, "not found") && (strings.Contains(e.message, `secret "`) || strings.Contains(e.message, `configmap "`))

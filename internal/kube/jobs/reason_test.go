@@ -102,6 +102,17 @@ func TestCures(t *testing.T) {
 	}
 }
 
+// A pod whose image is long on its way is not ended for a warning that keeps no
+// pod from starting.
+func TestHinders(t *testing.T) {
+	for reason, want := range map[string]bool{"FailedMount": true, "FailedScheduling": true, "FailedCreatePodSandBox": true,
+		"MissingClusterDNS": false, "DNSConfigForming": false, "PolicyViolation": false, "": false} {
+		if got := hinders(reason); got != want {
+			t.Errorf("%q: %v, want %v", reason, got, want)
+		}
+	}
+}
+
 // A pod that only takes its time is no trouble, but who waits for it hears of it.
 func TestIdle(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
