@@ -94,5 +94,7 @@ func (p *Pulse) Ease() float64 {
 	if !p.heard || p.clock.Mono()-p.last > stale {
 		return 1
 	}
-	return max(least, min(1, float64(slow*p.rest())/float64(max(p.mean, 1))))
+	part := float64(slow*p.rest()) / float64(max(p.mean, 1))
+	// Squared: near its limit a server becomes slower by more than what is added.
+	return max(least, min(1, part*part))
 }

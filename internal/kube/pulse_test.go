@@ -56,7 +56,7 @@ func TestPulse(t *testing.T) {
 	ask(3, http.MethodPut, 60*ms)
 	ease("three may be chance", 1, 1)
 	ask(50, http.MethodPut, 80*ms)
-	ease("four times as long, half as much", 0.49, 0.52)
+	ease("four times as long, a quarter as much", 0.24, 0.27)
 	ask(50, http.MethodDelete, 10*time.Second)
 	ease("never nothing", 0.1, 0.1)
 	fake.Advance(6 * time.Second)
@@ -65,10 +65,10 @@ func TestPulse(t *testing.T) {
 	ask(50, http.MethodPost, 9*ms)
 	ease("what is quick is not slow", 1, 1)
 	// It has moved far away: after an hour that is how it is.
-	ask(6_000, http.MethodPost, 100*ms)
-	ease("ten minutes ago it was quick", 0.1, 0.11)
+	ask(6_000, http.MethodPost, 25*ms)
+	ease("it was quick lately", 0.15, 0.17)
 	ask(36_000, http.MethodPost, 100*ms)
 	ease("that is how it is", 1, 1)
 	ask(1_000, http.MethodPost, 400*ms)
-	ease("four times as long again", 0.49, 0.52)
+	ease("four times as long again", 0.24, 0.27)
 }
