@@ -182,65 +182,46 @@ func callsOf(t *testing.T) int {
 }
 
 // TestKilledAtEveryCall ends the process before and after each call to the
-// forge; the next one goes on.
+// forge; the next one goes on, with the database, and without: then the forge
+// alone has to be enough.
 func TestKilledAtEveryCall(t *testing.T) {
 	n := callsOf(t)
 	if n < 30 {
 		t.Fatalf("the story has only %d calls", n)
 	}
-	for _, late := range []bool{false, true} {
-		for at := range n {
-			g := ready(t)
-			m := g.mortal("a", nil, 0, "")
-			g.forge.Fail(func(c forgetest.Call) *forgetest.Fault {
-				if c.N == at {
-					*m.dead = true
-					return &forgetest.Fault{Err: errKilled, Late: late}
-				}
-				return m.silence()
-			})
-			m = g.settle(m, "a")
-			for _, s := range story() {
-				s.do(g)
-				m = g.settle(m, "a")
-				g.neverTwo()
-				if err := s.check(g); err != nil {
-					t.Fatalf("killed at call %d (late: %v): %s: %v", at, late, s.name, err)
-				}
+	for after, db := range map[string]string{"the database of before": "a", "an empty database": "b"} {
+		for _, late := range []bool{false, true} {
+			for at := range n {
+				killedAt(t, at, late, after, db)
 			}
-			m.closeDB()
 		}
 	}
 	t.Logf("killed before and after each of %d calls", n)
 }
 
-// TestKilledAndForgotten is the same with the database lost as well: the forge
-// alone has to be enough.
-func TestKilledAndForgotten(t *testing.T) {
-	n := callsOf(t)
-	for _, late := range []bool{false, true} {
-		for at := range n {
-			g := ready(t)
-			m := g.mortal("a", nil, 0, "")
-			g.forge.Fail(func(c forgetest.Call) *forgetest.Fault {
-				if c.N == at {
-					*m.dead = true
-					return &forgetest.Fault{Err: errKilled, Late: late}
-				}
-				return m.silence()
-			})
-			m = g.settle(m, "b")
-			for _, s := range story() {
-				s.do(g)
-				m = g.settle(m, "b")
-				g.neverTwo()
-				if err := s.check(g); err != nil {
-					t.Fatalf("killed at call %d (late: %v), with an empty database after it: %s: %v", at, late, s.name, err)
-				}
-			}
-			m.closeDB()
+// killedAt is the story with one kill at a call, after which it goes on with the
+// database of that name.
+func killedAt(t *testing.T, at int, late bool, after, db string) {
+	t.Helper()
+	g := ready(t)
+	m := g.mortal("a", nil, 0, "")
+	g.forge.Fail(func(c forgetest.Call) *forgetest.Fault {
+		if c.N == at {
+			*m.dead = true
+			return &forgetest.Fault{Err: errKilled, Late: late}
+		}
+		return m.silence()
+	})
+	m = g.settle(m, db)
+	for _, s := range story() {
+		s.do(g)
+		m = g.settle(m, db)
+		g.neverTwo()
+		if err := s.check(g); err != nil {
+			t.Fatalf("killed at call %d (late: %v), with %s after it: %s: %v", at, late, after, s.name, err)
 		}
 	}
+	m.closeDB()
 }
 
 // TestKilledAtEveryCommit ends the process around each commit of bump.db.
