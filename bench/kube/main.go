@@ -53,7 +53,7 @@ func main() {
 	flag.IntVar(&s.n, "n", 1000, "tasks, and workflows of one task")
 	flag.IntVar(&s.large, "large", 100_000, "tasks of the large workflow")
 	flag.IntVar(&s.samples, "samples", 30, "workflows whose first line is waited for")
-	flag.DurationVar(&s.patience, "patience", 2*time.Minute, "how long the large workflow may take on the real node; else it is not run there")
+	flag.DurationVar(&s.patience, "patience", 10*time.Minute, "how long the large workflow may take on the real node; else it is not run there")
 	flag.IntVar(&s.plain, "plain", 200, "pods of the plain Job on the real node, from which as many as tasks are reckoned; 0: none")
 	flag.IntVar(&s.many, "many", 1000, "workflows of one task with a Job each on the real node, which starts only so many pods a second")
 	only := flag.String("only", "", "only these, with commas: "+strings.Join(choices, ", "))
