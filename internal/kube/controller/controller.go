@@ -145,6 +145,7 @@ type Controller struct {
 	records map[ref]*record
 	runs    map[string]owner // whose run it is
 	gone    map[ref][]string // uids of deleted objects that were not dealt with
+	rivaled bool             // somebody was told that another server is here
 }
 
 // New makes a controller. It does not contact the API server.

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -154,19 +155,28 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{t: t, api: newAPIServer(t), runs: newRuns(), clock: clock.NewFake(time.Unix(3000, 0))}
-	var err error
-	if s.c, err = New(Config{Cluster: "prod", REST: &rest.Config{Host: s.api.URL, QPS: 1000}, Rate: 10_000}, Deps{Server: s.runs, Clock: s.clock}); err != nil {
-		t.Fatal(err)
-	}
+	s.c = s.controller(s.runs, nil)
 	return s
 }
 
-func (s *stage) run() {
+// controller is one more.
+func (s *stage) controller(r *runs, log *slog.Logger) *Controller {
+	s.t.Helper()
+	c, err := New(Config{Cluster: "prod", REST: &rest.Config{Host: s.api.URL, QPS: 1000}, Rate: 10_000}, Deps{Server: r, Clock: s.clock, Log: log})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
+
+func (s *stage) run() { s.start(s.c) }
+
+func (s *stage) start(c *Controller) {
 	ctx, end := context.WithCancel(s.t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = s.c.Run(ctx) }()
+	go func() { defer close(done); _ = c.Run(ctx) }()
 	s.t.Cleanup(func() { end(); <-done })
-	s.until("all is looked at", func() bool { return s.c.Ready() == nil })
+	s.until("all is looked at", func() bool { return c.Ready() == nil })
 }
 
 // until lets time pass until something has happened. What the processors do
@@ -428,4 +438,75 @@ func TestStatusApartNoLonger(t *testing.T) {
 	path, u := asked(crd.ArgoGroup, "a", "u1", nil)
 	s.api.put(path, u)
 	s.phase(path, "Running")
+}
+
+// Two servers that look after one cluster, by mistake: that is said, and they do
+// not write over each other without end, whether both run what comes or one
+// finds what is the other's.
+func TestTwoServers(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		t.Run(fmt.Sprint("late=", late), func(t *testing.T) {
+			s := newStage(t)
+			s.api.define(crd.Group, nil, "workflows")
+			other := newRuns()
+			other.info["theirs"] = &work.Info{} // so that runs have other names there
+			var said lines
+			log := slog.New(slog.NewTextHandler(&said, nil))
+			s.c.log = log
+			second := s.controller(other, log)
+			taken := func(r *runs, n int) bool {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return len(r.info) >= n
+			}
+			s.api.odd = func(w http.ResponseWriter, r *http.Request) bool {
+				if late || r.Method != http.MethodPatch || taken(s.runs, 1) && taken(other, 2) {
+					return false
+				}
+				fail(w, http.StatusServiceUnavailable, "")
+				return true
+			}
+			s.run()
+			if !late {
+				s.start(second)
+			}
+			path, u := asked(crd.Group, "a", "u1", nil)
+			s.api.put(path, u)
+			s.phase(path, "Running")
+			if late {
+				s.start(second)
+			}
+			for range 20 * 60 { // seconds
+				s.clock.Advance(time.Second)
+				time.Sleep(time.Millisecond)
+			}
+			s.api.mu.Lock()
+			n := s.api.patches
+			s.api.mu.Unlock()
+			if n > 20 {
+				t.Errorf("%d patches in twenty minutes", n)
+			}
+			if !late && !strings.Contains(said.String(), "another server looks after this cluster") {
+				t.Errorf("it was not said: %s", said.String())
+			}
+		})
+	}
+}
+
+// lines is what was logged.
+type lines struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

@@ -47,6 +47,9 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 		case finished(u) || u.GetDeletionTimestamp() != nil:
 			return 0, nil // its history has gone, as it does after a while
 		case claimed != "":
+			if d := c.seldom(rec); d > 0 {
+				return d, nil // whoever has the run may say otherwise, each time
+			}
 			p.lost, p.run.ID = true, claimed
 			return c.tell(ctx, r, rec, u, p)
 		default:
@@ -94,6 +97,11 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 	if d := rec.begun + settle - c.d.Clock.Mono(); rec.begun > 0 && d > 0 && !p.ended() {
 		return d, nil
 	}
+	if claimed, _ := stored(u); claimed != "" && claimed != rec.run {
+		if d := c.rival(r, rec, claimed); p.ended() || d > 0 {
+			return d, nil
+		}
+	}
 	if p.changed = rec.spec != "" && rec.spec != p.spec; p.changed {
 		p.spec = rec.spec
 	}
@@ -111,6 +119,30 @@ func (c *Controller) dealRun(ctx context.Context, r ref, rec *record, u *unstruc
 	}
 	p.samples = rec.samples
 	return c.tell(ctx, r, rec, u, p)
+}
+
+// rival deals with an object that has the status of a run which is not this
+// server's: another one looks after the cluster, too. It is said once, and the
+// two write over each other seldom. The result is for how long nothing is
+// written.
+func (c *Controller) rival(r ref, rec *record, run string) time.Duration {
+	c.mu.Lock()
+	said := c.rivaled
+	c.rivaled = true
+	c.mu.Unlock()
+	if !said {
+		c.log.Error("another server looks after this cluster, too: workflows are run twice; end one of them, or give each namespaces of its own (work.clusters[].namespaces)", "object", r.String(), "its_run", run, "run_here", rec.run)
+	}
+	return c.seldom(rec)
+}
+
+// seldom is for how long nothing is written to an object to which another server
+// writes.
+func (c *Controller) seldom(rec *record) time.Duration {
+	if rec.written == 0 {
+		return 0
+	}
+	return max(0, rec.written+slowest-c.d.Clock.Mono())
 }
 
 // tell writes the status of a Workflow.
