@@ -26,6 +26,7 @@ const (
 	believeFor = 5 * time.Minute
 	doubtFor   = 15 * time.Second
 	findWithin = 30 * time.Second
+	maxLooking = 16 // look-ups at a time
 )
 
 // image is what is known of the image of a shape, or that it is being found
@@ -83,6 +84,10 @@ func (c *Controller) find(ctx context.Context, w want, secrets []string) (img Im
 	if f != nil && (!f.done || now < f.until) {
 		return f.img, f.done, f.err
 	}
+	if c.looking >= maxLooking {
+		return Image{}, false, nil
+	}
+	c.looking++
 	for k, old := range c.finding {
 		if old.done && now >= old.until {
 			delete(c.finding, k)
@@ -95,6 +100,7 @@ func (c *Controller) find(ctx context.Context, w want, secrets []string) (img Im
 		defer end()
 		img, err := c.d.Images.Find(ctx, w.namespace, w.reference, secrets)
 		c.mu.Lock()
+		c.looking--
 		f.img, f.err, f.done, f.until = img, err, true, c.d.Clock.Mono()+believeFor
 		if err != nil {
 			f.until = c.d.Clock.Mono() + doubtFor

@@ -138,6 +138,7 @@ type Controller struct {
 	waits    map[string]wait         // by run
 	hindered map[string]string       // by run: why the API server has no Job of it
 	finding  map[want]*finding
+	looking  int // how many of those are going on
 	spaces   map[string]space
 	keys     map[string]time.Duration // of namespaces: until when they are believed to be there
 	missing  map[string]time.Duration // of namespaces whose pods miss theirs: when it is made again

@@ -1,9 +1,11 @@
 package jobs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -199,5 +201,43 @@ func TestCountedOnce(t *testing.T) {
 	w.pod(first, "p", func(p *corev1.Pod) { p.Status.Phase = corev1.PodRunning })
 	if w.c.tally().running[key{"r1", "c"}] != 1 {
 		t.Error("a pod runs, and is not counted")
+	}
+}
+
+// slow finds images when it is let.
+type slow struct {
+	let       chan struct{}
+	now, most atomic.Int64
+}
+
+func (s *slow) Find(context.Context, string, string, []string) (Image, error) {
+	s.most.Store(max(s.most.Load(), s.now.Add(1)))
+	<-s.let
+	s.now.Add(-1)
+	return Image{Command: []string{"sh"}}, nil
+}
+
+// Registries are asked for a few images at a time, however many runs wait for
+// theirs.
+func TestManyImages(t *testing.T) {
+	w := newWorld(t, Config{MaxPods: 100, Burst: 100})
+	s := &slow{let: make(chan struct{})}
+	w.c.d.Images = s
+	for i := range 100 {
+		x := demand(fmt.Sprint("r", i), "data", 1, 0)
+		x.Shape.Image, x.Shape.Entrypoint = fmt.Sprint("image", i), true
+		w.want = append(w.want, x)
+	}
+	w.step(time.Second)
+	w.step(time.Second)
+	close(s.let)
+	for begin := time.Now(); len(w.jobs) < 100; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatalf("%d Jobs were made", len(w.jobs))
+		}
+		w.step(0)
+	}
+	if n := s.most.Load(); n > maxLooking {
+		t.Errorf("%d look-ups at a time", n)
 	}
 }
