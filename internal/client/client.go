@@ -12,6 +12,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -130,6 +132,14 @@ func (e *Unreachable) Unwrap() error { return e.Err }
 
 // Hint is what to do about it.
 func (e *Unreachable) Hint() string {
+	switch {
+	case errors.As(e.Err, new(x509.HostnameError)):
+		return "call it by a name that its certificate is for, with --server or " + ServerVariable
+	case errors.As(e.Err, new(*tls.CertificateVerificationError)):
+		return "if the certificate is your own, have this machine trust who issued it, or name a file with the issuer's certificate in SSL_CERT_FILE"
+	case errors.Is(e.Err, http.ErrSchemeMismatch):
+		return "it speaks http there: name it by http:// in --server or " + ServerVariable
+	}
 	return "is `cairn serve` running there? Start it, or name another server with --server or " + ServerVariable
 }
 
@@ -270,6 +280,10 @@ func (c *Client) problem(method string, u *url.URL, resp *http.Response) error {
 		p.Detail = fmt.Sprintf("%s %s answered %s", method, u, resp.Status)
 		if resp.Header.Get("Docker-Distribution-Api-Version") == "" && resp.StatusCode == http.StatusNotFound {
 			p.Hint = "is this the address of a Cairn server? Name another with --server or " + ServerVariable
+		}
+		// What net/http says to whoever speaks http where https is served.
+		if u.Scheme == "http" && resp.StatusCode == http.StatusBadRequest && bytes.Contains(b, []byte("to an HTTPS server")) {
+			p.Hint = "it speaks https there: name it by https:// in --server or " + ServerVariable
 		}
 	}
 	if p.Hint == "" {

@@ -3,6 +3,7 @@ package client_test
 import (
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -116,6 +117,49 @@ func TestUnreachable(t *testing.T) {
 	var u *client.Unreachable
 	if !errors.As(err, &u) || u.Server != srv.URL || strings.Contains(u.Error(), "/api/v1") || !strings.Contains(u.Hint(), "cairn serve") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// TestWrongAddress: what answers is not what was asked for, and the cure is
+// another one than to start a server.
+func TestWrongAddress(t *testing.T) {
+	secure := httptest.NewUnstartedServer(http.NotFoundHandler())
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	trusting := secure.Client()
+	misnamed := trusting.Transport.(*http.Transport).Clone()
+	misnamed.TLSClientConfig.ServerName = "registry.example.net"
+	for name, c := range map[string]struct {
+		server string
+		http   *http.Client
+		hint   string
+	}{
+		"nobody trusts it":        {secure.URL, nil, "SSL_CERT_FILE"},
+		"its name is another":     {secure.URL, &http.Client{Transport: misnamed}, "a name that its certificate is for"},
+		"https where http is":     {"https" + strings.TrimPrefix(plain.URL, "http"), nil, "http://"},
+		"http where https is":     {"http" + strings.TrimPrefix(secure.URL, "https"), nil, "https://"},
+		"not a server of Cairn's": {plain.URL, nil, "is this the address"},
+	} {
+		cl, err := client.New(client.Config{Server: c.server, HTTP: c.http})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = cl.Version(t.Context())
+		var u *client.Unreachable
+		var p *wire.Problem
+		hint := ""
+		switch {
+		case errors.As(err, &u):
+			hint = u.Hint()
+		case errors.As(err, &p):
+			hint = p.Hint
+		}
+		if !strings.Contains(hint, c.hint) {
+			t.Errorf("%s: %v, with the hint %q, want %q", name, err, hint, c.hint)
+		}
 	}
 }
 

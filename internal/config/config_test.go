@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,6 +164,18 @@ func TestLoad(t *testing.T) {
 	c, err := Load(file)
 	if err != nil || c.Listen != "127.0.0.1:1" || c.Data != filepath.Join(dir, "here") {
 		t.Errorf("file: %+v, %v", c, err)
+	}
+	t.Chdir(dir)
+	if err := os.WriteFile("folders.yaml", []byte("work: {folders: [files, ../more]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err = Load("folders.yaml")
+	if want := []string{filepath.Join(wd, "files"), filepath.Join(filepath.Dir(wd), "more")}; err != nil || !slices.Equal(c.Work.Folders, want) {
+		t.Errorf("folders beside a file that is named from where we are: %q, %v, want %q", c.Work.Folders, err, want)
 	}
 	t.Setenv("CAIRN_LISTEN", "127.0.0.1:2")
 	t.Setenv("CAIRN_DATA", "there")

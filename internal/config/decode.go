@@ -77,6 +77,10 @@ func parse(name string, b []byte, env func(string) string) (*Config, error) {
 	for key, p := range files {
 		if from, ok := d.lines[key]; ok && from.env == "" && *p != "" && !filepath.IsAbs(*p) {
 			*p = filepath.Join(filepath.Dir(name), *p)
+			// Workflows name these folders, and do not know where we were started.
+			if abs, err := filepath.Abs(*p); err == nil && strings.HasPrefix(key, "work.folders") {
+				*p = abs
+			}
 		}
 	}
 	return c, nil
