@@ -120,6 +120,9 @@ func (x *Executor) Run(ctx context.Context, s Setting, j Job) task.Outcome {
 	} else {
 		end, why, err = s.Set.run(ctx, watch)
 	}
+	if errors.Is(err, errMemory) {
+		return Ended(ctx, outcome(keep.End{Exit: 128 + int(syscall.SIGKILL), Signal: int(syscall.SIGKILL)}, errMemory))
+	}
 	if err != nil {
 		return failed(whose(err))
 	}
@@ -260,7 +263,15 @@ func (x *Executor) watch(ctx context.Context, s Setting, p keep.Program, j Job, 
 	close(over)
 	watching.Wait()
 	readers.Wait()
-	if end.Signal == int(syscall.SIGKILL) && why == nil && s.Killed() > kills {
+	if why != nil || s.Killed() == kills {
+		return end, why, err
+	}
+	switch {
+	case err != nil:
+		// The keeper lives in the memory that its program has, and may be what the
+		// kernel chose: that is how the program ended, and not a lost worker.
+		err = fmt.Errorf("%w: %w", errMemory, err)
+	case end.Signal == int(syscall.SIGKILL):
 		why = errMemory
 	}
 	return end, why, err
