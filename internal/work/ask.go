@@ -9,6 +9,7 @@ import (
 
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work/machine"
+	"cairn.dev/cairn/internal/workflow"
 )
 
 // Bounds of what one worker may say at once, and hold.
@@ -35,6 +36,8 @@ type waiter struct {
 type lease struct {
 	run *run
 	machine.Lease
+	item workflow.Value // of a task that is one
+	list string         // where its item is to be read first; "": nowhere
 }
 
 // report is what one call says about one run, in the order of its saying.
@@ -319,7 +322,8 @@ func (c *commit) grant(to *waiter) (out []lease) {
 		now := s.d.Clock.Mono()
 		for _, l := range leases {
 			w.held[key{r, l}] = now
-			out = append(out, lease{r, l})
+			item, list := r.m.Item(l.Ref)
+			out = append(out, lease{r, l, item, list})
 		}
 		s.active += len(leases)
 		s.spaces[r.namespace] += len(leases)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 
@@ -53,6 +54,8 @@ type page struct {
 	ref   string
 	n     int
 	items []workflow.Value
+	ready chan struct{}
+	err   error
 }
 
 func newLists(b Blobs) *lists { return &lists{blobs: b} }
@@ -81,7 +84,7 @@ func (l *lists) index(ctx context.Context, ref string) (*table, error) {
 	t := &table{ref: ref, ready: make(chan struct{})}
 	l.tables = append([]*table{t}, l.tables[:min(len(l.tables), tables-1)]...)
 	l.mu.Unlock()
-	t.err = l.scan(ctx, t)
+	t.err = l.scan(context.WithoutCancel(ctx), t) // others wait for it
 	close(t.ready)
 	if t.err != nil {
 		l.mu.Lock()
@@ -239,17 +242,47 @@ func (l *lists) span(ctx context.Context, ref string, from, count uint32) ([]wor
 	return out, nil
 }
 
+// page finds a page, or reads it. Those who want the same one at the same time
+// wait for who came first: workers that ask one by one reach the end of a page
+// by the hundred.
 func (l *lists) page(ctx context.Context, ref string, n int) (*page, error) {
 	l.mu.Lock()
+	if p := l.find(ref, n); p != nil {
+		l.mu.Unlock()
+		select {
+		case <-p.ready:
+			return p, p.err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	p := &page{ref: ref, n: n, ready: make(chan struct{})}
+	l.pages = append([]*page{p}, l.pages[:min(len(l.pages), pages-1)]...)
+	l.mu.Unlock()
+	p.items, p.err = l.load(context.WithoutCancel(ctx), ref, n)
+	close(p.ready)
+	if p.err != nil { // it may go better the next time
+		l.mu.Lock()
+		l.pages = slices.DeleteFunc(l.pages, func(x *page) bool { return x == p })
+		l.mu.Unlock()
+	}
+	return p, p.err
+}
+
+// find is a page that is here or being read, nil if there is none; under the
+// lock. It is the last one to be forgotten.
+func (l *lists) find(ref string, n int) *page {
 	for i, p := range l.pages {
 		if p.n == n && p.ref == ref {
 			copy(l.pages[1:i+1], l.pages[:i])
 			l.pages[0] = p
-			l.mu.Unlock()
-			return p, nil
+			return p
 		}
 	}
-	l.mu.Unlock()
+	return nil
+}
+
+func (l *lists) load(ctx context.Context, ref string, n int) ([]workflow.Value, error) {
 	t, err := l.index(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -257,14 +290,7 @@ func (l *lists) page(ctx context.Context, ref string, n int) (*page, error) {
 	if n+1 >= len(t.marks) {
 		return nil, fmt.Errorf("the list has no item %d", n*pageSize)
 	}
-	p := &page{ref: ref, n: n}
-	if p.items, err = l.read(ctx, t, n); err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	l.pages = append([]*page{p}, l.pages[:min(len(l.pages), pages-1)]...)
-	l.mu.Unlock()
-	return p, nil
+	return l.read(ctx, t, n)
 }
 
 func (l *lists) read(ctx context.Context, t *table, n int) ([]workflow.Value, error) {

@@ -4,9 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"reflect"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 
 	"cairn.dev/cairn/internal/work/worktest"
 	"cairn.dev/cairn/internal/workflow"
@@ -84,6 +88,74 @@ func TestLongLists(t *testing.T) {
 		if _, err := l.item(t.Context(), ref, n); err == nil {
 			t.Errorf("%s: there is an item behind the last", form)
 		}
+	}
+}
+
+// slowBlobs opens nothing before it is let, or whoever asks has gone.
+type slowBlobs struct {
+	Blobs
+	let    chan struct{}
+	opened atomic.Int64
+}
+
+func (b *slowBlobs) Open(ctx context.Context, digest string) (io.ReadSeekCloser, error) {
+	b.opened.Add(1)
+	select {
+	case <-b.let:
+		return b.Blobs.Open(ctx, digest)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// A page that many want at once is read once, and is there for all even if the
+// first of them has gone.
+func TestPageOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, ref := listOf(t, formLines, "a\nb")
+		if _, err := l.index(t.Context(), ref); err != nil {
+			t.Fatal(err)
+		}
+		b := &slowBlobs{Blobs: l.blobs, let: make(chan struct{})}
+		l.blobs = b
+		first, leave := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		ask := func(ctx context.Context) {
+			wg.Go(func() {
+				if v, err := l.item(ctx, ref, 1); err != nil || v != "b" {
+					t.Errorf("%v (%v)", v, err)
+				}
+			})
+		}
+		ask(first)
+		synctest.Wait()
+		for range 20 {
+			ask(t.Context())
+		}
+		synctest.Wait()
+		leave()
+		close(b.let)
+		wg.Wait()
+		if n := b.opened.Load(); n != 1 {
+			t.Errorf("the list was opened %d times", n)
+		}
+	})
+}
+
+// A page that could not be read is read again.
+func TestPageAgain(t *testing.T) {
+	l, ref := listOf(t, formLines, "a\nb")
+	if _, err := l.index(t.Context(), ref); err != nil {
+		t.Fatal(err)
+	}
+	good := l.blobs
+	l.blobs = &worktest.Blobs{}
+	if v, err := l.item(t.Context(), ref, 1); err == nil {
+		t.Fatalf("%v of a list that is gone", v)
+	}
+	l.blobs = good
+	if v, err := l.item(t.Context(), ref, 1); err != nil || v != "b" {
+		t.Errorf("%v (%v)", v, err)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"cairn.dev/cairn/internal/task"
 	"cairn.dev/cairn/internal/work/machine"
-	"cairn.dev/cairn/internal/workflow"
 )
 
 // claimed says of a task's claims in whose namespace they are. The task may be
@@ -30,13 +29,14 @@ func claimed(t *task.Task, namespace string) *task.Task {
 // conditions skip, and those that cannot be made, are said to their runs. pods:
 // they are handed on to pods.
 func (s *Server) render(ctx context.Context, leases []lease, g *task.Grant, pods bool) error {
-	items := make([]workflow.Value, len(leases))
-	refs := make([]string, len(leases))
-	s.mu.RLock()
-	for i, l := range leases {
-		items[i], refs[i] = l.run.m.Item(l.Ref)
+	// Who leaves meanwhile must not make items fail, or keep verdicts back.
+	ctx = context.WithoutCancel(ctx)
+	failed := make([]error, len(leases))
+	for i := range leases {
+		if l := &leases[i]; l.list != "" {
+			l.item, failed[i] = s.lists.item(ctx, l.list, l.Item)
+		}
 	}
-	s.mu.RUnlock()
 	verdicts := map[*run]*machine.Judged{}
 	judge := func(l lease, why string) {
 		v := verdicts[l.run]
@@ -50,27 +50,15 @@ func (s *Server) render(ctx context.Context, leases []lease, g *task.Grant, pods
 		}
 		v.Verdicts = append(v.Verdicts, machine.Verdict{Pick: machine.Pick{Node: l.Node, Item: l.Item, Count: 1}, Error: why})
 	}
-	bad := make([]bool, len(leases))
-	for i, l := range leases {
-		if refs[i] == "" {
-			continue
-		}
-		v, err := s.lists.item(ctx, refs[i], l.Item)
-		if err != nil {
-			bad[i] = true
-			judge(l, "item: "+err.Error())
-			continue
-		}
-		items[i] = v
-	}
 	var judged []lease
 	s.mu.RLock()
 	for i, l := range leases {
-		if bad[i] {
+		if failed[i] != nil {
+			judge(l, "item: "+failed[i].Error())
 			judged = append(judged, l)
 			continue
 		}
-		t, skip, err := l.run.m.Render(l.Ref, items[i], pods)
+		t, skip, err := l.run.m.Render(l.Ref, l.item, pods)
 		switch {
 		case err != nil:
 			judge(l, err.Error())

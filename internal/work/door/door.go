@@ -7,11 +7,13 @@
 package door
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
 	"cairn.dev/cairn/internal/task"
@@ -28,24 +30,49 @@ type Server interface {
 // maxBody bounds what one call brings.
 const maxBody = 64 << 20
 
+// maxSpare bounds a buffer that is kept for the next request.
+const maxSpare = 64 << 10
+
 // New returns the handler of [task.PathWork] and [task.PathBeat]. A nil guard
 // lets everybody in.
 func New(s Server, guard doorway.Guard) http.Handler {
+	e := &entrance{guard: guard, spare: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+task.PathWork, func(w http.ResponseWriter, r *http.Request) { exchange(w, r, guard, s.Work) })
-	mux.HandleFunc("POST "+task.PathBeat, func(w http.ResponseWriter, r *http.Request) { exchange(w, r, guard, s.Beat) })
+	mux.HandleFunc("POST "+task.PathWork, func(w http.ResponseWriter, r *http.Request) { exchange(e, w, r, s.Work) })
+	mux.HandleFunc("POST "+task.PathBeat, func(w http.ResponseWriter, r *http.Request) { exchange(e, w, r, s.Beat) })
 	return mux
 }
 
+// entrance is what both paths have in common. Most requests are small and there
+// are many: they are read into buffers that were used before.
+type entrance struct {
+	guard doorway.Guard
+	spare sync.Pool
+}
+
+// read reads the question of a request. Nothing of q is in the buffer.
+func (e *entrance) read(w http.ResponseWriter, r *http.Request, q any) error {
+	b := e.spare.Get().(*bytes.Buffer)
+	b.Reset()
+	_, err := b.ReadFrom(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		err = json.Unmarshal(b.Bytes(), q)
+	}
+	if b.Cap() <= maxSpare {
+		e.spare.Put(b)
+	}
+	return err
+}
+
 // exchange reads a question and writes the answer.
-func exchange[Q, A any](w http.ResponseWriter, r *http.Request, guard doorway.Guard, f func(context.Context, Q) (A, error)) {
-	if !guard.Lets(w, r) {
+func exchange[Q, A any](e *entrance, w http.ResponseWriter, r *http.Request, f func(context.Context, Q) (A, error)) {
+	if !e.guard.Lets(w, r) {
 		return
 	}
 	// An ask may wait longer than others may take for a request.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 	var q Q
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&q); err != nil {
+	if err := e.read(w, r, &q); err != nil {
 		status := http.StatusBadRequest
 		if e := (*http.MaxBytesError)(nil); errors.As(err, &e) {
 			status = http.StatusRequestEntityTooLarge

@@ -40,6 +40,7 @@ func TestDoor(t *testing.T) {
 		"ask":        {path: task.PathWork, body: `{"worker":"w","want":3}`, want: 200},
 		"beat":       {path: task.PathBeat, body: `{"worker":"w"}`, want: 200},
 		"no JSON":    {path: task.PathWork, body: `worker`, want: 400},
+		"two":        {path: task.PathWork, body: `{"worker":"w"}{"worker":"v"}`, want: 400},
 		"no sense":   {path: task.PathWork, body: `{}`, err: fmt.Errorf("%w: no name", work.ErrInvalid), want: 400},
 		"at its end": {path: task.PathBeat, body: `{}`, err: work.ErrClosed, want: 503},
 		"in trouble": {path: task.PathBeat, body: `{}`, err: errors.New("disk"), want: 500},
