@@ -186,7 +186,11 @@ func (c *compiler) readRetry(n *document.Node) *Retry {
 }
 
 // Headers tell what the documents of a file are, without reading them further.
-type Header struct{ Version, Kind, Name, Namespace string }
+type Header struct {
+	Version, Kind, Name, Namespace string
+	// Line and Column are where the version stands, or else the document.
+	Line, Column int
+}
 
 // Headers returns those of all documents in b.
 func Headers(file string, b []byte) ([]Header, []Problem) {
@@ -194,7 +198,12 @@ func Headers(file string, b []byte) ([]Header, []Problem) {
 	var out []Header
 	for _, n := range document.Read(file, b, &log) {
 		m := n.Get("metadata")
-		h := Header{n.Get("apiVersion").Text(), n.Get("kind").Text(), m.Get("name").Text(), m.Get("namespace").Text()}
+		h := Header{Version: n.Get("apiVersion").Text(), Kind: n.Get("kind").Text(), Name: m.Get("name").Text(), Namespace: m.Get("namespace").Text()}
+		at := n
+		if v := n.Get("apiVersion"); v != nil {
+			at = v
+		}
+		h.Line, h.Column = at.Place()
 		if h.Name == "" {
 			h.Name = m.Get("generateName").Text()
 		}

@@ -37,6 +37,14 @@ func (n *Node) target() *yaml.Node {
 	return y
 }
 
+// Place is where the node begins.
+func (n *Node) Place() (line, column int) {
+	if n == nil {
+		return 0, 0
+	}
+	return n.y.Line, n.y.Column
+}
+
 // Fail adds a problem at the node.
 func (n *Node) Fail(format string, args ...any) {
 	if n != nil {

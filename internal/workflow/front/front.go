@@ -178,11 +178,11 @@ func reader(file string, doc []byte) (who string, problems []workflow.Problem) {
 		case "v1": // a ConfigMap beside Argo's
 			continue
 		default:
-			return "", []workflow.Problem{{File: file, Path: "apiVersion",
+			return "", []workflow.Problem{{File: file, Line: h.Line, Column: h.Column, Path: "apiVersion",
 				Text: fmt.Sprintf("%.80q is neither %s (ours) nor %s (Argo's)", h.Version, workflow.Version, argo.Version)}}
 		}
 		if who != "" && of != who {
-			return "", []workflow.Problem{{File: file, Path: "apiVersion",
+			return "", []workflow.Problem{{File: file, Line: h.Line, Column: h.Column, Path: "apiVersion",
 				Text: fmt.Sprintf("documents of %s and of %s in one file: put them into two", workflow.Version, argo.Version)}}
 		}
 		who = of

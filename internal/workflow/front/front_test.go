@@ -78,7 +78,9 @@ func TestAgain(t *testing.T) {
 
 func TestWhose(t *testing.T) {
 	for name, tc := range map[string]struct{ doc, want string }{
-		"another": {"apiVersion: v2\nkind: Workflow\n", `"v2" is neither`},
+		"another": {"kind: Workflow\napiVersion: v2\n", `f.yaml:2:13: apiVersion: "v2" is neither`},
+		"without": {"kind: Workflow\n", `f.yaml:1:1: apiVersion: "" is neither`},
+		"text":    {"\nhello", `f.yaml:2:1: apiVersion: "" is neither`},
 		"both":    {ours + "---\n" + argos, "in one file"},
 		"none":    {"apiVersion: v1\nkind: ConfigMap\n", "there is no workflow"},
 		"not":     {"a: [", "f.yaml:1"},
