@@ -424,7 +424,6 @@ func TestTurnsAreWaitedForInPeace(t *testing.T) {
 func TestStatusApartNoLonger(t *testing.T) {
 	s := newStage(t)
 	s.api.define(crd.ArgoGroup, map[string]any{crd.Minimal: "true"}, "workflows")
-	s.run()
 	s.api.odd = func(w http.ResponseWriter, r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, "/status") {
 			fail(w, http.StatusNotFound, "NotFound")
@@ -432,6 +431,7 @@ func TestStatusApartNoLonger(t *testing.T) {
 		}
 		return false
 	}
+	s.run()
 	s.c.mu.Lock()
 	s.c.watches[s.c.kindOf("workflows."+crd.ArgoGroup)].separate = true
 	s.c.mu.Unlock()
