@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"cairn.dev/cairn/test/cluster"
+	"cairn.dev/cairn/test/parts"
 )
 
 // single are clusters of a single real node, which most tests share. The registry
@@ -84,11 +83,9 @@ func (p *programs) path(t *testing.T, name string) string {
 		}
 		p.dir, p.made = dir, map[string]string{}
 	}
-	out := filepath.Join(p.dir, name)
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "cairn.dev/cairn/cmd/"+name)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
-	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", name, err, b)
+	out, err := parts.Compile(t.Context(), name, p.dir)
+	if err != nil {
+		t.Fatal(err)
 	}
 	p.made[name] = out
 	return out

@@ -27,6 +27,7 @@ import (
 
 	"cairn.dev/cairn/test/cluster"
 	"cairn.dev/cairn/test/images"
+	"cairn.dev/cairn/test/parts"
 )
 
 func main() {
@@ -125,11 +126,9 @@ const ready = "Stop it:     make cluster-stop\n"
 
 // hold keeps Cairn and the cluster until it is told to end.
 func hold(ctx context.Context, dir string, s settings) error {
-	program := filepath.Join(dir, "cairn")
-	build := exec.CommandContext(ctx, "go", "build", "-o", program, "cairn.dev/cairn/cmd/cairn")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build cairn: %w\n%s", err, out)
+	program, err := parts.Compile(ctx, "cairn", dir)
+	if err != nil {
+		return err
 	}
 	log, err := os.Create(filepath.Join(dir, "cairn.log"))
 	if err != nil {
