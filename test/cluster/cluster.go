@@ -63,6 +63,8 @@ type Options struct {
 	// OldRuntime takes Debian's containerd 1.6 for real nodes: no image
 	// volumes, no events by CRI.
 	OldRuntime bool
+	// OldNodes are that many of them, the last, which have it while others do not.
+	OldNodes int
 	// APIServer, ControllerManager and Kubelet are further flags.
 	APIServer, ControllerManager, Kubelet []string
 	// EtcdDoor has the API server reach etcd by way of this process, so that
@@ -314,6 +316,9 @@ func (m missing) Unwrap() error { return m.error }
 // programs are the files of the programs by name.
 type programs map[string]string
 
+// older is before the names of those of Debian's containerd.
+const older = "old/"
+
 // find builds what the cluster needs, unless it is there.
 func find(ctx context.Context, o Options) (programs, error) {
 	if o.Progress == nil {
@@ -327,9 +332,10 @@ func find(ctx context.Context, o Options) (programs, error) {
 	if o.Nodes > 0 {
 		names = append(names, "bridge", "loopback", "host-local", "portmap")
 		debian = []string{"runc"}
-		if o.OldRuntime {
+		if o.OldRuntime || o.OldNodes > 0 {
 			debian = append(debian, "containerd")
-		} else {
+		}
+		if !o.OldRuntime {
 			names = append(names, "containerd", "containerd-shim-runc-v2", "ctr")
 		}
 	}
@@ -352,7 +358,11 @@ func find(ctx context.Context, o Options) (programs, error) {
 				return nil, err
 			}
 			for _, f := range files {
-				found[f.Name()] = filepath.Join(dir, sub, f.Name())
+				key := f.Name()
+				if name == "containerd" {
+					key = older + key
+				}
+				found[key] = filepath.Join(dir, sub, f.Name())
 			}
 		}
 	}

@@ -35,6 +35,9 @@ func (c *Cluster) CRI(node int) string {
 // its kubelet run them, whoever asks.
 func (c *Cluster) StaticPods(node int) string { return filepath.Join(c.nodeDir(node), "static") }
 
+// old says whether a node has the old runtime.
+func (c *Cluster) old(i int) bool { return c.opts.OldRuntime || i >= c.opts.Nodes-c.opts.OldNodes }
+
 // addNode makes a machine a node: its network, container runtime and kubelet.
 func (c *Cluster) addNode(n network, i int, m *wire.Machine) error {
 	dir := c.nodeDir(i)
@@ -54,6 +57,9 @@ func (c *Cluster) addNode(n network, i int, m *wire.Machine) error {
 	// its programs in one folder.
 	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc", "bridge", "loopback", "host-local", "portmap"} {
 		file, ok := c.programs[name]
+		if old, replaced := c.programs[older+name]; replaced && c.old(i) {
+			file, ok = old, true
+		}
 		if !ok {
 			return fmt.Errorf("no program %s", name)
 		}
@@ -66,7 +72,7 @@ func (c *Cluster) addNode(n network, i int, m *wire.Machine) error {
 		return err
 	}
 	files := map[string]string{
-		"containerd.toml": containerdConfig(dir, c.opts.OldRuntime),
+		"containerd.toml": containerdConfig(dir, c.old(i)),
 		"kubelet.yaml":    kubelet,
 		"cni/10-pods.conflist": fmt.Sprintf(`{"cniVersion": "0.4.0", "name": "pods", "plugins": [
 {"type": "bridge", "bridge": "pods0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
