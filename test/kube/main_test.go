@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 // than one node.
 func (f *farm) borrow(o cluster.Options) {
 	f.t.Helper()
-	if o.Nodes != 1 || o.EtcdDoor || len(o.APIServer)+len(o.ControllerManager)+len(o.Kubelet) > 0 || o.OldRuntime || o.FakeNodes > 0 || o.Mirrored != nil {
+	if o.Nodes != 1 || o.EtcdDoor || len(o.APIServer)+len(o.ControllerManager)+len(o.Kubelet) > 0 || o.OldRuntime || o.OldNodes > 0 || o.FakeNodes > 0 || o.Mirrored != nil {
 		o.Registry = f.registry
 		f.cluster = cluster.Start(f.t, o)
 		return
