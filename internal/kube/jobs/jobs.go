@@ -8,8 +8,9 @@
 // caps for run, namespace and cluster, and patience where pods wait for nodes,
 // where a quota is used up, and where the API server asks for it; that a pod
 // which cannot start is said to the run in words, with what was tried; that
-// what a pod held that ended goes to others; and that after a start it finds
-// its Jobs again by their labels. It hands out no tasks (dispatch), decides
+// what a pod held that ended goes to others; that after a start it finds its
+// Jobs again by their labels; and that what others made, another server of the
+// same name for its cluster among them, is let alone. It hands out no tasks (dispatch), decides
 // nothing about runs (work), and keeps nothing itself.
 package jobs
 
