@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"cairn.dev/cairn/internal/content"
 	"cairn.dev/cairn/internal/image"
@@ -94,6 +95,10 @@ func failureOf(err error, rt route) *failure {
 		return failf(http.StatusRequestedRangeNotSatisfiable, codeBlobUploadInvalid,
 			"the chunk begins at byte %d, the upload goes on at byte %d: send the chunks in order, from there", gap.Offset, gap.Want)
 	case errors.Is(err, content.ErrRepositoryUnknown):
+		if host, _, _ := strings.Cut(rt.repository, "/"); host != rt.repository && strings.Contains(host, ".") {
+			return failf(http.StatusNotFound, codeNameUnknown,
+				"repository %s is not known here: if %.80s is another registry, an operator can add it to the key mirrors of cairn.yaml; else check the name", rt.repository, host)
+		}
 		return failf(http.StatusNotFound, codeNameUnknown,
 			"repository %s is not known here: check the name; a repository appears with its first push", rt.repository)
 	case errors.Is(err, content.ErrManifestUnknown):

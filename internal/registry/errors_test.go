@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -59,6 +60,21 @@ func TestFailures(t *testing.T) {
 		}
 		if strings.Contains(e.Message, "inside") {
 			t.Errorf("%v: the client is shown %q", c.err, e.Message)
+		}
+	}
+}
+
+// TestUnknownNames: a name that begins like a host was likely meant for a mirror.
+func TestUnknownNames(t *testing.T) {
+	for repository, want := range map[string]string{
+		"ghcr.io/team/app":        "key mirrors",
+		"registry.local_5000/app": "key mirrors",
+		"team/app":                "first push",
+		"app.v1":                  "first push",
+	} {
+		f := failureOf(content.ErrRepositoryUnknown, route{repository: repository})
+		if f.status != http.StatusNotFound || f.code != codeNameUnknown || !strings.Contains(f.message, want) {
+			t.Errorf("%s: %+v, want %q", repository, f, want)
 		}
 	}
 }
