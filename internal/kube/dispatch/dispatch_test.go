@@ -292,6 +292,9 @@ func TestPodName(t *testing.T) {
 		if len(g.Leases) != 1 {
 			t.Fatalf("%s has %d tasks", pod, len(g.Leases))
 		}
+		if got := r.d.Place(id, g.Leases[0].Task); got != pod {
+			t.Errorf("the task of %s is at %q", pod, got)
+		}
 		b := g.Bodies[g.Leases[0].Body]
 		if o := g.Leases[0].Own; o != nil && o.Command != nil {
 			b.Command = o.Command

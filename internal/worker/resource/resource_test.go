@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -233,124 +231,6 @@ func TestPatience(t *testing.T) {
 			}
 			if s.after == "7" && took < 35*time.Second {
 				t.Errorf("it asked again after %v", took)
-			}
-		})
-	}
-}
-
-// An API server to which there is no connection is asked for a minute, and the
-// error says where it should be and what may be in the way. One that has answered
-// before is waited for as any.
-func TestUnreached(t *testing.T) {
-	silent := func(context.Context, string, string) (net.Conn, error) {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.ErrDeadlineExceeded}
-	}
-	nameless := func(context.Context, string, string) (net.Conn, error) {
-		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "api", IsNotFound: true}}
-	}
-	dir := t.TempDir()
-	s := serveTLS(t, dir)
-	for name, c := range map[string]struct {
-		transport http.RoundTripper
-		url       string
-		want      []string
-	}{
-		"a policy drops it":   {&http.Transport{DialContext: silent}, "https://10.96.0.1:443", []string{"at 10.96.0.1:443", "i/o timeout", "NetworkPolicy"}},
-		"nobody listens":      {&http.Transport{}, "https://127.0.0.1:1", []string{"at 127.0.0.1:1", "connection refused", "Service kubernetes"}},
-		"no such name":        {&http.Transport{DialContext: nameless}, "https://api:443", []string{"at api:443", "no such host", "DNS"}},
-		"somebody in between": {&http.Transport{}, s, []string{"certificate", "in between"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			clk := quickly()
-			begun := clk.Mono()
-			j := jobOf(task.Resource{Action: "get", Manifest: configMap("x", "")})
-			o := New(&Account{URL: c.url, Namespace: "mine", Client: &http.Client{Transport: c.transport}}, nil, clk).Run(t.Context(), 0, j.Job)
-			if took := clk.Mono() - begun; o.Phase != task.Errored || !o.Infrastructure || took > acquaintance || took < acquaintance/4 {
-				t.Errorf("%+v after %v", o, took)
-			}
-			for _, want := range append(c.want, "the API server cannot be reached") {
-				if !strings.Contains(o.Message, want) {
-					t.Errorf("%q does not say %q", o.Message, want)
-				}
-			}
-			t.Log(o.Message)
-		})
-	}
-	t.Run("it was there", func(t *testing.T) {
-		c := serve(t)
-		c.put(maps1+"there", object{"metadata": map[string]any{"name": "there"}})
-		var away atomic.Bool
-		a := c.account()
-		a.Client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, network, at string) (net.Conn, error) {
-			if away.Load() {
-				return silent(ctx, network, at)
-			}
-			return (&net.Dialer{}).DialContext(ctx, network, at)
-		}}
-		clk := quickly()
-		r := New(a, nil, clk)
-		get := func() task.Outcome {
-			j := jobOf(task.Resource{Action: "get", Manifest: configMap("there", "")})
-			return r.Run(t.Context(), 0, j.Job)
-		}
-		if o := get(); o.Phase != task.Succeeded {
-			t.Fatalf("%+v", o)
-		}
-		away.Store(true)
-		begun := clk.Mono()
-		if o, took := get(), clk.Mono()-begun; o.Phase != task.Errored || took < patience/2 {
-			t.Errorf("%+v after %v", o, took)
-		}
-	})
-}
-
-// shelf has the files of tasks, by their digests. The first ask of each is lost.
-type shelf struct {
-	files map[string]string
-	asked int
-}
-
-func (s *shelf) Fetch(_ context.Context, _ task.Ref, in task.Input) (io.ReadCloser, bool, error) {
-	if s.asked++; s.asked == 1 || in.Digest == "away" {
-		return nil, false, fmt.Errorf("%w: no route", worker.ErrAway)
-	}
-	text, ok := s.files[in.Digest]
-	if !ok {
-		return nil, false, &worker.Refusal{Status: http.StatusNotFound, Text: "there is no such blob"}
-	}
-	return io.NopCloser(strings.NewReader(text)), in.Folder, nil
-}
-
-// A manifest may be what an earlier task left.
-func TestManifestFromInput(t *testing.T) {
-	const made = "# by hand\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: made}\ndata: {n: \"1\"}\n"
-	for name, s := range map[string]struct {
-		in    task.Input
-		phase task.Phase
-		says  string
-	}{
-		"text":           {task.Input{Content: []byte(made)}, task.Succeeded, ""},
-		"a file":         {task.Input{Digest: "good"}, task.Succeeded, ""},
-		"no YAML":        {task.Input{Digest: "bad"}, task.Failed, "artifact m: line 1: this is not YAML"},
-		"two documents":  {task.Input{Digest: "two"}, task.Failed, "it is 2 documents"},
-		"empty":          {task.Input{Digest: "empty"}, task.Failed, "it is 0 documents"},
-		"too long":       {task.Input{Digest: "long"}, task.Failed, "more than 1048576 bytes"},
-		"a folder":       {task.Input{Digest: "good", Folder: true}, task.Failed, "subPath"},
-		"gone":           {task.Input{Digest: "gone"}, task.Failed, "no such blob"},
-		"nobody answers": {task.Input{Digest: "away"}, task.Errored, "the work server did not give it"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			c := serve(t)
-			files := &shelf{files: map[string]string{"good": made, "bad": "a: [", "two": made + "---\n" + made, "empty": "# nothing", "long": strings.Repeat("#", task.MaxManifest+1)}}
-			j := jobOf(task.Resource{Action: "create", From: "m"})
-			s.in.Name = "m"
-			j.Task.Inputs = []task.Input{{Name: "other"}, s.in}
-			o := New(c.account(), files, quickly()).Run(t.Context(), 0, j.Job)
-			if o.Phase != s.phase || !strings.Contains(o.Message, s.says) || o.Infrastructure != (s.phase == task.Errored) {
-				t.Fatalf("%+v", o)
-			}
-			if s.phase == task.Succeeded && at(c.objects[maps1+"made"], "data", "n") != "1" {
-				t.Errorf("there are %v", c.objects)
 			}
 		})
 	}
