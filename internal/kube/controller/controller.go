@@ -245,6 +245,10 @@ func (c *Controller) Changed(run string) {
 // deal does what has to be done about one object, and has it dealt with again
 // when that failed.
 func (c *Controller) deal(ctx context.Context, r ref) {
+	if !c.informed(r.kind) {
+		c.queue.add(r, uninformed)
+		return
+	}
 	rec := c.record(r)
 	wait, err := c.reconcile(ctx, r, rec)
 	switch {
@@ -295,11 +299,13 @@ func (c *Controller) reconcile(ctx context.Context, r ref, rec *record) (again t
 // until it was done once: afterwards every deletion is heard of.
 func (c *Controller) clean(ctx context.Context) {
 	for n := 0; ; n++ {
-		err := c.cleanOnce(ctx)
-		if err == nil || ctx.Err() != nil {
-			return
+		if c.Ready() == nil { // what was not listed is not known to be gone
+			err := c.cleanOnce(ctx)
+			if err == nil || ctx.Err() != nil {
+				return
+			}
+			c.log.Warn("runs without objects could not be looked for", "error", err)
 		}
-		c.log.Warn("runs without objects could not be looked for", "error", err)
 		if clock.Sleep(ctx, c.d.Clock, backoff(n)) != nil {
 			return
 		}

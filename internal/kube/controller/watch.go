@@ -30,8 +30,9 @@ type watch struct {
 	stores   []cache.Store
 	synced   []cache.InformerSynced
 	stop     context.CancelFunc
-	all      bool // not only those with the label
-	separate bool // its status is written apart from the rest of the object
+	all      bool         // not only those with the label
+	separate bool         // its status is written apart from the rest of the object
+	failing  map[int]bool // of its stores, those whose list was refused; under the controller's lock
 }
 
 // watchDefinitions follows which kinds the cluster has: Argo may come and go.
@@ -145,14 +146,14 @@ func (c *Controller) kindOf(definition string) *kind {
 // watch begins to look at a kind.
 func (c *Controller) watch(ctx context.Context, wg *sync.WaitGroup, k *kind, all bool) *watch {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &watch{stop: cancel, all: all, separate: !k.argo()}
+	w := &watch{stop: cancel, all: all, separate: !k.argo(), failing: map[int]bool{}}
 	namespaces := c.cfg.Namespaces
 	if len(namespaces) == 0 || k.cluster {
 		namespaces = []string{metav1.NamespaceAll}
 	}
-	for _, ns := range namespaces {
+	for i, ns := range namespaces {
 		store, informer := cache.NewInformerWithOptions(cache.InformerOptions{
-			ListerWatcher: c.lister(k, ns, all),
+			ListerWatcher: c.lister(k, ns, all, func(err error) { c.listed(k, w, i, err) }),
 			ObjectType:    &unstructured.Unstructured{},
 			Transform:     slim,
 			Handler: cache.ResourceEventHandlerFuncs{
@@ -167,7 +168,8 @@ func (c *Controller) watch(ctx context.Context, wg *sync.WaitGroup, k *kind, all
 	return w
 }
 
-func (c *Controller) lister(k *kind, namespace string, all bool) cache.ListerWatcher {
+// lister asks for the objects of a kind, and says how that went.
+func (c *Controller) lister(k *kind, namespace string, all bool, listed func(error)) cache.ListerWatcher {
 	var r dynamic.ResourceInterface = c.api.Resource(k.gvr())
 	if namespace != "" {
 		r = c.api.Resource(k.gvr()).Namespace(namespace)
@@ -180,7 +182,11 @@ func (c *Controller) lister(k *kind, namespace string, all bool) cache.ListerWat
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			only(&o)
-			return r.List(ctx, o)
+			l, err := r.List(ctx, o)
+			if ctx.Err() == nil {
+				listed(err)
+			}
+			return l, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (kubewatch.Interface, error) {
 			only(&o)
@@ -300,6 +306,11 @@ func (c *Controller) looksAt(namespace string) bool {
 // Ready says why not everything of the cluster has been seen yet; nil when it
 // has.
 func (c *Controller) Ready() error {
+	return c.lacks(func(*kind, *watch, int) bool { return false })
+}
+
+// lacks says what has not been seen yet, but for the lists that are excused.
+func (c *Controller) lacks(excused func(k *kind, w *watch, store int) bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.watches) == 0 {
@@ -315,8 +326,8 @@ func (c *Controller) Ready() error {
 		}
 	}
 	for k, w := range c.watches {
-		for _, synced := range w.synced {
-			if !synced() {
+		for i, synced := range w.synced {
+			if !synced() && !excused(k, w, i) {
 				what := "customresourcedefinitions"
 				if k != nil {
 					what = k.definition()
@@ -328,10 +339,10 @@ func (c *Controller) Ready() error {
 	return nil
 }
 
-// awaitSync waits until every kind was listed once.
+// awaitSync waits until every kind was listed once, or refused.
 func (c *Controller) awaitSync(ctx context.Context) error {
 	for n := 0; ; n++ {
-		err := c.Ready()
+		err := c.lacks(func(_ *kind, w *watch, i int) bool { return w.failing[i] })
 		if err == nil {
 			return nil
 		}
