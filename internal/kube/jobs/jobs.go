@@ -53,8 +53,8 @@ type Config struct {
 	MaxPerRun, MaxPerNamespace, MaxPods int
 	// Rate is how many pods are made a second (10), Burst how many at once (20).
 	Rate, Burst int
-	// MaxPending is how many pods may wait to be started before no more are
-	// made (50).
+	// MaxPending is how many pods of a namespace may wait for nodes before no
+	// more are made there (50).
 	MaxPending int
 	// BadStart is how long a pod may fail to start for a reason of its own (an
 	// image that is not there, a Secret) before its tasks end (1 min), NoStart
@@ -137,7 +137,7 @@ type Controller struct {
 	kin      map[key]map[string]*pod // the same, by kind
 	counted  *tally                  // nil: not since something changed
 	waits    map[string]wait         // by run
-	hindered map[string]string       // by run: why the API server has no Job of it
+	hindered map[key]hindrance
 	finding  map[want]*finding
 	looking  int // how many of those are going on
 	spaces   map[string]space
@@ -203,7 +203,7 @@ func New(cfg Config, d Deps) (*Controller, error) {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
 	c := &Controller{cfg: cfg, d: d, log: d.Log.With("cluster", cfg.Cluster), id: idOf(d.Demander), wake: make(chan struct{}, 1), jobs: map[key]*job{}, older: map[string]*job{}, pods: map[string]*pod{}, kin: map[key]map[string]*pod{},
-		waits: map[string]wait{}, hindered: map[string]string{}, finding: map[want]*finding{}, spaces: map[string]space{}, keys: map[string]time.Duration{}, missing: map[string]time.Duration{}, full: map[string]full{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
+		waits: map[string]wait{}, hindered: map[key]hindrance{}, finding: map[want]*finding{}, spaces: map[string]space{}, keys: map[string]time.Duration{}, missing: map[string]time.Duration{}, full: map[string]full{}, bucket: bucket{rate: float64(cfg.Rate), size: float64(cfg.Burst), have: float64(cfg.Burst)}}
 	if cfg.REST != nil {
 		var err error
 		if c.real, err = newCluster(cfg.REST, cfg.Cluster, c.id, cfg.Namespace); err != nil {

@@ -51,8 +51,8 @@ func TestNoKey(t *testing.T) {
 	w.noKey = apierrors.NewForbidden(schema.GroupResource{Resource: "secrets"}, "x", errors.New("no right"))
 	w.want = []dispatch.Demand{demand("r1", "data", 1, 0)}
 	w.step(time.Second)
-	if len(w.told) != 1 || !strings.Contains(w.told[0], "cairn install prints the right") {
-		t.Errorf("%q", w.told)
+	if got := w.c.Waits("r1"); !strings.Contains(got, "cairn install prints the right") || len(w.told) > 0 {
+		t.Errorf("it says %q, and told %q", got, w.told)
 	}
 }
 

@@ -40,9 +40,9 @@ func (c *Controller) podsOf(k key) iter.Seq[*pod] {
 // tally counts the pods that are there or will be.
 type tally struct {
 	all     int
-	spaces  map[string]int
-	pending int
-	live    map[key]int // that Jobs have, or will
+	spaces  map[string]int // pods, by namespace
+	pending map[string]int // those of them that wait for a node, or to be started on one
+	live    map[key]int    // that Jobs have, or will
 	lost    map[key]int
 	running map[key]int
 }
@@ -60,7 +60,7 @@ func (c *Controller) tally() *tally {
 func (c *Controller) recount() { c.counted = nil }
 
 func (c *Controller) count() *tally {
-	t := &tally{spaces: map[string]int{}, live: map[key]int{}, lost: map[key]int{}, running: map[key]int{}}
+	t := &tally{spaces: map[string]int{}, pending: map[string]int{}, live: map[key]int{}, lost: map[key]int{}, running: map[key]int{}}
 	for j := range c.all() {
 		if !j.finished && !j.deleting {
 			n := int(j.size - j.done)
@@ -76,8 +76,8 @@ func (c *Controller) count() *tally {
 			t.lost[p.key]++
 		case p.running:
 			t.running[p.key]++
-		case p.pending:
-			t.pending++
+		case p.pending && !p.own: // more room would not help the others
+			t.pending[p.namespace]++
 		}
 	}
 	return t

@@ -2,9 +2,7 @@ package jobs
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -35,7 +33,7 @@ func (c *Controller) step(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		if !c.spent(demand[i].Namespace) {
+		if !c.kept(&demand[i]) {
 			c.provide(ctx, &demand[i])
 		}
 	}
@@ -55,7 +53,7 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 	}
 	slots := x.Shape.Slots()
 	grow := min(min(c.cfg.MaxPerRun, (x.Queued+x.Held+slots-1)/slots)-live, c.cfg.MaxPerNamespace-t.spaces[x.Namespace], c.cfg.MaxPods-t.all)
-	if x.Queued == 0 || grow <= 0 || now < c.hold || t.pending >= c.cfg.MaxPending || c.stuck(k, j, now) || barren(j, x, now) {
+	if x.Queued == 0 || grow <= 0 || now < c.hold || t.pending[x.Namespace] >= c.cfg.MaxPending || c.stuck(k, j, now) || barren(j, x, now) {
 		c.mu.Unlock()
 		return
 	}
@@ -68,7 +66,7 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 	}
 	img, ready, err := c.image(ctx, x)
 	if err != nil {
-		c.d.Teller.Fail(x.Run, x.Class, err.Error(), !errors.Is(err, ErrImage))
+		c.unfound(x, err)
 		return
 	}
 	if !ready {
@@ -76,7 +74,7 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 	}
 	members, ready, err := c.members(ctx, x)
 	if err != nil {
-		c.d.Teller.Fail(x.Run, x.Class, err.Error(), !errors.Is(err, ErrImage))
+		c.unfound(x, err)
 		return
 	}
 	if !ready {
@@ -111,7 +109,8 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 	}
 	c.mu.Lock()
 	c.fails = 0
-	delete(c.hindered, x.Run)
+	delete(c.hindered, k)
+	delete(c.full, x.Namespace)
 	c.mu.Unlock()
 }
 
@@ -237,7 +236,6 @@ func (c *Controller) create(ctx context.Context, x *dispatch.Demand, old *job, i
 			return err
 		}
 		c.mu.Lock()
-		delete(c.full, x.Namespace)
 		c.putJob(got)
 		if j := c.jobs[key{x.Run, x.Class}]; j != nil {
 			if j.served = x.Served; old != nil && old.finished && old.served == x.Served {
@@ -266,68 +264,6 @@ func (c *Controller) made(j *batchv1.Job, x *dispatch.Demand) bool {
 	c.putJob(j)
 	again := c.jobs[k]
 	return again != nil && !again.finished && !again.deleting
-}
-
-// trouble is what the API server answered that is no Job. What will not pass
-// is said to the tasks; the rest is tried again, later each time.
-func (c *Controller) trouble(x *dispatch.Demand, what string, err error) {
-	why := cured(fmt.Sprintf("%s in namespace %s: %v", what, x.Namespace, err))
-	switch {
-	case errors.Is(err, ErrPod):
-		c.d.Teller.Fail(x.Run, x.Class, err.Error(), false)
-		return
-	case apierrors.IsNotFound(err), apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsForbidden(err) && !strings.Contains(err.Error(), "exceeded quota"):
-		if apierrors.IsNotFound(err) {
-			why = fmt.Sprintf("there is no namespace %s in cluster %s: make it, or name another one", x.Namespace, c.cfg.Cluster)
-		}
-		c.d.Teller.Fail(x.Run, x.Class, why, false)
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.hindered[x.Run] = why
-	wait := time.Duration(0)
-	if apierrors.IsForbidden(err) { // by the namespace's quota, which is no other's
-		f := c.full[x.Namespace]
-		f.fails++
-		wait = backoff(f.fails)
-		f.until = c.d.Clock.Mono() + wait
-		c.full[x.Namespace] = f
-	} else {
-		c.fails++
-		wait = max(backoff(c.fails), retryAfter(err))
-		c.hold = c.d.Clock.Mono() + wait
-	}
-	c.log.Warn("workers cannot be made", "run", x.Run, "error", why, "again_in", wait)
-}
-
-// full is a namespace whose quota takes no more Jobs.
-type full struct {
-	fails int // in a row
-	until time.Duration
-}
-
-// backoff is how long the API server is let alone after so many failures.
-func backoff(fails int) time.Duration { return min(time.Second<<min(fails, 6), time.Minute) }
-
-// maxRetryAfter bounds how long the API server may ask to be let alone: what it
-// says is not always meant.
-const maxRetryAfter = 5 * time.Minute
-
-// retryAfter is how long it asks to be let alone.
-func retryAfter(err error) time.Duration {
-	s, ok := apierrors.SuggestsClientDelay(err)
-	if !ok {
-		return 0
-	}
-	return min(time.Duration(s)*time.Second, maxRetryAfter)
-}
-
-// spent says whether a namespace's quota was used up a moment ago.
-func (c *Controller) spent(namespace string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.d.Clock.Mono() < c.full[namespace].until
 }
 
 // judge ends what cannot go on: tasks whose pods do not start, or whose Job has

@@ -307,7 +307,8 @@ func TestWhatCannotBe(t *testing.T) {
 		want string
 	}{
 		"no namespace": {apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, "data"), "fail r1 false: there is no namespace data in cluster prod"},
-		"not allowed":  {apierrors.NewForbidden(jobs, "x", errors.New("cairn may not")), "fail r1 false: make pods in namespace data: jobs.batch \"x\" is forbidden: cairn may not"},
+		"a policy":     {apierrors.NewForbidden(jobs, "x", errors.New(`admission webhook "w" denied the request: no`)), "fail r1 false: make pods in namespace data: jobs.batch \"x\" is forbidden: admission webhook \"w\" denied the request: no; "},
+		"not allowed":  {apierrors.NewForbidden(jobs, "x", errors.New("cairn may not")), ""},
 		"quota":        {apierrors.NewForbidden(jobs, "x", errors.New("exceeded quota: q")), ""},
 		"away":         {errors.New("connection refused"), ""},
 	} {

@@ -56,7 +56,10 @@ func (c *Controller) tellWaits(ctx context.Context, wanted map[key]dispatch.Dema
 		}
 		why, mute := c.troubleOf(k, now)
 		alone := !c.has(k)
+		stopped := j.stopped()
 		switch {
+		case stopped != "":
+			found[k.run] = stopped
 		case why != "":
 			found[k.run] = why
 		case j.suspended:
@@ -65,18 +68,18 @@ func (c *Controller) tellWaits(ctx context.Context, wanted map[key]dispatch.Dema
 			found[k.run] = j.words
 		}
 		switch {
-		case alone && !j.suspended && why == "" && due(j.asked, now):
+		case alone && !j.suspended && stopped == "" && why == "" && due(j.asked, now):
 			quiet = append(quiet, question{job: j, asked: j.asked})
 		case mute != nil && due(mute.asked, now):
 			quiet = append(quiet, question{pod: mute, asked: mute.asked})
 		}
 	}
-	hindered := map[string]string{} // less those that have ended
+	hindered := map[key]hindrance{} // less those that have ended
 	for k := range wanted {
-		if why := c.hindered[k.run]; why != "" {
-			hindered[k.run] = why
+		if h, ok := c.hindered[k]; ok {
+			hindered[k] = h
 			if found[k.run] == "" {
-				found[k.run] = why
+				found[k.run] = h.why
 			}
 		}
 	}
@@ -183,7 +186,7 @@ func (c *Controller) has(k key) bool {
 // bare reports whether no pod of a Job was ever made. What ended and is to be
 // made again its status does not count; the lock is held.
 func (c *Controller) bare(j *job) bool {
-	if !j.empty || j.finished || j.deleting || j.suspended {
+	if !j.empty || j.finished || j.deleting || j.suspended || j.idle {
 		return false
 	}
 	for p := range c.podsOf(j.key) {

@@ -25,6 +25,8 @@ type job struct {
 	failure         string // why it failed as a whole
 	told            bool   // of its failure
 	suspended       bool
+	queued          bool   // it is Kueue's to say when
+	idle            bool   // it is to have no pods at a time
 	empty           bool   // no pod of it was ever made
 	version         string // of the object
 	mounts          bool   // the worker's image is a volume of its pods
@@ -160,6 +162,8 @@ func (x *job) note(j *batchv1.Job) {
 	x.done = max(x.done, indexes(j.Status.CompletedIndexes)+failed)
 	x.empty = j.Status.Active+j.Status.Succeeded+j.Status.Failed == 0
 	x.suspended = j.Spec.Suspend != nil && *j.Spec.Suspend
+	x.queued = j.Labels[labelQueue] != ""
+	x.idle = j.Spec.Parallelism != nil && *j.Spec.Parallelism == 0
 	x.deleting = x.deleting || j.DeletionTimestamp != nil
 	for _, cond := range j.Status.Conditions {
 		if cond.Status != corev1.ConditionTrue {
@@ -173,6 +177,23 @@ func (x *job) note(j *batchv1.Job) {
 			x.failure = cmp.Or(x.failure, fmt.Sprintf("%s: %s", cond.Reason, cond.Message))
 		}
 	}
+}
+
+// stopped says that somebody has a Job make no pods, and how it goes on; "" when
+// nobody has. What waits in a queue of Kueue is not said to be.
+func (x *job) stopped() string {
+	what, patch := "", ""
+	switch {
+	case x.finished || x.deleting || x.queued:
+		return ""
+	case x.suspended:
+		what, patch = "is suspended", `{"spec":{"suspend":false}}`
+	case x.idle:
+		what, patch = "has parallelism 0", fmt.Sprintf(`{"spec":{"parallelism":%d}}`, x.size)
+	default:
+		return ""
+	}
+	return fmt.Sprintf("Job %s %s, so that it has no pods: kubectl patch job -n %s %s --type=merge -p '%s' has it go on; when it is deleted, another one is made", x.name, what, x.namespace, x.name, patch)
 }
 
 // numberOf is the number at the end of a Job's name.
