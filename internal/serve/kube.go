@@ -73,7 +73,7 @@ func (s *Server) openCluster(k config.WorkCluster) (*cluster, error) {
 		s.log.Warn("workers send their tokens in the clear to a host that is no Service of their cluster", "cluster", k.Name, "server", k.Server, "cure", "write https: in work.clusters[].server")
 	}
 	jc := jobs.Config{Cluster: k.Name, REST: api, Server: k.Server, Worker: k.Worker, Queue: k.Queue,
-		MaxPerRun: k.MaxPodsPerRun, MaxPods: k.MaxPods, Rate: k.PodRate, Burst: 2 * k.PodRate, ImageVolume: k.ImageVolumes == "on", FindImageVolume: k.ImageVolumes == "auto"}
+		MaxPerRun: k.MaxPodsPerRun, MaxPods: k.MaxPods, Rate: k.PodRate, Burst: k.PodRate, ImageVolume: k.ImageVolumes == "on", FindImageVolume: k.ImageVolumes == "auto"}
 	if k.CAFile != "" {
 		jc.CA = func() (string, error) { return readCA(k.CAFile) }
 		if _, err := jc.CA(); err != nil {

@@ -51,7 +51,7 @@ type Config struct {
 	// MaxPerRun (20), MaxPerNamespace (200) and MaxPods (1,000) bound the pods
 	// that are there at a time.
 	MaxPerRun, MaxPerNamespace, MaxPods int
-	// Rate is how many pods are made a second (10), Burst how many at once (20).
+	// Rate is how many pods are made a second (10), Burst how many at once (10).
 	Rate, Burst int
 	// MaxPending is how many pods of a namespace may wait for nodes before no
 	// more are made there (50).
@@ -186,7 +186,7 @@ func New(cfg Config, d Deps) (*Controller, error) {
 	if cfg.Cluster == "" || cfg.Server == "" || cfg.Worker == "" || d.Demander == nil || d.Teller == nil || d.Live == nil || d.Clock == nil {
 		return nil, errors.New("workers in Jobs need the name of their cluster, the address of the work server, and the image of the worker")
 	}
-	for v, to := range map[*int]int{&cfg.MaxPerRun: 20, &cfg.MaxPerNamespace: 200, &cfg.MaxPods: 1000, &cfg.Rate: 10, &cfg.Burst: 20, &cfg.MaxPending: 50} {
+	for v, to := range map[*int]int{&cfg.MaxPerRun: 20, &cfg.MaxPerNamespace: 200, &cfg.MaxPods: 1000, &cfg.Rate: 10, &cfg.Burst: 10, &cfg.MaxPending: 50} {
 		if *v <= 0 {
 			*v = to
 		}
@@ -262,9 +262,9 @@ type bucket struct {
 	at               time.Duration
 }
 
-// take is up to n tokens, of which the part ease has come since the last time.
-func (b *bucket) take(n int, now time.Duration, ease float64) int {
-	b.have = min(b.size, b.have+ease*b.rate*(now-b.at).Seconds())
+// take is up to n tokens, of which this part has come since the last time.
+func (b *bucket) take(n int, now time.Duration, part float64) int {
+	b.have = min(b.size, b.have+part*b.rate*(now-b.at).Seconds())
 	b.at = now
 	n = max(0, min(n, int(b.have)))
 	b.have -= float64(n)

@@ -42,6 +42,7 @@ type tally struct {
 	all     int
 	spaces  map[string]int // pods, by namespace
 	pending map[string]int // those of them that wait for a node, or to be started on one
+	nodes   map[string]int // those that are on a node and not started, by node
 	live    map[key]int    // that Jobs have, or will
 	lost    map[key]int
 	running map[key]int
@@ -60,7 +61,7 @@ func (c *Controller) tally() *tally {
 func (c *Controller) recount() { c.counted = nil }
 
 func (c *Controller) count() *tally {
-	t := &tally{spaces: map[string]int{}, pending: map[string]int{}, live: map[key]int{}, lost: map[key]int{}, running: map[key]int{}}
+	t := &tally{spaces: map[string]int{}, pending: map[string]int{}, nodes: map[string]int{}, live: map[key]int{}, lost: map[key]int{}, running: map[key]int{}}
 	for j := range c.all() {
 		if !j.finished && !j.deleting {
 			n := int(j.size - j.done)
@@ -78,7 +79,32 @@ func (c *Controller) count() *tally {
 			t.running[p.key]++
 		case p.pending && !p.own: // more room would not help the others
 			t.pending[p.namespace]++
+			if p.node != "" {
+				t.nodes[p.node]++
+			}
 		}
 	}
 	return t
 }
+
+// perNode is how many pods a node starts at a time before each of them takes
+// longer for it: one that starts fifty at once takes twice as long for all.
+const perNode = 5
+
+// crowd is the part of the rate at which more pods are of use, above 0 to 1:
+// nodes that have too many to start start fewer a second.
+func (t *tally) crowd() float64 {
+	all := 0
+	for _, n := range t.nodes {
+		all += n
+	}
+	part := float64(perNode*len(t.nodes)) / float64(max(all, 1))
+	if all == 0 || part > 1 {
+		return 1
+	}
+	return max(part*part, leastCrowded)
+}
+
+// leastCrowded keeps pods of which nobody knows why they do not start from
+// keeping all others.
+const leastCrowded = 0.1

@@ -57,6 +57,7 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 		c.mu.Unlock()
 		return
 	}
+	crowd := t.crowd()
 	c.mu.Unlock()
 
 	restricted, err := c.space(ctx, x.Namespace)
@@ -87,9 +88,9 @@ func (c *Controller) provide(ctx context.Context, x *dispatch.Demand) {
 		return
 	}
 
-	ease := c.d.Ease()
+	part := c.d.Ease() * crowd
 	c.mu.Lock()
-	grow = c.bucket.take(grow, c.d.Clock.Mono(), ease)
+	grow = c.bucket.take(grow, c.d.Clock.Mono(), part)
 	larger := j != nil && j.grows(int32(grow), queued)
 	c.mu.Unlock()
 	if grow <= 0 {

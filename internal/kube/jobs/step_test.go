@@ -196,6 +196,24 @@ func (w *world) pod(job, name string, edit func(*corev1.Pod)) {
 
 const first = "cairn-r1-c-1"
 
+func TestCrowd(t *testing.T) {
+	for _, c := range []struct {
+		nodes map[string]int
+		want  float64
+	}{
+		{nil, 1},
+		{map[string]int{"a": 5}, 1},
+		{map[string]int{"a": 10}, 0.25},
+		{map[string]int{"a": 10, "b": 1, "c": 1}, 1},
+		{map[string]int{"a": 10, "b": 10}, 0.25},
+		{map[string]int{"a": 500}, leastCrowded},
+	} {
+		if got := (&tally{nodes: c.nodes}).crowd(); got != c.want {
+			t.Errorf("%v: %g, want %g", c.nodes, got, c.want)
+		}
+	}
+}
+
 func TestEase(t *testing.T) {
 	w := newWorld(t, Config{MaxPerRun: 100, Rate: 10, Burst: 1})
 	ease := 0.2 // the API server is slow
