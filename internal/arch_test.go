@@ -104,7 +104,7 @@ var rooms = map[string][]string{
 	"internal/kube/controller": {"internal/kube/crd", "internal/clock", "internal/task", "internal/work/…", "internal/workflow/…"},
 	// Workers in pods: dispatch knows no Kubernetes, jobs no work server.
 	"internal/kube/dispatch": {"internal/clock", "internal/task", "internal/work/…", "internal/worker/isolate"},
-	"internal/kube/images":   {"internal/clock", "internal/image", "internal/upstream", "internal/pool", "internal/pool/source", "internal/kube/jobs"},
+	"internal/kube/images":   {"internal/clock", "internal/image", "internal/outbound", "internal/upstream", "internal/pool", "internal/pool/source", "internal/kube/jobs"},
 	"internal/kube/jobs":     {"internal/clock", "internal/kube/dispatch"},
 
 	// serve is the one place that wires everything.

@@ -116,7 +116,7 @@ func (w *world) lists(ctx context.Context, do func() error) (l lists, err error)
 }
 
 // resting is how long is looked at a cluster in which nothing happens.
-const resting = 20 * time.Second
+const resting = 40 * time.Second
 
 // unburdened are the lists of a cluster that rests, and of one in which as many
 // workflows are handed in and nobody does anything with them.

@@ -22,6 +22,7 @@ import (
 	"cairn.dev/cairn/internal/clock"
 	"cairn.dev/cairn/internal/image"
 	"cairn.dev/cairn/internal/kube/jobs"
+	"cairn.dev/cairn/internal/outbound"
 	"cairn.dev/cairn/internal/pool"
 	"cairn.dev/cairn/internal/pool/source"
 	"cairn.dev/cairn/internal/upstream"
@@ -104,7 +105,7 @@ func (f *Finder) Find(ctx context.Context, namespace, reference string, secrets 
 	}
 	err = fmt.Errorf("image %s: its task names no command, and what the image runs could not be read from registry %s (%s): %w", reference, host, as, last)
 	var e *upstream.Error
-	if errors.As(last, &e) && (e.Kind == upstream.Busy || e.Kind == upstream.Unreachable) {
+	if errors.As(last, &e) && (e.Kind == upstream.Busy || e.Kind == upstream.Unreachable && !outbound.Never(e)) {
 		return jobs.Image{}, err
 	}
 	return jobs.Image{}, errors.Join(jobs.ErrImage, err)

@@ -87,9 +87,10 @@ func (c *Controller) count() *tally {
 	return t
 }
 
-// perNode is how many pods a node starts at a time before each of them takes
-// longer for it: one that starts fifty at once takes twice as long for all.
-const perNode = 5
+// perNode is how many pods a node, even a small one, starts at a time before each
+// of them takes longer for it: one that starts fifty at once takes twice as long
+// for all.
+const perNode = 2
 
 // crowd is the part of the rate at which more pods are of use, above 0 to 1:
 // nodes that have too many to start start fewer a second.

@@ -202,10 +202,10 @@ func TestCrowd(t *testing.T) {
 		want  float64
 	}{
 		{nil, 1},
-		{map[string]int{"a": 5}, 1},
-		{map[string]int{"a": 10}, 0.25},
-		{map[string]int{"a": 10, "b": 1, "c": 1}, 1},
-		{map[string]int{"a": 10, "b": 10}, 0.25},
+		{map[string]int{"a": 2}, 1},
+		{map[string]int{"a": 4}, 0.25},
+		{map[string]int{"a": 4, "b": 1, "c": 1}, 1},
+		{map[string]int{"a": 4, "b": 4}, 0.25},
 		{map[string]int{"a": 500}, leastCrowded},
 	} {
 		if got := (&tally{nodes: c.nodes}).crowd(); got != c.want {
