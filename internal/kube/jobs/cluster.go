@@ -196,7 +196,10 @@ func (c *cluster) restricted(ctx context.Context, namespace string) (bool, error
 }
 
 // event is what happened to an object, in the words of whoever saw it.
-type event struct{ reason, message string }
+type event struct {
+	reason, message string
+	container       string // of the pod that it is about; "" for the whole of it
+}
 
 // maxEvents bounds what is read of the events of one object.
 const maxEvents = 50
@@ -212,7 +215,7 @@ func (c *cluster) warning(ctx context.Context, namespace, kind, name string) (ev
 	var newest *corev1.Event
 	for i := range l.Items {
 		e := &l.Items[i]
-		if kind == "Pod" && !hinders(e.Reason) {
+		if kind == "Pod" && !hinders(e.Reason, e.Message) {
 			continue
 		}
 		if newest == nil || at(newest).Before(at(e)) {
@@ -222,7 +225,7 @@ func (c *cluster) warning(ctx context.Context, namespace, kind, name string) (ev
 	if newest == nil {
 		return event{}, nil
 	}
-	return event{newest.Reason, newest.Message}, nil
+	return event{newest.Reason, newest.Message, containerOf(newest.InvolvedObject.FieldPath)}, nil
 }
 
 // at is when an event last happened: the older and the newer kind of events say

@@ -126,7 +126,12 @@ func restarts(p *corev1.Pod, name string) bool {
 // hinders reports whether an event of this reason tells what keeps a pod from
 // starting. Clusters warn of much else, such as too many name servers or what a
 // policy would have wanted, beside which pods start once their images are there.
-func hinders(reason string) bool {
+// Nor does one tell it that names the state of a container and not its cause,
+// which is said beside each failure to pull.
+func hinders(reason, message string) bool {
+	if state, ok := strings.CutPrefix(message, "Error: "); ok && bad(state) {
+		return false
+	}
 	switch reason {
 	case "FailedScheduling", "FailedResourceClaimCreation", "FailedPrepareDynamicResources",
 		"FailedMount", "FailedMountOnFilesystemMismatch", "FailedAttachVolume", "FailedMapVolume",
@@ -139,8 +144,23 @@ func hinders(reason string) bool {
 
 // fromEvent is what an event of a pod says that its status does not.
 func fromEvent(e event) reason {
+	words := e.reason + ": " + e.message
+	if e.container != "" {
+		words = fmt.Sprintf("container %s cannot start: %s", e.container, strings.TrimPrefix(e.message, "Error: "))
+	}
 	missing := strings.Contains(e.message, "not found") && (strings.Contains(e.message, `secret "`) || strings.Contains(e.message, `configmap "`))
-	return reason{cured(fmt.Sprintf("%s: %s", e.reason, e.message)), missing || strings.Contains(e.message, "references non-existent")}
+	return reason{cured(words), missing || strings.Contains(e.message, "references non-existent")}
+}
+
+// containerOf is the container that an event of a pod is about, by the path that
+// the kubelet gives it: spec.containers{main}, spec.initContainers{cairn}.
+func containerOf(path string) string {
+	_, name, _ := strings.Cut(path, "{")
+	name, whole := strings.CutSuffix(name, "}")
+	if !whole {
+		return ""
+	}
+	return name
 }
 
 // cured is what a cluster says, and what can be done about it where it does not

@@ -96,8 +96,18 @@ func TestCures(t *testing.T) {
 	}
 	for message, own := range map[string]bool{`secret "a" not found`: true, `configmap "a" not found`: true, "configmap references non-existent config key: k": true, "timed out": false,
 		"driver name x not found in the list of registered CSI drivers": false} {
-		if r := fromEvent(event{"FailedMount", message}); r.own != own {
+		if r := fromEvent(event{reason: "FailedMount", message: message}); r.own != own {
 			t.Errorf("%s: %+v", message, r)
+		}
+	}
+	for path, want := range map[string]string{
+		"spec.containers{main}":      "container main cannot start: Failed to pull image",
+		"spec.initContainers{cairn}": "container cairn cannot start: Failed to pull image",
+		"":                           "Failed: Failed to pull image",
+		"spec.containers{main":       "Failed: Failed to pull image",
+	} {
+		if r := fromEvent(event{"Failed", `Failed to pull image "a:1": unauthorized`, containerOf(path)}); !strings.HasPrefix(r.why, want) || !strings.Contains(r.why, "pull secret") {
+			t.Errorf("%q: %s", path, r.why)
 		}
 	}
 }
@@ -105,10 +115,12 @@ func TestCures(t *testing.T) {
 // A pod whose image is long on its way is not ended for a warning that keeps no
 // pod from starting.
 func TestHinders(t *testing.T) {
-	for reason, want := range map[string]bool{"FailedMount": true, "FailedScheduling": true, "FailedCreatePodSandBox": true,
-		"MissingClusterDNS": false, "DNSConfigForming": false, "PolicyViolation": false, "": false} {
-		if got := hinders(reason); got != want {
-			t.Errorf("%q: %v, want %v", reason, got, want)
+	for words, want := range map[string]bool{"FailedMount: x": true, "FailedScheduling: x": true, "FailedCreatePodSandBox: x": true,
+		"Failed: Failed to pull image \"a\": not found": true, "Failed: Error: secret \"a\" not found": true, "Failed: Error: ImagePullBackOff": false, "Failed: Error: ErrImagePull": false,
+		"MissingClusterDNS: x": false, "DNSConfigForming: x": false, "PolicyViolation: x": false, ": x": false} {
+		reason, message, _ := strings.Cut(words, ": ")
+		if got := hinders(reason, message); got != want {
+			t.Errorf("%q: %v, want %v", words, got, want)
 		}
 	}
 }

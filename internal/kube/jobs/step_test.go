@@ -50,7 +50,7 @@ type world struct {
 
 func newWorld(t *testing.T, cfg Config) *world {
 	t.Helper()
-	w := &world{t: t, clock: clock.NewFake(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)), over: map[string]bool{}, dead: map[string]bool{}, jobs: map[string]*batchv1.Job{}, warned: map[string]event{"Job": {"FailedCreate", "exceeded quota: none"}}}
+	w := &world{t: t, clock: clock.NewFake(time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)), over: map[string]bool{}, dead: map[string]bool{}, jobs: map[string]*batchv1.Job{}, warned: map[string]event{"Job": {reason: "FailedCreate", message: "exceeded quota: none"}}}
 	cfg.Cluster, cfg.Server, cfg.Worker = "prod", "http://cairn", "worker:1"
 	var err error
 	w.c, err = New(cfg, Deps{Demander: w, Teller: w, Images: w, Clock: w.clock, Live: func(_ context.Context, run string) (bool, error) { return !w.dead[run], nil }})

@@ -86,7 +86,7 @@ func TestEventsSayWhatPodsDoNot(t *testing.T) {
 	says("most begin sooner", time.Second, "", 0)
 	says("there is nothing yet", 3*time.Second, "", 1)
 	says("not so soon again", askEvery/2, "", 0)
-	w.warned["Pod"] = event{"FailedMount", `MountVolume.SetUp failed for volume "keys" : secret "keys" not found`}
+	w.warned["Pod"] = event{reason: "FailedMount", message: `MountVolume.SetUp failed for volume "keys" : secret "keys" not found`}
 	want := `FailedMount: MountVolume.SetUp failed for volume "keys" : secret "keys" not found; make it in this namespace, or mark it as optional`
 	w.looks = nil
 	w.step(askEvery)
