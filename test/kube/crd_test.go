@@ -1,6 +1,9 @@
 package kube_test
 
 import (
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -34,6 +37,10 @@ func ours(t *testing.T) []crd.Definition {
 	}
 	return list
 }
+
+// openName is a name that ends with a dash: one to begin with, which objects of a
+// cluster have in generateName.
+var openName = regexp.MustCompile(`metadata: \{name: ([a-z]+-)([,}])`)
 
 // What is right is taken, and what is wrong is refused by the API server
 // itself, with the place.
@@ -69,7 +76,7 @@ func TestDefinitions(t *testing.T) {
 		{"two of one name", doc(`{tasks: [{name: a, image: x}, {name: a, image: x}]}`), "spec.tasks[1]: Duplicate value"},
 		{"a name with a dash", doc(`{tasks: [{name: a-b, image: x}]}`), "spec.tasks[0].name"},
 		{"nothing to do", doc(`{tasks: [{name: a}]}`), "spec.tasks[0]"},
-		{"two things to do", task(`image: x, uses: other`), "one of image, uses and suspend"},
+		{"two things to do", task(`image: x, uses: other`), "one of image, uses, resource and suspend"},
 		{"runs without needs", task(`image: x, runs: always`), "name some"},
 		{"a word that is none", task(`image: x, isolation: strong`), "spec.tasks[0].isolation: Unsupported value"},
 		{"a map in place of a size", task(`image: x, resources: {cpu: {a: b}}`), "spec.tasks[0].resources.cpu"},
@@ -89,6 +96,25 @@ func TestDefinitions(t *testing.T) {
 				t.Errorf("%v, want an error with %q", err, tt.want)
 			}
 		})
+	}
+	// What the compiler takes, the API server takes as well.
+	c.Apply("{apiVersion: v1, kind: Namespace, metadata: {name: lab}}")
+	for _, pattern := range []string{"../../internal/workflow/testdata/good/*.yaml", "../../examples/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) < 3 {
+			t.Fatalf("%s: %d files: %v", pattern, len(files), err)
+		}
+		for _, file := range files {
+			t.Run(filepath.Base(file), func(t *testing.T) {
+				b, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := c.RunKubectl(t.Context(), openName.ReplaceAllString(string(b), "metadata: {generateName: $1$2"), "create", "--dry-run=server", "-f", "-"); err != nil {
+					t.Errorf("refused: %v", err)
+				}
+			})
+		}
 	}
 	// Short names find ours, though Argo's kinds are there, too.
 	if out := c.Kubectl("get", "wf,cronwf,wftmpl", "-o", "name"); out != "" {

@@ -110,9 +110,10 @@ func refineTask(task map[string]any) {
 		items["maxLength"] = 63
 	}
 	at(task, "script")["maxLength"] = 1 << 20
-	task["anyOf"] = []any{required("image"), required("uses"), required("suspend")}
+	task["anyOf"] = []any{required("image"), required("uses"), required("resource"), required("suspend")}
 	task["x-kubernetes-validations"] = []any{
-		rule("!has(self.image) || !has(self.uses)", "a task has one of image, uses and suspend"),
+		// Rules do not see suspend, which has no one type.
+		rule("(has(self.image) ? 1 : 0) + (has(self.uses) ? 1 : 0) + (has(self.resource) ? 1 : 0) <= 1", "a task has one of image, uses, resource and suspend"),
 		rule("!has(self.runs) || (has(self.needs) && size(self.needs) > 0)", "runs says when the task begins after those in needs: name some"),
 		rule("!has(self.script) || has(self.image)", "a script needs an image in which it runs"),
 	}
