@@ -56,7 +56,7 @@ func (c *compiler) task(f *flow, t *taskDoc, flowKey string) *Call {
 			}
 			tmpl.Leaf, used = leaf, u
 		}
-		tmpl.Memo = c.cache(n.Get("cache"), inside(env), &used)
+		tmpl.Memo = c.cache(n.Get("cache"), call.Template, inside(env), &used)
 		used = append(used, lockUses(tmpl.Locks)...)
 		slices.Sort(used)
 		// Inside a template only its inputs are seen: each name that is used
@@ -232,12 +232,19 @@ func (c *compiler) suspend(n *document.Node) *Suspend {
 	return s
 }
 
-func (c *compiler) cache(n *document.Node, env *celEnv, uses *[]string) *Memo {
+func (c *compiler) cache(n *document.Node, template string, env *celEnv, uses *[]string) *Memo {
 	if n == nil {
 		return nil
 	}
 	n.Known(cacheFields...)
 	m := &Memo{Cache: n.Get("name").Text(), MaxAge: n.Get("maxAge").Duration()}
+	if m.Cache == "" {
+		// Two tasks with one key, such as the item, are not the same task.
+		m.Cache = template
+		if own, ok := strings.CutPrefix(template, "main/"); ok {
+			m.Cache = "workflow/" + strings.TrimSuffix(c.g.Name, "-") + "/" + own
+		}
+	}
 	k := n.Get("key")
 	if k == nil {
 		n.Fail("there is no key: write what the outputs depend on, such as ${{ item }}")

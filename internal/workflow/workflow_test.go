@@ -312,27 +312,75 @@ func FuzzValue(f *testing.F) {
 	})
 }
 
-// The schema has each field that the reader has, with a type.
+// The schema has each field that the reader has, with a type and with what it is
+// for, wherever it stands.
 func TestSchema(t *testing.T) {
-	b := workflow.Schema()
 	var s struct {
-		AnyOf []struct {
-			Properties map[string]struct {
-				Properties map[string]any `json:"properties"`
-			} `json:"properties"`
-		} `json:"anyOf"`
+		AnyOf []struct{ Properties map[string]any }
 	}
-	if err := json.Unmarshal(b, &s); err != nil {
+	if err := json.Unmarshal(workflow.Schema(), &s); err != nil {
 		t.Fatal(err)
 	}
 	if len(s.AnyOf) != 2 {
 		t.Fatalf("%d kinds of documents", len(s.AnyOf))
 	}
+	fields := 0
+	var look func(at string, v any)
+	look = func(at string, v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, e := range v {
+				look(at, e)
+			}
+		case map[string]any:
+			for k, e := range v {
+				if k != "properties" {
+					look(at, e)
+					continue
+				}
+				for name, f := range e.(map[string]any) {
+					fields++
+					m, _ := f.(map[string]any)
+					if words, _ := m["description"].(string); len(words) < 10 || !strings.HasSuffix(words, ".") {
+						t.Errorf("%s.%s is said to be %q", at, name, words)
+					}
+					look(at+"."+name, f)
+				}
+			}
+		}
+	}
 	for _, d := range s.AnyOf {
-		for k, f := range d.Properties["spec"].Properties {
-			if m, ok := f.(map[string]any); !ok || len(m) == 0 {
+		look("", map[string]any{"properties": d.Properties})
+		for k, f := range d.Properties["spec"].(map[string]any)["properties"].(map[string]any) {
+			if len(f.(map[string]any)) < 2 {
 				t.Errorf("spec.%s has no type", k)
 			}
+		}
+	}
+	if fields < 300 {
+		t.Errorf("%d fields", fields)
+	}
+}
+
+// What a task remembers is its own, though another one has the same key: the
+// item, often.
+func TestCaches(t *testing.T) {
+	caches := func(name, task, cache string) string {
+		g, ps := workflow.Compile("a", []byte("apiVersion: cairn.dev/v1alpha1\nkind: Workflow\nmetadata: {name: "+name+"}\nspec: {tasks: [{name: "+task+", image: a, forEach: [1], cache: {key: '${{ item }}'"+cache+"}}]}\n"), nil)
+		if len(ps) > 0 {
+			t.Fatal(problems(ps))
+		}
+		return g.Templates["main/"+task].Memo.Cache
+	}
+	for _, c := range []struct{ got, want string }{
+		{caches("a", "one", ""), "workflow/a/one"},
+		{caches("a-", "one", ""), "workflow/a/one"},
+		{caches("a", "two", ""), "workflow/a/two"},
+		{caches("b", "one", ""), "workflow/b/one"},
+		{caches("b", "one", ", name: all"), "all"},
+	} {
+		if c.got != c.want {
+			t.Errorf("%q, want %q", c.got, c.want)
 		}
 	}
 }
