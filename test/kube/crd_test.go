@@ -116,6 +116,11 @@ func TestDefinitions(t *testing.T) {
 			})
 		}
 	}
+	for _, place := range []string{"workflow.spec", "workflow.spec.tasks", "workflow.status", "workflow.status.counts", "workflow.status.conditions", "workflow.status.failed", "cronworkflow.status", "cronworkflow.spec", "cronworkflow.spec.workflow.tasks.resource"} {
+		if out := c.Kubectl("explain", place, "--api-version=cairn.dev/v1alpha1"); strings.Contains(out, "<no description>") || !strings.Contains(out, "FIELDS:") {
+			t.Errorf("kubectl explain %s:\n%s", place, out)
+		}
+	}
 	// Short names find ours, though Argo's kinds are there, too.
 	if out := c.Kubectl("get", "wf,cronwf,wftmpl", "-o", "name"); out != "" {
 		t.Errorf("get: %q", out)

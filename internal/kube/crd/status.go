@@ -29,14 +29,14 @@ func fields(description string, props map[string]any) map[string]any {
 func conditions() map[string]any {
 	one := fields("", map[string]any{
 		"type":   text("Accepted, Running, Succeeded or Failed; Changed when the spec is not the one that runs."),
-		"status": map[string]any{"type": "string", "enum": []any{"True", "False", "Unknown"}},
+		"status": map[string]any{"type": "string", "description": "Whether it holds.", "enum": []any{"True", "False", "Unknown"}},
 		"reason": text("One word."), "message": text("For people."),
 		"lastTransitionTime": moment("When the status became what it is."),
 		"observedGeneration": whole("The generation of the spec it speaks of."),
 	})
 	delete(one, "description")
 	one["required"] = []any{"type", "status", "reason", "message", "lastTransitionTime"}
-	return map[string]any{"type": "array", "items": one, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": []any{"type"}}
+	return map[string]any{"type": "array", "description": "What holds, one of each type, as kubectl wait reads it.", "items": one, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": []any{"type"}}
 }
 
 func runStatus() map[string]any {
@@ -51,9 +51,9 @@ func runStatus() map[string]any {
 		"observedGeneration": whole("The generation of the spec that was looked at last."),
 		"observedSpec":       text("Tells the spec that runs from others."),
 		"counts": fields("Tasks by what became of them.", map[string]any{
-			"total": whole("That are known so far."), "active": whole("Held by workers."), "succeeded": whole(""), "failed": whole(""), "skipped": whole(""), "canceled": whole("Ended before their time, or never begun because of that."), "retries": whole("Attempts beyond the first.")}),
+			"total": whole("That are known so far."), "active": whole("Held by workers."), "succeeded": whole("That went well."), "failed": whole("That did not."), "skipped": whole("That were not to run: their condition was false."), "canceled": whole("Ended before their time, or never begun because of that."), "retries": whole("Attempts beyond the first.")}),
 		"failed": map[string]any{"type": "array", "description": "Some of the tasks that failed.", "maxItems": 20, "x-kubernetes-list-type": "atomic", "items": map[string]any{"type": "object", "properties": map[string]any{
-			"task": text("Its ID: cairn logs RUN TASK."), "name": text(""), "message": text(""), "exitCode": whole("")}}},
+			"task": text("Its ID: cairn logs RUN TASK."), "name": text("The task of the document."), "message": text("Why, in few words."), "exitCode": whole("The program's.")}}},
 		"conditions": conditions(),
 	})
 }
@@ -62,7 +62,7 @@ func cronStatus() map[string]any {
 	return fields("When it starts runs.", map[string]any{
 		"schedule":           text("Its times, in short."),
 		"message":            text("Why it started nothing the last time it was due, or was refused."),
-		"suspended":          map[string]any{"type": "boolean"},
+		"suspended":          map[string]any{"type": "boolean", "description": "Whether it starts nothing for now."},
 		"lastScheduleTime":   moment("The newest of its times that was dealt with."),
 		"nextScheduleTime":   moment("When it comes next."),
 		"lastRun":            text("The ID of its newest run: cairn runs get ID."),
