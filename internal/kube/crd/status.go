@@ -7,15 +7,12 @@ func whole(description string) map[string]any { return field("integer", "int64",
 
 func moment(description string) map[string]any { return field("string", "date-time", description) }
 
-// field leaves out what is empty: API servers drop it, and kubectl apply would
-// see a change each time.
+// field leaves out a format that is empty: API servers drop it, and kubectl apply
+// would see a change each time.
 func field(kind, format, description string) map[string]any {
-	m := map[string]any{"type": kind}
+	m := map[string]any{"type": kind, "description": description}
 	if format != "" {
 		m["format"] = format
-	}
-	if description != "" {
-		m["description"] = description
 	}
 	return m
 }
@@ -62,7 +59,7 @@ func cronStatus() map[string]any {
 	return fields("When it starts runs.", map[string]any{
 		"schedule":           text("Its times, in short."),
 		"message":            text("Why it started nothing the last time it was due, or was refused."),
-		"suspended":          map[string]any{"type": "boolean", "description": "Whether it starts nothing for now."},
+		"suspended":          field("boolean", "", "Whether it starts nothing for now."),
 		"lastScheduleTime":   moment("The newest of its times that was dealt with."),
 		"nextScheduleTime":   moment("When it comes next."),
 		"lastRun":            text("The ID of its newest run: cairn runs get ID."),
